@@ -1,0 +1,75 @@
+# Everything runs in .venv, an environment of this checkout, which `make setup` makes and keeps.
+#
+#   PYTHON=/path/to/python3   the interpreter to make it from (3.11 or newer)
+#   PIP_FLAGS="..."           more flags for every pip install
+#   PYTEST_FLAGS="..."        more flags for pytest, for instance -k boxes
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint demo clean
+
+VENV := .venv
+IN_VENV := $(VENV)/bin/python
+# What the environment is made from; a copy kept inside it tells whether it is still current.
+SOURCES := requirements.txt setup.cfg
+INSTALLED := $(VENV)/installed-from
+PIP = $(IN_VENV) -m pip --disable-pip-version-check --no-input install --quiet $(PIP_FLAGS)
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+help:  ## List the targets
+	@echo "Usage: make TARGET"
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup:  ## Make the environment .venv, or bring it up to date
+	@if [ -x $(IN_VENV) ] && cat $(SOURCES) | cmp -s - $(INSTALLED); then \
+		echo "setup: $(VENV) is up to date"; \
+		exit 0; \
+	fi; \
+	if [ ! -x $(IN_VENV) ] || ! $(IN_VENV) -m pip --version > /dev/null 2>&1; then \
+		python=; \
+		for name in $${PYTHON:-python3.11 python3.12 python3.13 python3}; do \
+			if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then \
+				python=$$name; \
+				break; \
+			fi; \
+		done; \
+		if [ -z "$$python" ]; then \
+			echo "setup: found no Python 3.11 or newer (tried $${PYTHON:-python3.11, python3.12, python3.13, python3})." >&2; \
+			echo "setup: install one, or name it: make setup PYTHON=/path/to/python3" >&2; \
+			exit 1; \
+		fi; \
+		echo "setup: making $(VENV) with $$("$$python" --version)"; \
+		"$$python" -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }; \
+	fi; \
+	rm -f $(INSTALLED); \
+	echo "setup: installing requirements.txt (about 3 GB on disk; minutes the first time)"; \
+	$(PIP) -r requirements.txt; \
+	$(PIP) --no-deps --editable .; \
+	if ! $(IN_VENV) -c 'import cv2' 2> /dev/null; then \
+		echo "setup: OpenCV misses libGL on this machine; taking its headless build"; \
+		$(PIP) --force-reinstall --no-deps 'opencv-python-headless>=4.11,<5'; \
+		$(IN_VENV) -c 'import cv2'; \
+	fi; \
+	cat $(SOURCES) > $(INSTALLED); \
+	echo "setup: $(VENV) is ready"
+
+lint: setup  ## Check style and formatting with ruff
+	@echo "lint: ruff check"
+	@$(IN_VENV) -m ruff check .
+	@echo "lint: ruff format --check"
+	@$(IN_VENV) -m ruff format --check .
+
+test: lint  ## Lint, then run all tests
+	@echo "test: pytest"
+	@$(IN_VENV) -m pytest $(PYTEST_FLAGS)
+
+demo: setup  ## Train briefly on phantom images, analyse samples, write a report to demo/
+	@echo "demo: python lesion/demo.py"
+	@$(IN_VENV) lesion/demo.py
+
+clean:  ## Remove the environment, the demo's output and caches; trained weights in logs/ stay
+	@echo "clean: removing $(VENV), demo/ and caches"
+	@rm -rf $(VENV) demo build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,44 @@
+"""Files that are complete or absent, and their fingerprints."""
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name once the block has succeeded.
+
+    The temporary name ends like `path` (`.png`, `.weights.h5`), so that writers who choose the
+    format by suffix choose the right one. Missing parent folders are made. When the block raises,
+    whatever it has written is removed and a file already standing at `path` stays as it was.
+
+    Raises:
+        FileNotFoundError: if the block ended without writing to the temporary path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{uuid.uuid4().hex}{''.join(path.suffixes[-2:])}"
+    try:
+        yield temporary
+        if not temporary.exists():
+            raise FileNotFoundError(
+                f"Nothing was written for {path}: write to the path that atomic_path yields."
+            )
+        os.replace(temporary, path)
+    finally:
+        # After the rename there is nothing left under this name.
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content as 64 lower-case hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,314 @@
+"""Image files and arrays as the network wants them: uint8 RGB, upright, of known size."""
+
+import io
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from mrcnn.files import atomic_path
+
+MAX_PIXELS = 200_000_000
+"""Larger images are refused by their header, before any memory is asked for."""
+
+_ORIENTATION_TAG = 0x0112
+# EXIF orientation -> what turns the stored pixels upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDES_SWAPPED = (5, 6, 7, 8)
+
+# What Pillow's decoders let through when a file is damaged.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_METADATA_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
+
+_pillow_limit = threading.Lock()
+
+
+class ImageError(ValueError):
+    """An image that cannot be read or used; the message names it and says why."""
+
+
+def read_image(path: str | os.PathLike, max_side: int | None = None) -> np.ndarray:
+    """An image file as RGB.
+
+    EXIF orientation is applied, alpha dropped, grey repeated, 16 bits scaled to 8, and of an
+    animation the first frame is taken.
+
+    Args:
+        path: a file in any format Pillow reads.
+        max_side: larger images are reduced, with anti-aliasing, until their longer side is this
+            many pixels; JPEGs are then decoded at a fraction of their size, which is quicker.
+
+    Returns:
+        uint8 [height, width, 3].
+
+    Raises:
+        ImageError: if the file is missing, empty, damaged, no image, or above `MAX_PIXELS`.
+    """
+    if max_side is not None and max_side < 1:
+        raise ValueError(f"max_side must be at least 1 pixel or None, received {max_side}.")
+    with _decoded(path, max_side) as (image, size):
+        rgb = _rgb(image)
+        if rgb.size != size:
+            rgb = rgb.resize(size, Image.Resampling.BICUBIC)
+        return np.array(_upright(rgb, _orientation(image)))
+
+
+def read_mask(path: str | os.PathLike) -> np.ndarray:
+    """A mask file: true where its grey value is above the middle of its range.
+
+    The range ends at 255; at 1 in a file that holds nothing but 0 and 1, and at 65,535 in one of
+    16 bits that uses more than eight of them. EXIF orientation is applied as in `read_image`.
+
+    Returns:
+        bool [height, width].
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    with _decoded(path) as (image, _):
+        values = np.asarray(image if _is_deep(image) else image.convert("L"))
+        full_scale = next((full for full in (1, 255, 65535) if values.max() <= full), None)
+        if full_scale is None or values.min() < 0:
+            raise ImageError(
+                f"the mask holds values from {values.min()} to {values.max()}; expected 0 to 1, "
+                "0 to 255 or 0 to 65535."
+            )
+        mask = Image.fromarray(values > full_scale / 2)
+        return np.array(_upright(mask, _orientation(image)))
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) that `read_image` would give, read from the file's header alone.
+
+    Raises:
+        ImageError: if the file is missing, empty, no image, or above `MAX_PIXELS`.
+    """
+    with _errors_naming(path), open(path, "rb") as file, _open(file) as image:
+        width, height = image.size
+        if image.format == "PNG" and "exif" not in image.info:
+            # Pillow decodes a PNG to look for metadata behind its pixels: let it, where there may
+            # be some.
+            file.seek(0)
+            content = file.read()
+            if not any(chunk in content for chunk in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")):
+                return height, width
+            file.seek(0)
+            with _open(file) as again:
+                swapped = _orientation(again) in _SIDES_SWAPPED
+        else:
+            swapped = _orientation(image) in _SIDES_SWAPPED
+        return (width, height) if swapped else (height, width)
+
+
+def as_rgb8(array: np.ndarray) -> np.ndarray:
+    """An image given as an array, as uint8 RGB; a uint8 RGB array comes back as it is.
+
+    Args:
+        array: [height, width], or [height, width, channels] with 1 (grey), 3 (RGB) or 4 (RGBA,
+            alpha is dropped) channels; of bool, uint8, uint16 (its 65,535 becomes 255), another
+            integer type with values 0 to 255, or float, with values 0 to 1 or 0 to 255.
+
+    Returns:
+        uint8 [height, width, 3].
+
+    Raises:
+        ImageError: for any other shape, type or range.
+    """
+    array = np.asarray(array)
+    if array.ndim == 2:
+        array = array[:, :, np.newaxis]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or array.size == 0:
+        raise ImageError(
+            "An image must be of shape [height, width] or [height, width, 1, 3 or 4] and not "
+            f"empty, received shape {array.shape}."
+        )
+    values = _as_uint8(array[:, :, :3])
+    return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
+
+
+def write_image(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write an image or a mask as PNG or JPEG, whichever the suffix says, whole or not at all.
+
+    Args:
+        path: ends in .png, .jpg or .jpeg.
+        array: uint8 [height, width], [height, width, 3] or, for PNG, [height, width, 4]; or bool
+            [height, width], which is written as 0 and 255.
+
+    Raises:
+        ImageError: for another suffix, shape or type.
+    """
+    path = Path(path)
+    array = np.asarray(array)
+    suffix = path.suffix.lower()
+    if suffix not in (".png", ".jpg", ".jpeg"):
+        raise ImageError(f"{path}: images are written as .png, .jpg or .jpeg, not '{suffix}'.")
+    if array.dtype == bool and array.ndim == 2:
+        array = array.astype(np.uint8) * 255
+    channels = (3, 4) if suffix == ".png" else (3,)
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in channels)
+    if array.dtype != np.uint8 or not fits or array.size == 0:
+        raise ImageError(
+            f"{path}: expected a bool mask [height, width] or a uint8 image [height, width] or "
+            f"[height, width, {' or '.join(map(str, channels))}], received {array.dtype} "
+            f"{array.shape}. as_rgb8 converts other images."
+        )
+    options = {} if suffix == ".png" else {"quality": 95, "subsampling": 0}
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(array)).save(temporary, **options)
+
+
+@contextmanager
+def _errors_naming(path: str | os.PathLike) -> Iterator[None]:
+    """Turn whatever goes wrong with a file into an `ImageError` that names it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such file.") from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(
+            f"{path}: this is not an image in a format that can be read "
+            "(PNG, JPEG, TIFF, BMP, GIF, WebP, ...)."
+        ) from error
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except _DECODER_ERRORS as error:
+        raise ImageError(f"{path}: the image cannot be read: {error}.") from error
+
+
+@contextmanager
+def _decoded(
+    path: str | os.PathLike, max_side: int | None = None
+) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
+    """The file's first frame, decoded, and the (width, height) it is to be reduced to.
+
+    Errors of the block's work on the frame name the file too.
+    """
+    with _errors_naming(path):
+        content = Path(path).read_bytes()
+        if not content:
+            raise ImageError("the file is empty.")
+        with _open(io.BytesIO(content)) as image:
+            size = image.size
+            if max_side is not None and max(size) > max_side:
+                size = _reduced(*size, max_side)
+                # JPEGs come out at a half, a quarter or an eighth, not below this size.
+                image.draft(image.mode, size)
+            image.load()
+            yield image, size
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    """Read an image's header and check its size against `MAX_PIXELS`."""
+    # Pillow warns from 89 million pixels on and refuses 179 million; its limit is a global of the
+    # process, so it is given back at once. The pixels are read later, outside the lock.
+    with _pillow_limit:
+        previous, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = previous
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        image.close()
+        raise ImageError(
+            f"the image has {width} x {height} pixels, more than the {MAX_PIXELS:,} allowed; "
+            "reduce it first, or raise mrcnn.images.MAX_PIXELS."
+        )
+    return image
+
+
+def _reduced(width: int, height: int, max_side: int) -> tuple[int, int]:
+    """(width, height) scaled so that the longer becomes `max_side`, neither below one pixel."""
+    scale = max_side / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 (upright) where none is stored or it cannot be read."""
+    if image.format == "TIFF":
+        # Pillow has already turned it.
+        return 1
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except _METADATA_ERRORS:
+        # Metadata that no one can read is no reason to refuse sound pixels.
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether Pillow holds the pixels as single numbers of 16 or 32 bits."""
+    return image.mode.startswith(("I", "F"))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if _is_deep(image):
+        return Image.fromarray(_eight_bits(image)).convert("RGB")
+    if image.mode in ("RGBa", "La"):
+        # Colours stored multiplied by alpha are divided by it again.
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """uint8 [height, width] of an image that Pillow holds in more bits."""
+    values = np.asarray(image)
+    if image.mode == "I" and values.min() >= 0 and values.max() <= 65535:
+        # 16-bit files come in 32-bit integers from some of Pillow's decoders.
+        values = values.astype(np.uint16)
+    return _as_uint8(values)
+
+
+def _as_uint8(values: np.ndarray) -> np.ndarray:
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if values.dtype.kind not in "iuf":
+        raise ImageError(f"an image cannot be made of values of type {values.dtype}.")
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError("the image holds values that are not finite numbers (NaN or infinity).")
+    # Interpolation leaves floats a hair outside their range.
+    slack = 1e-3 if values.dtype.kind == "f" else 0
+    scale = 255 if values.dtype.kind == "f" and high <= 1 + slack else 1
+    if low < -slack or high * scale > 255 * (1 + slack):
+        raise ImageError(
+            f"the image holds {values.dtype} values from {low} to {high}; "
+            "expected 0 to 255, or 0 to 1 for floats."
+        )
+    return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)

@@ -1,0 +1,204 @@
+"""Instance masks: their boxes, their small stored form, and how they go back into an image."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mrcnn.molding import resize_bilinear, scaled_size
+
+
+def extract_bboxes(mask: np.ndarray) -> np.ndarray:
+    """Tightest boxes around instance masks.
+
+    Args:
+        mask: [height, width, instances], bool or non-zero inside.
+
+    Returns:
+        int32 [instances, (y1, x1, y2, x2)], half-open; zeros for an instance without pixels.
+    """
+    mask = np.asarray(mask, bool)
+    if not mask.size:
+        return np.zeros((mask.shape[-1], 4), np.int32)
+    y1, y2 = _extent(mask.any(axis=1))
+    x1, x2 = _extent(mask.any(axis=0))
+    return np.stack([y1, x1, y2, x2], axis=1).astype(np.int32)
+
+
+def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: Sequence[int]) -> np.ndarray:
+    """Masks cropped to their boxes and resized, to save memory; fine detail is lost.
+
+    Args:
+        bbox: int [instances, (y1, x1, y2, x2)] within the image.
+        mask: bool [height, width, instances].
+        mini_shape: (height, width) of the result.
+
+    Returns:
+        bool [*mini_shape, instances]; empty for a box without area.
+    """
+    height, width = mini_shape
+    mini_mask = np.zeros((height, width, mask.shape[-1]), bool)
+    for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4]):
+        inside = mask[y1:y2, x1:x2, i]
+        if inside.size:
+            mini_mask[:, :, i] = resize_bilinear(inside.astype(bool), (height, width)) > 0.5
+    return mini_mask
+
+
+def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
+    """Inverse of `minimize_mask`, up to the detail it lost.
+
+    Args:
+        bbox: int [instances, (y1, x1, y2, x2)].
+        mini_mask: bool [height, width, instances].
+        image_shape: (height, width, ...) of the image.
+
+    Returns:
+        bool [image height, image width, instances].
+    """
+    mask = np.zeros((*image_shape[:2], mini_mask.shape[-1]), bool)
+    for i, box in enumerate(np.asarray(bbox)[:, :4]):
+        mini = mini_mask[:, :, i].astype(bool)
+        (rows, columns), values = _inside_box(mini, box, image_shape)
+        mask[rows, columns, i] = values > 0.5
+    return mask
+
+
+def paste_mask(
+    mask: np.ndarray, box: Sequence[int], image_shape: Sequence[int], threshold: float = 0.5
+) -> np.ndarray:
+    """A predicted mask, resized into its box in an image of which only the box is touched.
+
+    Args:
+        mask: float [height, width], probabilities.
+        box: (y1, x1, y2, x2) in whole pixels; what of it lies outside the image is cut off.
+        image_shape: (height, width, ...) of the image.
+        threshold: pixels of at least this probability belong to the instance.
+
+    Returns:
+        bool [image height, image width]; empty for a box without area.
+    """
+    full = np.zeros(tuple(image_shape[:2]), bool)
+    window, values = _inside_box(mask, box, image_shape)
+    full[window] = values >= threshold
+    return full
+
+
+def place_mask(
+    mask: np.ndarray, box: Sequence[float], image_shape: Sequence[int], threshold: float = 0.5
+) -> np.ndarray:
+    """A predicted mask in a box whose edges lie between pixels; else as `paste_mask`.
+
+    A pixel takes the bilinear value of the mask at its centre. Unlike there, values do not fade
+    at the mask's border.
+    """
+    y1, x1, y2, x2 = (float(side) for side in box)
+    height, width = (int(side) for side in image_shape[:2])
+    full = np.zeros((height, width), bool)
+    if y2 <= y1 or x2 <= x1:
+        return full
+    rows, row_samples = _centres(y1, y2, height, mask.shape[0])
+    columns, column_samples = _centres(x1, x2, width, mask.shape[1])
+    values = _sample_axis(_sample_axis(mask, row_samples).T, column_samples).T
+    full[rows, columns] = values >= threshold
+    return full
+
+
+def _centres(start: float, stop: float, size: int, cells: int) -> tuple[slice, np.ndarray]:
+    """The pixels whose centres lie in an interval, and these centres in a mask's cells."""
+    first = min(max(int(np.ceil(start - 0.5)), 0), size)
+    last = max(min(int(np.ceil(stop - 0.5)), size), first)
+    centres = (np.arange(first, last) + 0.5 - start) * (cells / (stop - start)) - 0.5
+    return slice(first, last), np.clip(centres, 0, cells - 1)
+
+
+def _sample_axis(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Rows [n, m] of `values` [cells, m] at fractional positions [n]."""
+    before = np.floor(positions).astype(np.intp)
+    after = np.minimum(before + 1, len(values) - 1)
+    fraction = (positions - before)[:, np.newaxis]
+    return values[before] * (1 - fraction) + values[after] * fraction
+
+
+def unmold_mask(mask: np.ndarray, bbox: Sequence[int], image_shape: Sequence[int]) -> np.ndarray:
+    """A predicted mask as a mask of the whole image: `paste_mask` under matterport's name."""
+    return paste_mask(mask, bbox, image_shape)
+
+
+def resize_mask(
+    mask: np.ndarray,
+    scale: float,
+    padding: Sequence[tuple[int, int]],
+    crop: tuple[int, int, int, int] | None = None,
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Masks resized, padded and cropped as `resize_image` has done with their image.
+
+    Each pixel takes the value of the source pixel its centre falls into, which is the grid that
+    the image is resized on.
+
+    Args:
+        mask: [height, width, instances].
+        scale: the factor, as `resize_image` returned it.
+        padding: [(top, bottom), (left, right), (0, 0)], as returned.
+        crop: (y, x, height, width) in the resized mask, or None, as returned.
+        size: (height, width) before padding; needed where the axes were resized by different
+            factors (mode "stretch"), else it follows from the scale.
+
+    Returns:
+        [height, width, instances] of the same type, of the size of the resized image.
+    """
+    height, width = mask.shape[:2]
+    new_height, new_width = scaled_size((height, width), scale) if size is None else size
+    if (new_height, new_width) != (height, width):
+        rows = (2 * np.arange(new_height) + 1) * height // (2 * new_height)
+        columns = (2 * np.arange(new_width) + 1) * width // (2 * new_width)
+        mask = mask[rows[:, np.newaxis], columns]
+    if crop is not None:
+        y, x, crop_height, crop_width = crop
+        return mask[y : y + crop_height, x : x + crop_width]
+    return np.pad(mask, padding)
+
+
+def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray:
+    """Intersection over union of every mask of one set with every mask of another.
+
+    Args:
+        masks1, masks2: [height, width, n1] and [height, width, n2]; above 0.5 is inside.
+
+    Returns:
+        float32 [n1, n2]; zero where both masks are empty.
+    """
+    n1, n2 = masks1.shape[-1], masks2.shape[-1]
+    if n1 == 0 or n2 == 0:
+        return np.zeros((n1, n2), np.float32)
+    if masks1.shape[:2] != masks2.shape[:2]:
+        raise ValueError(
+            "Masks can be compared only on the same image size; received shapes "
+            f"{masks1.shape} and {masks2.shape}."
+        )
+    flat1 = (masks1.reshape(-1, n1) > 0.5).astype(np.float32)
+    flat2 = (masks2.reshape(-1, n2) > 0.5).astype(np.float32)
+    intersections = flat1.T @ flat2
+    unions = flat1.sum(axis=0)[:, np.newaxis] + flat2.sum(axis=0) - intersections
+    return intersections / np.maximum(unions, 1)
+
+
+def _extent(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and one past the last true row of each column [length, n]; 0, 0 where there is none."""
+    present = inside.any(axis=0)
+    return inside.argmax(axis=0) * present, (len(inside) - inside[::-1].argmax(axis=0)) * present
+
+
+def _inside_box(
+    mask: np.ndarray, box: Sequence[int], image_shape: Sequence[int]
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """The pixels that box and image share, and the mask resized to the box there."""
+    y1, x1, y2, x2 = (int(side) for side in box)
+    height, width = (int(side) for side in image_shape[:2])
+    top, left = min(max(y1, 0), height), min(max(x1, 0), width)
+    bottom, right = max(min(y2, height), top), max(min(x2, width), left)
+    window = slice(top, bottom), slice(left, right)
+    if top == bottom or left == right:
+        return window, np.zeros((bottom - top, right - left), np.float32)
+    part = (top - y1, left - x1, bottom - y1, right - x1)
+    return window, resize_bilinear(mask, (y2 - y1, x2 - x1), part)

@@ -1,0 +1,73 @@
+import hashlib
+
+import pytest
+
+from mrcnn.files import atomic_path, sha256_of
+
+
+def test_file_appears_under_its_name_when_the_block_ends(tmp_path):
+    path = tmp_path / "result.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failure_leaves_the_previous_file_and_no_rest(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("previous")
+    with pytest.raises(RuntimeError, match="disk"), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("disk full")
+    assert path.read_text() == "previous"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_keyboard_interrupt_leaves_no_rest(tmp_path):
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a.npy") as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.weights.h5", "a", "mask_rcnn_0001.h5"])
+def test_temporary_path_stands_beside_and_ends_alike(tmp_path, name):
+    with atomic_path(tmp_path / name) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffixes == (tmp_path / name).suffixes
+        temporary.touch()
+
+
+def test_missing_folders_are_made(tmp_path):
+    path = tmp_path / "one" / "two" / "a.txt"
+    with atomic_path(path) as temporary:
+        temporary.touch()
+    assert path.exists()
+
+
+def test_folder_is_renamed_as_a_whole(tmp_path):
+    with atomic_path(tmp_path / "export") as temporary:
+        temporary.mkdir()
+        (temporary / "part").touch()
+    assert (tmp_path / "export" / "part").exists()
+
+
+def test_half_written_folder_is_removed(tmp_path):
+    with pytest.raises(ValueError, match="stop"), atomic_path(tmp_path / "export") as temporary:
+        temporary.mkdir()
+        (temporary / "part").touch()
+        raise ValueError("stop")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_block_that_writes_nothing_is_an_error_naming_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="result.txt"), atomic_path(tmp_path / "result.txt"):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", bytes(range(256)) * 5000])
+def test_sha256_of_is_the_digest_of_the_content(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert sha256_of(path) == hashlib.sha256(content).hexdigest()

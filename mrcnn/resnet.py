@@ -1,0 +1,144 @@
+"""The residual networks of matterport's Mask R-CNN, layer by layer under its names.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016 (arXiv 1512.03385), in the
+form of its Caffe release: biased convolutions, and the stride on a block's first 1x1.
+"""
+
+import keras
+from keras import layers
+
+# Blocks in the stages 2 to 5 (table 1 of the paper).
+BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+
+
+@keras.saving.register_keras_serializable(package="mrcnn")
+class BatchNorm(layers.BatchNormalization):
+    """Batch normalization that keeps to one mode, whatever `fit` or a caller asks for.
+
+    `training=False` in a functional call does not do it: a model called with `training=True`
+    overrides it in Keras 3.
+
+    Args:
+        train_bn: False: moving statistics always, while gamma and beta remain trainable;
+            None: as usual, batch statistics in training; True: batch statistics always.
+        **kwargs: of `keras.layers.BatchNormalization`.
+    """
+
+    def __init__(self, train_bn=None, **kwargs):
+        super().__init__(**kwargs)
+        self.train_bn = train_bn
+
+    def call(self, inputs, training=None, mask=None):
+        if self.train_bn is not None:
+            training = self.train_bn
+        return super().call(inputs, training=training, mask=mask)
+
+    def get_config(self):
+        return {**super().get_config(), "train_bn": self.train_bn}
+
+
+def identity_block(input_tensor, kernel_size, filters, stage, block, use_bias=True, train_bn=True):
+    """A residual block whose shortcut is the input itself.
+
+    Args:
+        input_tensor: [B, H, W, filters[2]].
+        kernel_size: of the middle convolution.
+        filters: channels of the three convolutions.
+        stage: number in the layers' names.
+        block: letter in the layers' names.
+        use_bias: whether the convolutions have biases.
+        train_bn: see `BatchNorm`.
+
+    Returns:
+        [B, H, W, filters[2]]
+    """
+    x = _residual_branch(input_tensor, kernel_size, filters, stage, block, 1, use_bias, train_bn)
+    x = layers.Add(name=f"res{stage}{block}_add")([x, input_tensor])
+    return layers.Activation("relu", name=f"res{stage}{block}_out")(x)
+
+
+def conv_block(
+    input_tensor,
+    kernel_size,
+    filters,
+    stage,
+    block,
+    strides=(2, 2),
+    use_bias=True,
+    train_bn=True,
+):
+    """A residual block whose shortcut is a 1x1 convolution, for other sizes and channels.
+
+    Args:
+        strides: of the shortcut and of the first convolution; the others as for
+            `identity_block`.
+
+    Returns:
+        [B, ceil(H / stride), ceil(W / stride), filters[2]]
+    """
+    x = _residual_branch(
+        input_tensor, kernel_size, filters, stage, block, strides, use_bias, train_bn
+    )
+    shortcut = layers.Conv2D(
+        filters[2], 1, strides=strides, use_bias=use_bias, name=f"res{stage}{block}_branch1"
+    )(input_tensor)
+    shortcut = BatchNorm(train_bn, name=f"bn{stage}{block}_branch1")(shortcut)
+    x = layers.Add(name=f"res{stage}{block}_add")([x, shortcut])
+    return layers.Activation("relu", name=f"res{stage}{block}_out")(x)
+
+
+def resnet_graph(input_image, architecture, stage5=False, train_bn=True):
+    """The feature maps of a ResNet.
+
+    Args:
+        input_image: [B, H, W, C], the mean subtracted.
+        architecture: "resnet50" or "resnet101".
+        stage5: whether to build the last stage.
+        train_bn: see `BatchNorm`.
+
+    Returns:
+        [C1, C2, C3, C4, C5]: at strides 4, 4, 8, 16, 32 with 64, 256, 512, 1024, 2048 channels;
+        C5 is None without stage5. C1 is the pooled stem.
+
+    Raises:
+        ValueError: for another architecture.
+    """
+    if architecture not in BLOCKS:
+        raise ValueError(
+            f"architecture must be one of {', '.join(BLOCKS)}; received {architecture!r}."
+        )
+    x = layers.ZeroPadding2D(3, name="conv1_pad")(input_image)
+    x = layers.Conv2D(64, 7, strides=2, name="conv1")(x)
+    x = BatchNorm(train_bn, name="bn_conv1")(x)
+    x = layers.Activation("relu", name="conv1_relu")(x)
+    x = layers.MaxPooling2D(3, strides=2, padding="same", name="pool1")(x)
+    stages = [x]
+    for stage, count in enumerate(BLOCKS[architecture], start=2):
+        if stage == 5 and not stage5:
+            stages.append(None)
+            break
+        width = 32 * 2 ** (stage - 1)  # 64, 128, 256, 512
+        filters = (width, width, 4 * width)
+        strides = (1, 1) if stage == 2 else (2, 2)
+        x = conv_block(x, 3, filters, stage, "a", strides=strides, train_bn=train_bn)
+        for number in range(1, count):
+            x = identity_block(x, 3, filters, stage, chr(ord("a") + number), train_bn=train_bn)
+        stages.append(x)
+    return stages
+
+
+def _residual_branch(x, kernel_size, filters, stage, block, strides, use_bias, train_bn):
+    """1x1, kernel_size and 1x1 convolutions with normalization; no activation after the last."""
+    for letter, channels, kernel, step in [
+        ("a", filters[0], 1, strides),
+        ("b", filters[1], kernel_size, 1),
+        ("c", filters[2], 1, 1),
+    ]:
+        name = f"{stage}{block}_branch2{letter}"
+        x = layers.Conv2D(
+            channels, kernel, strides=step, padding="same", use_bias=use_bias, name=f"res{name}"
+        )(x)
+        x = BatchNorm(train_bn, name=f"bn{name}")(x)
+        if letter != "c":
+            x = layers.Activation("relu", name=f"res{name}_relu")(x)
+    return x

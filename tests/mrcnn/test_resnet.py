@@ -1,0 +1,116 @@
+"""The ResNets: names and shapes of matterport's layers, modes of batch normalization."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from mrcnn.resnet import BatchNorm, conv_block, identity_block, resnet_graph
+from mrcnn.weights import named_weights
+
+
+@pytest.fixture(scope="module")
+def resnet101():
+    image = keras.Input((None, None, 3), name="input_image")
+    return keras.Model(image, resnet_graph(image, "resnet101", stage5=True, train_bn=False))
+
+
+def shapes_of(model):
+    return {name: tuple(weight.variable.shape) for name, weight in named_weights(model).items()}
+
+
+def test_resnet101_has_the_weights_of_the_reference_list(resnet101, shared):
+    text = (shared / "reference" / "matterport.md").read_text()
+    expected = {}
+    for layer, weights in re.findall(r"^((?:res|bn|conv1)\w*) +\w+ +(\w+\(.*\))$", text, re.M):
+        for weight, shape in re.findall(r"(\w+)\(([\d, ]+)\)", weights):
+            expected[f"{layer}/{weight}"] = tuple(int(n) for n in shape.split(",") if n.strip())
+    assert len(expected) > 600
+    assert shapes_of(resnet101) == expected
+
+
+def test_resnet101_has_these_weights(resnet101):
+    shapes = shapes_of(resnet101)
+    assert shapes["conv1/kernel"] == (7, 7, 3, 64)
+    assert shapes["conv1/bias"] == (64,)
+    assert shapes["bn_conv1/moving_variance"] == (64,)
+    assert shapes["res2a_branch1/kernel"] == (1, 1, 64, 256)
+    assert shapes["res4w_branch2b/kernel"] == (3, 3, 256, 256)
+    assert shapes["bn5c_branch2c/gamma"] == (2048,)
+    assert "res4x_branch2a/kernel" not in shapes
+    assert "res2b_branch1/kernel" not in shapes
+
+
+def test_resnet50_ends_stage_4_with_block_f():
+    image = keras.Input((64, 64, 3))
+    *_, c4, c5 = resnet_graph(image, "resnet50", stage5=False, train_bn=False)
+    names = [layer.name for layer in keras.Model(image, c4).layers]
+    assert c5 is None
+    assert names[-1] == "res4f_out"
+
+
+def test_strides_and_channels(resnet101):
+    shapes = resnet101.compute_output_shape((2, 128, 192, 3))
+    assert shapes == [
+        (2, 32, 48, 64),
+        (2, 32, 48, 256),
+        (2, 16, 24, 512),
+        (2, 8, 12, 1024),
+        (2, 4, 6, 2048),
+    ]
+
+
+def test_an_unknown_architecture_is_named():
+    with pytest.raises(ValueError, match="resnet50, resnet101; received 'resnet34'"):
+        resnet_graph(keras.Input((64, 64, 3)), "resnet34")
+
+
+def test_blocks_stride_in_the_first_convolution_and_the_shortcut():
+    x = keras.Input((8, 8, 16))
+    y = conv_block(x, 3, [4, 4, 16], 3, "a", strides=(2, 2), train_bn=False)
+    y = identity_block(y, 3, [4, 4, 16], 3, "b", train_bn=False)
+    model = keras.Model(x, y)
+    strided = [layer.name for layer in model.layers if getattr(layer, "strides", (1,))[0] == 2]
+    assert sorted(strided) == ["res3a_branch1", "res3a_branch2a"]
+    assert y.shape == (None, 4, 4, 16)
+
+
+def batch_norm_model(train_bn):
+    x = keras.Input((3,))
+    layer = BatchNorm(train_bn, momentum=0.5, name="bn")
+    return keras.Model(x, layer(x)), layer
+
+
+@pytest.mark.parametrize(
+    ("train_bn", "training", "uses_batch"),
+    [
+        (False, True, False),
+        (False, False, False),
+        (None, True, True),
+        (None, False, False),
+        (True, False, True),
+    ],
+)
+def test_batch_norm_keeps_its_mode_whatever_the_call_asks_for(train_bn, training, uses_batch):
+    model, layer = batch_norm_model(train_bn)
+    x = np.random.default_rng(0).normal(5, 1, (64, 3)).astype("float32")
+    y = keras.ops.convert_to_numpy(model(x, training=training))
+    assert (abs(y.mean()) < 1e-3) == uses_batch
+    moved = layer.moving_mean.numpy()
+    assert np.any(moved != 0) == uses_batch
+
+
+def test_frozen_statistics_leave_gamma_and_beta_trainable():
+    model, layer = batch_norm_model(False)
+    x = np.random.default_rng(0).normal(5, 1, (8, 3)).astype("float32")
+    model.compile("sgd", "mse")
+    model.fit(x, np.zeros_like(x), verbose=0)
+    assert np.all(layer.beta.numpy() != 0)
+    np.testing.assert_array_equal(layer.moving_mean.numpy(), 0)
+
+
+def test_batch_norm_comes_back_from_its_config():
+    layer = BatchNorm.from_config(BatchNorm(False, name="bn").get_config())
+    assert layer.train_bn is False
+    assert layer.epsilon == 1e-3

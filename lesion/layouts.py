@@ -1,0 +1,392 @@
+"""Where the published data sets keep their images, masks and metadata.
+
+`find_samples` recognises the folders of the ISIC challenges of 2016, 2017 and 2018 (boundary and
+attributes), HAM10000 with its segmentations, and a plain pair of folders `images` and `masks`. It
+reads names and tables only; `lesion.dataset.check_samples` decodes the files.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from lesion.samples import (
+    ATTRIBUTES,
+    DIAGNOSES,
+    PARTS,
+    Collection,
+    DatasetError,
+    Problem,
+    Sample,
+)
+
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+_MASK_ENDING = re.compile(r"_(segmentation|mask)$", re.IGNORECASE)
+_PART = r"(?P<part>training|validation|test)"
+# Folder names of images, boundary masks and attribute masks, for `re.fullmatch`. The newest of
+# several releases of a folder (`_v2`, `_v3`) sorts last and is used.
+_CHALLENGES = {
+    "isic2018": (
+        rf"isic2018_task1-2_{_PART}_input",
+        rf"isic2018_task1_{_PART}_groundtruth",
+        rf"isic2018_task2_{_PART}_groundtruth(_v\d)?",
+    ),
+    "isic2017": (
+        rf"isic-2017_{_PART}(_v\d)?_data",
+        rf"isic-2017_{_PART}(_v\d)?_part1_groundtruth",
+    ),
+    "isic2016": (
+        rf"isbi2016_isic_part1_{_PART}_data",
+        rf"isbi2016_isic_part1_{_PART}_groundtruth",
+    ),
+}
+_HAM_METADATA = re.compile(r"ham10000_metadata(\.csv|\.tab|\.tsv|\.txt)?")
+_HAM_IMAGES = re.compile(r"ham10000_images.*")
+_HAM_MASKS = re.compile(r"ham10000_segmentations.*")
+# Names of the folders after some redistribute HAM10000; only looked for beside its metadata.
+_HAM_OTHER_IMAGES = ("images", "ham10000", "all_images")
+_HAM_OTHER_MASKS = ("masks", "segmentations")
+_HAM_DETAILS = {"dx_type": "confirmation", "age": "age", "sex": "sex", "localization": "site"}
+
+RECOGNISED = (
+    "the folders of ISIC 2016, 2017 or 2018 (such as ISIC2018_Task1-2_Training_Input and "
+    "ISIC2018_Task1_Training_GroundTruth), HAM10000 (HAM10000_images_part_1, "
+    "HAM10000_metadata.csv, HAM10000_segmentations_lesion_tschandl), or a pair of folders named "
+    "images and masks"
+)
+
+
+def find_samples(root: str | Path, part: str | None = None, name: str | None = None) -> Collection:
+    """Lists a data set's samples without decoding a file.
+
+    Args:
+        root: the folder that holds the data set's folders.
+        part: one of `PARTS`; None takes all that are there. Only challenges have parts.
+        name: name of the collection; the folder's own by default.
+
+    Raises:
+        DatasetError: where the layout is not recognised, or a table is unusable.
+    """
+    root = Path(root)
+    if part is not None and part not in PARTS:
+        raise ValueError(f"`part` must be one of {', '.join(PARTS)} or None; received {part!r}.")
+    layout = detect_layout(root)
+    collection = Collection(name or root.resolve().name, root, layout, part or "all", [])
+    if layout in _CHALLENGES:
+        _find_challenge(collection, part)
+    elif part is not None:
+        raise DatasetError(
+            f"{root} has the layout {layout}, which has no parts; received part={part!r}. "
+            "Leave the part out and split the samples instead."
+        )
+    elif layout == "ham10000":
+        _find_ham10000(collection)
+    else:
+        _find_plain(collection)
+    if not collection.samples:
+        raise DatasetError(f"{root} has the layout {layout} but holds no image of it.")
+    collection.samples.sort(key=lambda sample: sample.image_id)
+    return collection
+
+
+def find_collections(roots: Iterable[str | Path], part: str | None = None) -> list[Collection]:
+    """`find_samples` of several folders, under names that differ."""
+    roots = [Path(root) for root in roots]
+    resolved = [root.resolve() for root in roots]
+    twice = [str(root) for root, times in Counter(resolved).items() if times > 1]
+    if twice:
+        raise DatasetError(f"The data set {twice[0]} is given twice; give it once.")
+    times = Counter(root.name for root in resolved)
+    names = [r.name if times[r.name] == 1 else f"{r.parent.name}-{r.name}" for r in resolved]
+    if len(set(names)) < len(names):
+        raise DatasetError(
+            f"The data sets {', '.join(map(str, roots))} cannot be told apart by the names of "
+            "their folders and of those above; rename one."
+        )
+    return [find_samples(root, part, name) for root, name in zip(roots, names, strict=True)]
+
+
+def detect_layout(root: Path) -> str:
+    """The name of the layout of a folder; DatasetError where there is none, or several."""
+    if not root.is_dir():
+        raise DatasetError(f"The data set folder {root} does not exist or is no folder.")
+    layouts = _layouts_in(root)
+    if len(layouts) == 1:
+        return layouts[0]
+    if layouts:
+        raise DatasetError(
+            f"{root} holds several data sets ({', '.join(layouts)}), which may share images; "
+            "move each into a folder of its own and give these."
+        )
+    children = [child for child in sorted(root.iterdir()) if child.is_dir()]
+    nearby = [folder for folder in (root.absolute().parent, *children) if _layouts_in(folder)]
+    hint = f" Did you mean {' or '.join(map(str, nearby))}?" if nearby else ""
+    raise DatasetError(f"{root} is no data set that is known here: {RECOGNISED}.{hint}")
+
+
+def _layouts_in(root: Path) -> list[str]:
+    names = {entry.name.lower() for entry in root.iterdir()}
+    layouts = [
+        layout
+        for layout, patterns in _CHALLENGES.items()
+        if any(re.fullmatch(patterns[0], name) for name in names)
+    ]
+    if any(_HAM_METADATA.fullmatch(name) or _HAM_IMAGES.fullmatch(name) for name in names):
+        layouts.append("ham10000")
+    elif not layouts and {"images", "masks"} <= names:
+        layouts.append("plain")
+    return layouts
+
+
+# === Layouts ===
+
+
+def _find_challenge(collection: Collection, part: str | None) -> None:
+    root, patterns = collection.root, _CHALLENGES[collection.layout]
+    images, masks, *attributes = (_part_folders(root, pattern) for pattern in patterns)
+    attributes = attributes[0] if attributes else {}
+    if part is not None and part not in images:
+        raise DatasetError(
+            f"{root} ({collection.layout}) has no part {part!r}; it has {', '.join(images)}."
+        )
+    if part is None and len(images) == 1:
+        collection.part = next(iter(images))
+    for name in PARTS:
+        if part not in (None, name):
+            continue
+        if name not in images:
+            for folder in filter(None, (masks.get(name), attributes.get(name))):
+                collection.problems.append(Problem(folder, "masks without a folder of images"))
+            continue
+        attribute_masks = {}
+        if name in attributes:
+            attribute_masks = _attribute_masks(attributes[name], collection)
+        found = _images(images[name], collection, {s.image_id for s in collection.samples})
+        pairs = _pair(found, [masks[name]] if name in masks else [], collection)
+        for image_id, (image, mask) in pairs.items():
+            named = attribute_masks.pop(image_id, {})
+            if name in attributes and len(named) < len(ATTRIBUTES):
+                missing = ", ".join(a for a in ATTRIBUTES if a not in named)
+                collection.problems.append(Problem(image, f"no mask of the attribute {missing}"))
+            sample = Sample(collection.name, image_id, image, mask, named, part=name)
+            collection.samples.append(sample)
+        for named in attribute_masks.values():
+            for path in named.values():
+                collection.problems.append(Problem(path, "mask without its image"))
+
+
+def _find_ham10000(collection: Collection) -> None:
+    root = collection.root
+    metadata = _entries(root, _HAM_METADATA.fullmatch)
+    # Some keep the images beside the metadata.
+    image_folders = _ham_folders(root, _HAM_IMAGES, _HAM_OTHER_IMAGES) or [root]
+    found: dict[str, Path] = {}
+    for folder in image_folders:
+        found |= _images(folder, collection, found)
+    pairs = _pair(found, _ham_folders(root, _HAM_MASKS, _HAM_OTHER_MASKS), collection)
+    rows: dict[str, dict[str, str]] = {}
+    contradictory: set[str] = set()
+    if metadata:
+        # A folder of that name is what unpacking HAM10000_metadata.zip leaves.
+        table = metadata[0]
+        if table.is_dir():
+            table = next((p for p in sorted(table.iterdir()) if p.is_file()), table)
+        rows, contradictory = _read_ham_metadata(table, collection)
+    else:
+        reason = "no HAM10000_metadata: lesions and diagnoses are unknown, splits are by image"
+        collection.problems.append(Problem(root, reason))
+    for image_id, (image, mask) in pairs.items():
+        if image_id in contradictory:
+            collection.left_out += 1
+            continue
+        row = rows.pop(image_id, None)
+        if metadata and row is None:
+            collection.problems.append(Problem(image, f"not in {table.name}: lesion unknown"))
+        row = row or {}
+        details = {new: row[old] for old, new in _HAM_DETAILS.items() if row.get(old)}
+        sample = Sample(
+            collection.name,
+            image_id,
+            image,
+            mask,
+            lesion_id=row.get("lesion_id") or None,
+            diagnosis=row.get("dx") or None,
+            metadata=details,
+        )
+        collection.samples.append(sample)
+    if rows:
+        reason = f"lists {len(rows)} images that are not there, such as {min(rows)}"
+        collection.problems.append(Problem(table, reason))
+
+
+def _ham_folders(root: Path, pattern: re.Pattern, other_names: tuple[str, ...]) -> list[Path]:
+    return _folders(root, pattern.fullmatch) or _folders(root, other_names.__contains__)
+
+
+def _find_plain(collection: Collection) -> None:
+    images = _folders(collection.root, "images".__eq__)
+    masks = _folders(collection.root, "masks".__eq__)
+    found = _images(images[0], collection, {}) if images else {}
+    for image_id, (image, mask) in _pair(found, masks, collection).items():
+        collection.samples.append(Sample(collection.name, image_id, image, mask))
+
+
+# === Folders ===
+
+
+def _entries(root: Path, accepts) -> list[Path]:
+    """Entries whose lower-case name is accepted, once for names that differ by case only.
+
+    One redistribution of HAM10000 holds each folder twice, `HAM10000_…` and `ham10000_…`.
+    """
+    accepted: dict[str, Path] = {}
+    for entry in sorted(root.iterdir()):
+        if accepts(entry.name.lower()):
+            accepted.setdefault(entry.name.lower(), entry)
+    return list(accepted.values())
+
+
+def _folders(root: Path, accepts) -> list[Path]:
+    """Accepted folders; one that holds only a folder of its own name stands for the inner one."""
+    folders = []
+    for folder in _entries(root, accepts):
+        if not folder.is_dir():
+            continue
+        inner = folder / folder.name
+        folders.append(inner if inner.is_dir() else folder)
+    return folders
+
+
+def _part_folders(root: Path, pattern: str) -> dict[str, Path]:
+    folders = {}
+    for folder in _folders(root, lambda name: re.fullmatch(pattern, name)):
+        match = re.fullmatch(pattern, folder.name.lower())
+        folders[match["part"]] = folder
+    return {part: folders[part] for part in PARTS if part in folders}
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """Image files by name; system files, licences and tables are none."""
+    files = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in _IMAGE_SUFFIXES)
+
+
+def _images(folder: Path, collection: Collection, taken: Iterable[str]) -> dict[str, Path]:
+    """Images by id. Of two with one id the first is kept and the other a problem."""
+    images: dict[str, Path] = {}
+    for path in _image_files(folder):
+        if collection.layout == "isic2017" and path.stem.endswith("_superpixels"):
+            continue
+        if path.stem in images or path.stem in taken:
+            collection.problems.append(Problem(path, f"another image has the id {path.stem}"))
+            collection.left_out += 1
+        else:
+            images[path.stem] = path
+    return images
+
+
+def _pair(
+    images: Mapping[str, Path], mask_folders: list[Path], collection: Collection
+) -> dict[str, tuple[Path, Path | None]]:
+    """Each image with its mask: named as the image, or with `_segmentation` or `_mask` after it."""
+    masks: dict[str, Path] = {}
+    for folder in mask_folders:
+        for path in _image_files(folder):
+            # An image's own name may end in "_mask", too.
+            image_id = path.stem if path.stem in images else _MASK_ENDING.sub("", path.stem)
+            if image_id not in images:
+                collection.problems.append(Problem(path, "mask without its image"))
+            elif image_id in masks:
+                reason = f"another mask of {image_id}, {masks[image_id].name} is used"
+                collection.problems.append(Problem(path, reason))
+            else:
+                masks[image_id] = path
+    return {image_id: (path, masks.get(image_id)) for image_id, path in images.items()}
+
+
+def _attribute_masks(folder: Path, collection: Collection) -> dict[str, dict[str, Path]]:
+    masks: dict[str, dict[str, Path]] = {}
+    for path in _image_files(folder):
+        image_id, _, attribute = path.stem.partition("_attribute_")
+        if attribute in ATTRIBUTES:
+            masks.setdefault(image_id, {})[attribute] = path
+        else:
+            collection.problems.append(Problem(path, "not a mask of one of the five attributes"))
+    return masks
+
+
+# === Tables ===
+
+
+def _read_ham_metadata(
+    path: Path, collection: Collection
+) -> tuple[dict[str, dict[str, str]], set[str]]:
+    """Rows of HAM10000's metadata by image id, and the ids whose rows contradict each other.
+
+    Diagnoses come back as in `DIAGNOSES`. Comma, semicolon and tab separate alike.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    contradictory: set[str] = set()
+    for number, row in _read_table(path, ("lesion_id", "image_id", "dx")):
+        problem = None
+        image_id = row["image_id"].removesuffix(".jpg")
+        row["dx"] = row["dx"].upper()
+        if row["dx"] and row["dx"] not in DIAGNOSES:
+            problem = f"the diagnosis (dx) {row['dx']!r} of {image_id} is unknown and not used"
+            row["dx"] = ""
+        elif not image_id:
+            problem = "no image_id"
+        elif image_id in rows and row != rows[image_id]:
+            problem = f"{image_id} is listed again and otherwise; the image is left out"
+            contradictory.add(image_id)
+        elif image_id in rows:
+            problem = f"{image_id} is listed again"
+        else:
+            missing = [column for column in ("lesion_id", "dx") if not row[column]]
+            if missing:
+                problem = f"{image_id} has no {' and no '.join(missing)}"
+        if problem:
+            collection.problems.append(Problem(path, f"line {number}: {problem}"))
+        if image_id:
+            rows.setdefault(image_id, row)
+    diagnoses: dict[str, set[str]] = {}
+    for row in rows.values():
+        if row["lesion_id"] and row["dx"]:
+            diagnoses.setdefault(row["lesion_id"], set()).add(row["dx"])
+    for lesion_id, names in diagnoses.items():
+        if len(names) > 1:
+            reason = f"lesion {lesion_id} has several diagnoses: {', '.join(sorted(names))}"
+            collection.problems.append(Problem(path, reason))
+    for image_id in contradictory:
+        del rows[image_id]
+    return rows, contradictory
+
+
+def _read_table(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a table with a header, all values stripped."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"The table {path} cannot be read: {error}.") from error
+    header = lines[0] if lines else ""
+    delimiter = max("\t,;", key=header.count)
+    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise DatasetError(
+            f"The table {path} lacks the column {', '.join(missing)}. Its first line must name "
+            f"{', '.join(columns)}; it names {', '.join(names) or 'nothing'}."
+        )
+    table = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        values = [value.strip() for value in next(csv.reader([line], delimiter=delimiter))]
+        if len(values) != len(names):
+            raise DatasetError(
+                f"Line {number} of the table {path} has {len(values)} values where its first line "
+                f"names {len(names)} columns: {line!r}."
+            )
+        table.append((number, dict(zip(names, values, strict=True))))
+    return table

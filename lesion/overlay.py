@@ -1,0 +1,263 @@
+"""Lesion outlines on images, and the figures of an evaluation.
+
+Outlines, not tinted areas: whoever judges a boundary must see the skin on both sides of it. Yellow
+and sky blue (Okabe and Ito 2008) stay apart for every common kind of colour blindness and in grey;
+a thin dark edge keeps both readable on pale and on dark skin.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import Stroke, withStroke
+from PIL import Image
+
+from lesion import NOTICE
+from lesion.metrics import THRESHOLD
+from mrcnn.files import atomic_path
+
+PREDICTION_COLOR = (86, 180, 233)
+TRUTH_COLOR = (240, 228, 66)
+_EDGE_COLOR = (16, 16, 16)
+_EDGE_OPACITY = 0.65
+# The image's longer side over the width of a line. Below 2 pixels a line would be a mixture with
+# its dark edge.
+_SIDE_PER_WIDTH = 200
+_MIN_WIDTH = 2.0
+_PICTURE_SIDE = 420
+_SERIES_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of a contact sheet: uint8 `[height, width, 3]` and bool `[height, width]`."""
+
+    name: str
+    jaccard: float
+    image: np.ndarray
+    prediction: np.ndarray
+    truth: np.ndarray
+
+
+def outline(
+    image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], width: float
+) -> np.ndarray:
+    """Draws the boundary of a mask, smoothly and with a thin dark edge on both sides.
+
+    The line is centred between the last pixel inside and the first outside; where the mask
+    touches the frame, the line runs along the frame.
+
+    Args:
+        image: uint8 `[height, width, 3]`; it is not changed.
+        mask: bool `[height, width]`.
+        color: RGB, 0 to 255.
+        width: of the coloured line, in pixels, at least 1.
+
+    Returns:
+        A new uint8 image.
+
+    Raises:
+        ValueError: the mask is not bool or not of the image's size, or `width` is below 1.
+    """
+    if mask.dtype != np.dtype(bool) or mask.shape != image.shape[:2]:
+        raise ValueError(
+            "`mask` must be bool and as large as the image, "
+            f"received {mask.dtype} {mask.shape} for an image {image.shape}."
+        )
+    if width < 1:
+        raise ValueError(f"`width` must be at least 1 pixel, received {width}.")
+    drawn = image.copy()
+    if not mask.any():
+        return drawn
+    edge = max(0.8, width / 4)
+    window, distance = _distance_to_boundary(mask, width / 2 + edge + 1)
+    pixels = drawn[window].astype(np.float32)
+    for layer, half, opacity in (
+        (_EDGE_COLOR, width / 2 + edge, _EDGE_OPACITY),
+        (color, width / 2, 1.0),
+    ):
+        cover = opacity * np.clip(half + 0.5 - distance, 0, 1)[:, :, np.newaxis]
+        pixels += cover * (np.asarray(layer, np.float32) - pixels)
+    drawn[window] = np.rint(pixels)
+    return drawn
+
+
+def boundary_overlay(
+    image: np.ndarray, prediction: np.ndarray, truth: np.ndarray | None = None
+) -> np.ndarray:
+    """Draws the predicted boundary and, below it and wider, the true one.
+
+    Args:
+        image: uint8 `[height, width, 3]`.
+        prediction: bool `[height, width]`.
+        truth: bool `[height, width]`, or None.
+
+    Returns:
+        uint8, of the image's size. The width of the lines follows that size.
+    """
+    width = max(_MIN_WIDTH, max(image.shape[:2]) / _SIDE_PER_WIDTH)
+    if truth is not None:
+        # Where both agree the truth still shows as a rim on either side of the prediction.
+        image = outline(image, truth, TRUTH_COLOR, 2 * width)
+    return outline(image, prediction, PREDICTION_COLOR, width)
+
+
+def contact_sheet(cases: Mapping[str, Sequence[Case]], path: str | Path) -> None:
+    """Writes a figure with one row of images for each group of cases.
+
+    Args:
+        cases: the cases of each row by the row's title, such as "worst"; empty rows are left out.
+        path: of the PNG.
+
+    Raises:
+        ValueError: there is no case.
+    """
+    rows = {title: row for title, row in cases.items() if row}
+    if not rows:
+        raise ValueError("A contact sheet needs at least one case, received none.")
+    columns = max(len(row) for row in rows.values())
+    figure = Figure(figsize=(0.5 + 2.9 * max(columns, 2), 0.9 + 2.6 * len(rows)))
+    foot, head = 0.35 / figure.get_figheight(), 0.4 / figure.get_figheight()
+    figure.set_layout_engine("constrained", rect=(0, foot, 1, 1 - foot - head))
+    axes = figure.subplots(len(rows), max(columns, 2), squeeze=False)
+    for line, (title, row) in zip(axes, rows.items(), strict=True):
+        for axis in line:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        line[0].set_ylabel(title, fontsize=12, fontweight="bold")
+        for axis, case in zip(line, row, strict=False):
+            axis.imshow(_picture(case), interpolation="nearest")
+            failed = f" (below {THRESHOLD})" if case.jaccard < THRESHOLD else ""
+            axis.set_xlabel(
+                f"{case.name}\nJaccard {case.jaccard:.3f}{failed}", fontsize=9, parse_math=False
+            )
+    figure.legend(
+        handles=[
+            _legend_line(TRUTH_COLOR, "true boundary", 4.4),
+            _legend_line(PREDICTION_COLOR, "predicted boundary", 2.2),
+        ],
+        loc="upper center",
+        ncols=2,
+        frameon=False,
+    )
+    _add_notice(figure)
+    _save(figure, path)
+
+
+def jaccard_histogram(values_by_name: Mapping[str, Sequence[float]], path: str | Path) -> None:
+    """Writes a histogram of the Jaccard index per image, a line for each data set.
+
+    Shares of images are shown, so that data sets of different size can be compared.
+
+    Args:
+        values_by_name: the Jaccard index, 0..1, of each image of each data set.
+        path: of the PNG.
+
+    Raises:
+        ValueError: there is no value.
+    """
+    series = {name: np.asarray(v, float) for name, v in values_by_name.items() if len(v)}
+    if not series:
+        raise ValueError("A histogram needs at least one value, received none.")
+    figure = Figure(figsize=(7.2, 4.4))
+    figure.set_layout_engine("constrained", rect=(0, 0.07, 1, 0.93))
+    axis = figure.subplots()
+    bins = np.linspace(0, 1, 41)
+    for number, (name, values) in enumerate(series.items()):
+        color = _SERIES_COLORS[number % len(_SERIES_COLORS)]
+        failed = np.mean(values < THRESHOLD)
+        label = (
+            f"{name}: {len(values):,} images, median {np.median(values):.3f}, "
+            f"{failed:.1%} below {THRESHOLD}"
+        )
+        shares = {"bins": bins, "weights": np.full(len(values), 100 / len(values))}
+        if len(series) == 1:
+            axis.hist(values, **shares, color=color, alpha=0.25)
+        # A legend reads names that begin with "_" as "do not show".
+        axis.hist(
+            values, **shares, color=color, histtype="step", linewidth=1.8, label=f"\u200b{label}"
+        )
+    axis.axvline(THRESHOLD, color="0.35", linestyle="--", linewidth=1)
+    axis.annotate(
+        "scored 0 left of this line",
+        (THRESHOLD, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(-6, -6),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=9,
+        color="0.35",
+    )
+    axis.set(xlim=(0, 1), xlabel="Jaccard index of an image", ylabel="images, %")
+    axis.spines[["top", "right"]].set_visible(False)
+    legend = figure.legend(loc="outside upper left", frameon=False, fontsize=9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    _add_notice(figure)
+    _save(figure, path)
+
+
+def _distance_to_boundary(mask: np.ndarray, reach: float) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Distance of pixels to the mask's boundary, exact up to `reach` and infinite beyond.
+
+    Returns:
+        the part of the image that was looked at, and float32 distances in it.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    margin = int(np.ceil(reach))
+    top, left = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
+    window = (
+        slice(top, min(rows[-1] + margin + 1, mask.shape[0])),
+        slice(left, min(columns[-1] + margin + 1, mask.shape[1])),
+    )
+    # The added frame of False makes the image's border a boundary, too.
+    padded = np.pad(mask[window], 1)
+    below_y, below_x = np.nonzero(padded[1:] != padded[:-1])
+    right_y, right_x = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    # Middles of the sides between a pixel inside and one outside, at most 1 pixel apart.
+    middle_y = np.concatenate([below_y + 0.5, right_y]) - 1
+    middle_x = np.concatenate([below_x, right_x + 0.5]) - 1
+    height, width = mask[window].shape
+    distance = np.full((height, width), np.inf, np.float32)
+    base_y, base_x = np.floor(middle_y).astype(int), np.floor(middle_x).astype(int)
+    # Only pixels near the line are visited: a distance transform would visit all, several times.
+    for step_y in range(-margin, margin + 1):
+        for step_x in range(-margin, margin + 1):
+            y, x = base_y + step_y, base_x + step_x
+            away = np.hypot(y - middle_y, x - middle_x).astype(np.float32)
+            near = (away <= reach) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+            np.minimum.at(distance, (y[near], x[near]), away[near])
+    return window, distance
+
+
+def _picture(case: Case) -> np.ndarray:
+    """The case at the sheet's resolution, so that lines are equally wide on all images."""
+    height, width = case.truth.shape
+    scale = _PICTURE_SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    method = Image.Resampling.BILINEAR
+    image = np.asarray(Image.fromarray(case.image).resize(size, method))
+    prediction, truth = (
+        np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, method)) > 127
+        for mask in (case.prediction, case.truth)
+    )
+    return boundary_overlay(image, prediction, truth)
+
+
+def _legend_line(color: tuple[int, int, int], label: str, width: float) -> Line2D:
+    shade = [value / 255 for value in color]
+    edge = [Stroke(linewidth=width + 1.6, foreground="0.1"), withStroke(linewidth=0)]
+    return Line2D([], [], color=shade, linewidth=width, label=label, path_effects=edge)
+
+
+def _add_notice(figure: Figure) -> None:
+    figure.text(0.5, 0.1 / figure.get_figheight(), NOTICE, ha="center", fontsize=9, color="0.3")
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")

@@ -1,0 +1,81 @@
+"""What is known of a dermoscopic image, and of a collection of them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# The order is the challenge's in both cases.
+ATTRIBUTES = ("pigment_network", "negative_network", "streaks", "milia_like_cyst", "globules")
+DIAGNOSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+PARTS = ("training", "validation", "test")
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be read as it lies there."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and what is known about it.
+
+    Attributes:
+        collection: name of the data set, unique among those used together.
+        image_id: the image's name without its suffix, such as `ISIC_0000001`.
+        mask: the lesion's boundary; None where the data set has none for this image.
+        attributes: masks of dermoscopic structures by attribute (`ATTRIBUTES`).
+        lesion_id: the lesion that is shown, where known; several images may show one.
+        diagnosis: one of `DIAGNOSES`.
+        metadata: `age`, `sex`, `site`, `confirmation` (of the diagnosis) where known.
+        part: the part of the challenge (`PARTS`) that the image belongs to.
+    """
+
+    collection: str
+    image_id: str
+    image: Path
+    mask: Path | None = None
+    attributes: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    lesion_id: str | None = None
+    diagnosis: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    part: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the sample among all collections; split files hold these."""
+        return f"{self.collection}/{self.image_id}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about a file that its user should know."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass
+class Collection:
+    """The samples of one data set.
+
+    Attributes:
+        layout: `isic2016`, `isic2017`, `isic2018`, `ham10000` or `plain`.
+        part: one of `PARTS`, or `all`: whatever there is.
+        problems: faults found; `--strict` stops at them.
+        notes: remarks that are no faults.
+        left_out: number of images that were found and are not among `samples`.
+        sizes: number of samples by image size (height, width); filled by `check_samples`.
+    """
+
+    name: str
+    root: Path
+    layout: str
+    part: str
+    samples: list[Sample]
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+    left_out: int = 0
+    sizes: Counter = field(default_factory=Counter)

@@ -1,0 +1,180 @@
+"""Training, validation and test parts that share no lesion."""
+
+import hashlib
+import json
+import logging
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesion.samples import Sample
+from mrcnn.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+FRACTIONS = {"train": 0.82, "validation": 0.03, "test": 0.15}
+_FORMAT = "lesion split 1"
+
+
+class SplitError(ValueError):
+    """A split file that cannot be used, or that does not belong to the samples."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which sample belongs to which part.
+
+    Attributes:
+        parts: keys (`Sample.key`) by the part's name; no key is in two parts.
+        seed: the seed it was drawn with.
+        fractions: the share of the images that each part was to have.
+    """
+
+    parts: Mapping[str, list[str]]
+    seed: int
+    fractions: Mapping[str, float]
+
+    def select(self, samples: Iterable[Sample], part: str) -> list[Sample]:
+        """The samples of one part, in the order given.
+
+        Samples that the split does not know belong to no part and are counted in a warning.
+
+        Raises:
+            SplitError: if there is no such part, or none of the samples is in the split.
+        """
+        if part not in self.parts:
+            raise SplitError(f"The split has no part {part!r}; it has {', '.join(self.parts)}.")
+        samples = list(samples)
+        known = {key for keys in self.parts.values() for key in keys}
+        unknown = sum(sample.key not in known for sample in samples)
+        if samples and unknown == len(samples):
+            raise SplitError(
+                "None of the samples is in the split: it was drawn for "
+                f"{', '.join(sorted({key.rpartition('/')[0] for key in known})) or 'nothing'}, the "
+                f"samples are of {', '.join(sorted({sample.collection for sample in samples}))}. "
+                "Give the data sets it was drawn for, or draw another."
+            )
+        if unknown:
+            logger.warning("%d of %d samples are not in the split: unused.", unknown, len(samples))
+        wanted = set(self.parts[part])
+        return [sample for sample in samples if sample.key in wanted]
+
+    def save(self, path: str | Path) -> None:
+        """Writes the split as JSON."""
+        content = {
+            "format": _FORMAT,
+            "seed": self.seed,
+            "fractions": dict(self.fractions),
+            "parts": {name: list(keys) for name, keys in self.parts.items()},
+        }
+        with atomic_path(Path(path)) as partial:
+            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Split":
+        """Reads a file that `save` wrote; SplitError says what is wrong with any other."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SplitError(f"The split {path} cannot be read: {error.strerror}.") from error
+        except ValueError as error:
+            raise SplitError(f"The split {path} is no JSON text: {error}.") from error
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise SplitError(f'The file {path} is no split: it lacks "format": "{_FORMAT}".')
+        parts, seed, fractions = (content.get(key) for key in ("parts", "seed", "fractions"))
+        if not isinstance(seed, int):
+            raise SplitError(f"The split {path} must have a whole number as seed, not {seed!r}.")
+        if not isinstance(fractions, dict) or not _are_keys_by_part(parts):
+            raise SplitError(
+                f"The split {path} must hold `fractions` by part and lists of keys by part."
+            )
+        times = Counter(key for keys in parts.values() for key in keys)
+        twice = [key for key, count in times.items() if count > 1]
+        if twice:
+            raise SplitError(f"The split {path} lists {twice[0]} more than once.")
+        return cls(parts, seed, fractions)
+
+
+def _are_keys_by_part(parts: object) -> bool:
+    return isinstance(parts, dict) and all(
+        isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+        for keys in parts.values()
+    )
+
+
+def split_samples(
+    samples: Sequence[Sample],
+    fractions: Mapping[str, float] = FRACTIONS,
+    seed: int = 0,
+) -> Split:
+    """Divides samples at random into parts that share neither a lesion nor an image.
+
+    Images of one lesion stay together, as do images of one id in several collections; where the
+    lesion is unknown, an image stands for itself. Every collection and diagnosis is divided in the
+    given fractions of its images, as far as whole lesions allow; what rounding leaves over is made
+    up for in the next, so that many small ones do not all fall to the largest part. The result
+    depends on the samples, the fractions and the seed, not on the order of the samples.
+
+    Raises:
+        ValueError: if the fractions do not sum to 1, or two samples have one key.
+    """
+    if any(share < 0 for share in fractions.values()) or not math.isclose(
+        math.fsum(fractions.values()), 1, abs_tol=1e-6
+    ):
+        raise ValueError(f"`fractions` must be at least 0 and sum to 1; received {fractions}.")
+    times = Counter(sample.key for sample in samples)
+    twice = [key for key, count in times.items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"Two samples are called {min(twice)}; give their collections different names."
+        )
+
+    strata: dict[tuple, list[list[str]]] = defaultdict(list)
+    for group in _groups(samples):
+        labels = {(sample.collection, sample.diagnosis or "") for sample in group}
+        strata[tuple(sorted(labels))].append(sorted(sample.key for sample in group))
+
+    parts: dict[str, list[str]] = {name: [] for name in fractions}
+    # Images that each part may still take.
+    due = dict.fromkeys(fractions, 0.0)
+    for _, groups in sorted(strata.items()):
+        size = sum(len(group) for group in groups)
+        for name, share in fractions.items():
+            due[name] += share * size
+        for group in sorted(groups, key=lambda keys: _draw(seed, keys[0])):
+            name = max(due, key=due.__getitem__)
+            parts[name] += group
+            due[name] -= len(group)
+    for name, keys in parts.items():
+        keys.sort()
+        if fractions[name] and not keys:
+            logger.warning("The part %r of the split is empty: too few samples.", name)
+    return Split(parts, seed, dict(fractions))
+
+
+def _draw(seed: int, key: str) -> bytes:
+    """A random sort key: the same on every machine and with every version of every library."""
+    return hashlib.sha256(f"{seed}|{key}".encode()).digest()
+
+
+def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Samples that share a lesion or an image id, directly or through others (union-find)."""
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def find(token):
+        parent.setdefault(token, token)
+        while parent[token] != token:
+            parent[token] = parent[parent[token]]
+            token = parent[token]
+        return token
+
+    for sample in samples:
+        root = find(("image", sample.image_id))
+        if sample.lesion_id is not None:
+            parent[root] = find(("lesion", sample.lesion_id))
+    groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[find(("image", sample.image_id))].append(sample)
+    return list(groups.values())

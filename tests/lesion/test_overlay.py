@@ -1,0 +1,160 @@
+"""Outlines: where they are drawn, what they leave alone, and the figures made with them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from scipy import ndimage
+
+from lesion.overlay import (
+    PREDICTION_COLOR,
+    TRUTH_COLOR,
+    Case,
+    boundary_overlay,
+    contact_sheet,
+    jaccard_histogram,
+    outline,
+)
+
+GREY = np.full((40, 60, 3), 128, np.uint8)
+
+
+def rectangle(top, left, bottom, right, shape=(40, 60)):
+    mask = np.zeros(shape, bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def luminance(color):
+    """Relative luminance of an sRGB colour (WCAG 2.2)."""
+    values = np.asarray(color) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_line_lies_on_both_sides_of_the_boundary():
+    drawn = outline(GREY, rectangle(10, 20, 30, 40), (255, 0, 0), width=2)
+    # Across the left side: dark edge, one pixel of line outside, one inside, dark edge.
+    assert drawn[20, 19].tolist() == drawn[20, 20].tolist() == [255, 0, 0]
+    assert drawn[20, 18].max() < 100
+    assert drawn[20, 21].max() < 100
+    assert drawn[20, 16].tolist() == drawn[20, 23].tolist() == [128, 128, 128]
+
+
+def test_skin_inside_and_outside_stays_as_it_was():
+    mask = rectangle(10, 20, 30, 40)
+    drawn = outline(GREY, mask, (255, 0, 0), width=2)
+    # One of the two is 0 at each pixel.
+    distance = ndimage.distance_transform_edt(mask) + ndimage.distance_transform_edt(~mask)
+    assert (drawn[distance > 4] == 128).all()
+
+
+def test_image_is_not_changed():
+    image = GREY.copy()
+    outline(image, rectangle(10, 20, 30, 40), (255, 0, 0), width=3)
+    assert (image == GREY).all()
+
+
+def test_line_runs_along_the_frame():
+    drawn = outline(GREY, np.ones((40, 60), bool), (255, 0, 0), width=2)
+    for corner in ((0, 0), (0, 59), (39, 0), (39, 59), (0, 30)):
+        assert drawn[corner].tolist() == [255, 0, 0]
+    assert drawn[20, 30].tolist() == [128, 128, 128]
+
+
+def test_empty_mask_draws_nothing():
+    assert (boundary_overlay(GREY, np.zeros((40, 60), bool)) == GREY).all()
+
+
+@settings(deadline=None)
+@given(arrays(bool, (7, 9)), st.floats(1, 4))
+def test_pixels_beside_the_boundary_have_its_color(mask, width):
+    drawn = outline(np.zeros((7, 9, 3), np.uint8), mask, (255, 255, 255), width)
+    inner = mask & ~ndimage.binary_erosion(mask)
+    # The middle of such a pixel is half a pixel from the line's middle.
+    expected = 255 * min(width / 2, 1)
+    assert (drawn[inner] >= round(expected) - 1).all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "width", "message"),
+    [
+        (np.zeros((40, 60), np.uint8), 2, "must be bool"),
+        (np.zeros((40, 61), bool), 2, "as large as the image"),
+        (np.zeros((40, 60), bool), 0, "at least 1 pixel, received 0"),
+    ],
+)
+def test_unusable_arguments_are_refused(mask, width, message):
+    with pytest.raises(ValueError, match=message):
+        outline(GREY, mask, (255, 0, 0), width)
+
+
+def test_overlay_is_uint8_of_the_images_size():
+    drawn = boundary_overlay(GREY, rectangle(10, 20, 30, 40), rectangle(12, 22, 32, 42))
+    assert (drawn.shape, drawn.dtype) == (GREY.shape, np.uint8)
+
+
+def test_truth_shows_where_it_agrees_with_the_prediction():
+    mask = rectangle(10, 20, 30, 40)
+    drawn = boundary_overlay(GREY, mask, mask)
+    assert (drawn == PREDICTION_COLOR).all(axis=2).any()
+    # Yellow seen past the prediction's dark edge: red and green well above blue.
+    yellow = drawn.astype(int)
+    assert ((yellow[:, :, 0] > yellow[:, :, 2] + 60) & (yellow[:, :, 0] > 120)).any()
+
+
+def test_lines_grow_with_the_image():
+    def drawn_columns(size):
+        mask = rectangle(size // 4, size // 4, size // 2, size // 2, (size, size))
+        image = np.full((size, size, 3), 128, np.uint8)
+        row = boundary_overlay(image, mask)[size // 3]
+        return int((row == PREDICTION_COLOR).all(axis=1).sum())
+
+    assert drawn_columns(100) == 4
+    assert drawn_columns(800) == 8
+
+
+def test_colors_differ_in_grey_too():
+    light, dark = sorted((luminance(TRUTH_COLOR), luminance(PREDICTION_COLOR)), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) > 1.5
+
+
+def case(name, jaccard):
+    return Case(name, jaccard, GREY, rectangle(5, 5, 20, 20), rectangle(8, 8, 25, 25))
+
+
+def test_contact_sheet_is_a_png_with_a_row_for_each_group(tmp_path):
+    one, three = tmp_path / "one.png", tmp_path / "three.png"
+    contact_sheet({"worst": [case("a", 0.2)], "median": [], "best": []}, one)
+    contact_sheet(
+        {"worst": [case("a", 0.2)], "median": [case("$b_", 0.7)], "best": [case("c", 0.9)]}, three
+    )
+    with Image.open(one) as small, Image.open(three) as large:
+        assert small.format == "PNG"
+        assert small.width == large.width
+        assert large.height > 2 * small.height
+
+
+def test_contact_sheet_takes_very_narrow_images(tmp_path):
+    image, mask = np.full((2, 900, 3), 99, np.uint8), np.ones((2, 900), bool)
+    contact_sheet({"all": [Case("a", 1.0, image, mask, mask)]}, tmp_path / "a.png")
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_contact_sheet_of_nothing_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="at least one case"):
+        contact_sheet({"worst": []}, tmp_path / "a.png")
+
+
+def test_histogram_takes_any_name(tmp_path):
+    path = tmp_path / "new" / "h.png"
+    jaccard_histogram({"_hidden $x$": [0.1, 0.9], "empty": [], "edges": [0.0, 0.65, 1.0]}, path)
+    with Image.open(path) as figure:
+        assert figure.format == "PNG"
+
+
+def test_histogram_of_nothing_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="at least one value"):
+        jaccard_histogram({"a": []}, tmp_path / "h.png")

@@ -1,0 +1,224 @@
+import json
+import logging
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lesion.dataset import find_samples
+from lesion.samples import DIAGNOSES, Sample
+from lesion.splits import FRACTIONS, Split, SplitError, split_samples
+
+HALVES = {"train": 0.5, "test": 0.5}
+
+
+def sample(image_id, lesion_id=None, diagnosis=None, collection="set"):
+    path = Path(collection) / f"{image_id}.jpg"
+    return Sample(collection, image_id, path, lesion_id=lesion_id, diagnosis=diagnosis)
+
+
+def images(count, **known):
+    return [sample(f"image{number:04d}", **known) for number in range(count)]
+
+
+def part_of(split):
+    return {key: part for part, keys in split.parts.items() for key in keys}
+
+
+samples_of_any_kind = st.lists(
+    st.builds(
+        sample,
+        st.integers(0, 30).map(str),
+        st.none() | st.integers(0, 8).map(str),
+        st.none() | st.sampled_from(DIAGNOSES),
+        st.sampled_from(["one", "two"]),
+    ),
+    unique_by=lambda s: s.key,
+    max_size=40,
+)
+
+
+@settings(deadline=None)
+@given(samples_of_any_kind, st.integers(0, 5))
+def test_each_sample_is_in_one_part_with_its_lesion_and_its_other_copies(samples, seed):
+    split = split_samples(samples, seed=seed)
+    parts = part_of(split)
+    assert sorted(key for keys in split.parts.values() for key in keys) == sorted(
+        s.key for s in samples
+    )
+    for of in (lambda s: s.lesion_id, lambda s: s.image_id):
+        seen = {}
+        for s in samples:
+            if of(s) is not None:
+                assert seen.setdefault(of(s), parts[s.key]) == parts[s.key]
+
+
+@settings(deadline=None)
+@given(samples_of_any_kind, st.randoms())
+def test_order_of_the_samples_does_not_matter(samples, randomness):
+    shuffled = list(samples)
+    randomness.shuffle(shuffled)
+    assert split_samples(samples) == split_samples(shuffled)
+
+
+def test_images_of_one_lesion_stay_together_through_another_collection():
+    # "a" and "b" show one lesion; "b" lies in a second collection as well, without its lesion.
+    linked = [sample("a", "L"), sample("b", "L"), sample("b", collection="other")]
+    for seed in range(20):
+        parts = part_of(split_samples([*linked, *images(9)], HALVES, seed))
+        assert len({parts[s.key] for s in linked}) == 1
+
+
+def test_fractions_of_single_images_are_exact():
+    split = split_samples(images(1000))
+    assert {name: len(keys) for name, keys in split.parts.items()} == {
+        "train": 820,
+        "validation": 30,
+        "test": 150,
+    }
+
+
+def test_every_diagnosis_and_collection_is_divided():
+    samples = [
+        sample(f"{diagnosis}{number}", diagnosis=diagnosis, collection=collection)
+        for collection in ("one", "two")
+        for diagnosis, count in (("NV", 200), ("MEL", 40), ("DF", 20))
+        for number in range(count)
+    ]
+    # Ids differ between the collections, or their images would go together.
+    samples = [sample(s.collection + s.image_id, None, s.diagnosis, s.collection) for s in samples]
+    split = split_samples(samples, {"train": 0.8, "test": 0.2})
+    test = Counter((s.collection, s.diagnosis) for s in split.select(samples, "test"))
+    for collection in ("one", "two"):
+        for diagnosis, expected in (("NV", 40), ("MEL", 8), ("DF", 4)):
+            assert abs(test[collection, diagnosis] - expected) <= 1
+
+
+def test_many_strata_of_one_image_do_not_all_go_to_training():
+    samples = [sample("x", diagnosis="MEL", collection=f"set{n:02d}") for n in range(40)]
+    samples = [sample(f"x{n}", None, "MEL", s.collection) for n, s in enumerate(samples)]
+    sizes = {name: len(keys) for name, keys in split_samples(samples, HALVES).parts.items()}
+    assert sizes == {"train": 20, "test": 20}
+
+
+def test_large_lesions_are_as_likely_in_either_part():
+    lesions = [sample(f"{n}-{m}", f"L{n}") for n in range(200) for m in range(1 + 3 * (n % 2))]
+    parts = part_of(split_samples(lesions, HALVES, seed=3))
+    single = Counter(parts[s.key] for s in lesions if int(s.lesion_id[1:]) % 2 == 0)
+    # 100 single images: outside of 30 to 70 once in ten thousand seeds.
+    assert 30 <= single["train"] <= 70
+
+
+def test_seed_decides():
+    samples = images(100)
+    assert split_samples(samples, seed=1) == split_samples(samples, seed=1)
+    assert split_samples(samples, seed=1).parts != split_samples(samples, seed=2).parts
+
+
+def test_split_is_the_same_on_every_machine():
+    # Written down once: published numbers depend on it.
+    split = split_samples(images(8), HALVES, seed=0)
+    numbers = [int(key.removeprefix("set/image")) for key in split.parts["test"]]
+    assert numbers == [1, 2, 5, 6]
+
+
+def test_empty_part_is_warned_of(caplog):
+    with caplog.at_level(logging.WARNING):
+        split_samples(images(3))
+    assert "'validation' of the split is empty" in caplog.text
+
+
+@pytest.mark.parametrize("fractions", [{"train": 0.5}, {"train": 1.5, "test": -0.5}, {}])
+def test_fractions_must_sum_to_one(fractions):
+    with pytest.raises(ValueError, match="sum to 1"):
+        split_samples(images(3), fractions)
+
+
+def test_two_samples_of_one_key_are_refused():
+    with pytest.raises(ValueError, match="set/a"):
+        split_samples([sample("a"), sample("a")])
+
+
+# === Selection and files ===
+
+
+def test_selection_keeps_the_order_given():
+    samples = images(20)
+    random.Random(0).shuffle(samples)
+    split = split_samples(samples, HALVES)
+    chosen = split.select(samples, "test")
+    assert chosen == [s for s in samples if s.key in split.parts["test"]]
+    assert len(chosen) == 10
+
+
+def test_selection_warns_of_samples_that_the_split_does_not_know(caplog):
+    split = split_samples(images(10), HALVES)
+    with caplog.at_level(logging.WARNING):
+        chosen = split.select([*images(10), sample("new")], "test")
+    assert len(chosen) == 5
+    assert "1 of 11 samples" in caplog.text
+
+
+def test_selection_from_another_data_set_is_refused():
+    split = split_samples(images(10), HALVES)
+    with pytest.raises(SplitError, match="drawn for set, the samples are of other"):
+        split.select([sample("image0000", collection="other")], "test")
+    with pytest.raises(SplitError, match="no part 'dev'; it has train, test"):
+        split.select(images(10), "dev")
+
+
+def test_saved_split_comes_back(tmp_path):
+    split = split_samples(images(30), seed=7)
+    split.save(tmp_path / "run" / "split.json")
+    assert Split.load(tmp_path / "run" / "split.json") == split
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "no JSON"),
+        ("[]", "is no split"),
+        ('{"format": "lesion split 99"}', "is no split"),
+        (dict(seed="0"), "whole number as seed, not '0'"),
+        (dict(parts=None), "lists of keys by part"),
+        (dict(parts={"train": [1]}), "lists of keys by part"),
+        (dict(fractions=None), "`fractions`"),
+        (dict(parts={"train": ["a/b"], "test": ["a/b"]}), "a/b more than once"),
+    ],
+)
+def test_unusable_file_is_explained(tmp_path, content, message):
+    path = tmp_path / "split.json"
+    split_samples(images(4), HALVES).save(path)
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(path.read_text()) | content)
+    path.write_text(content)
+    with pytest.raises(SplitError, match=message) as raised:
+        Split.load(path)
+    assert str(path) in str(raised.value)
+
+
+def test_missing_file_is_explained(tmp_path):
+    with pytest.raises(SplitError, match="cannot be read: No such file"):
+        Split.load(tmp_path / "split.json")
+
+
+# === Real data ===
+
+
+def test_real_ham10000_keeps_fractions_of_every_diagnosis(shared):
+    if not (shared / "data" / "ham10000").is_dir():
+        pytest.skip("the data set is not there")
+    samples = find_samples(shared / "data" / "ham10000").samples
+    split = split_samples(samples)
+    lesions = {part: {s.lesion_id for s in split.select(samples, part)} for part in split.parts}
+    assert not lesions["train"] & lesions["test"]
+    assert not lesions["train"] & lesions["validation"]
+    total = Counter(s.diagnosis for s in samples)
+    for part, fraction in FRACTIONS.items():
+        of_part = Counter(s.diagnosis for s in split.select(samples, part))
+        for diagnosis in DIAGNOSES:
+            # A lesion has six images at most.
+            assert abs(of_part[diagnosis] - fraction * total[diagnosis]) <= 6

@@ -11,6 +11,7 @@ from mrcnn.masks import (
     extract_bboxes,
     minimize_mask,
     paste_mask,
+    place_mask,
     resize_mask,
     unmold_mask,
 )
@@ -198,7 +199,7 @@ class TestResizeMask:
     @given(st.integers(1, 300), st.integers(1, 300))
     def test_size_of_a_stretched_image(self, height, width):
         image, window, scale, padding, crop = resize_image(
-            np.ones((height, width), np.uint8), None, 96, mode="stretch"
+            np.ones((height, width), np.uint8), 64, 96, mode="stretch"
         )
         size = (window[2] - window[0], window[3] - window[1])
         mask = resize_mask(np.ones((height, width, 1), bool), scale, padding, crop, size)
@@ -258,3 +259,59 @@ class TestOverlaps:
     def test_images_of_other_sizes_are_an_error(self):
         with pytest.raises(ValueError, match="same image size"):
             compute_overlaps_masks(np.ones((8, 9, 1)), np.ones((9, 8, 1)))
+
+
+class TestPlaceMask:
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(0, 2**32 - 1), st.integers(-12, 30), st.integers(-12, 40))
+    def test_equals_loops(self, seed, y, x):
+        """Every pixel whose centre lies in the box takes the clamped bilinear value there."""
+        rng = np.random.default_rng(seed)
+        mask = rng.random((5, 7))
+        y1, x1 = y + rng.random(), x + rng.random()
+        y2, x2 = y1 + rng.uniform(0.3, 25), x1 + rng.uniform(0.3, 25)
+        found = place_mask(mask, (y1, x1, y2, x2), (30, 40))
+        for row in range(30):
+            for column in range(40):
+                inside = y1 <= row + 0.5 < y2 and x1 <= column + 0.5 < x2
+                value = 0.0
+                if inside:
+                    v = np.clip((row + 0.5 - y1) / (y2 - y1) * 5 - 0.5, 0, 4)
+                    u = np.clip((column + 0.5 - x1) / (x2 - x1) * 7 - 0.5, 0, 6)
+                    top, left = min(int(v), 3), min(int(u), 5)
+                    corners = mask[top : top + 2, left : left + 2]
+                    value = [top + 1 - v, v - top] @ corners @ [left + 1 - u, u - left]
+                if abs(value - 0.5) > 1e-9:
+                    assert found[row, column] == (value > 0.5)
+
+    def test_equals_paste_mask_in_whole_pixels(self):
+        """But for the rim, where `paste_mask` lets the values fade."""
+        side = np.mgrid[:28, :28] - 13.5
+        mask = np.clip(0.5 + (9.7 - np.hypot(*side)) / 4, 0, 1)
+        for box in ((10, 20, 66, 90), (-20, 5, 50, 130), (40, 40, 54, 54)):
+            np.testing.assert_array_equal(
+                place_mask(mask, box, (80, 100)), paste_mask(mask, box, (80, 100))
+            )
+
+    def test_a_shift_by_whole_pixels_shifts_the_mask(self):
+        mask = np.random.default_rng(0).random((6, 6))
+        found = place_mask(mask, (10.3, 12.6, 24.1, 30.2), (50, 50))
+        moved = place_mask(mask, (15.3, 10.6, 29.1, 28.2), (50, 50))
+        np.testing.assert_array_equal(np.roll(found, (5, -2), axis=(0, 1)), moved)
+
+    def test_a_solid_mask_fills_the_pixels_whose_centres_it_covers(self):
+        found = place_mask(np.ones((4, 4)), (1.4, 2.6, 3.6, 5.4), (6, 8))
+        expected = np.zeros((6, 8), bool)
+        expected[1:4, 3:5] = True
+        np.testing.assert_array_equal(found, expected)
+
+    @pytest.mark.parametrize(
+        "box",
+        [(-20, 0, -5, 10), (0, 60, 10, 80), (3.5, 3.5, 3.5, 9), (5, 9, 5, 2), (2.1, 2.1, 2.3, 2.3)],
+    )
+    def test_nothing_of_the_box_in_the_image(self, box):
+        found = place_mask(np.ones((4, 4)), box, (30, 40))
+        assert found.shape == (30, 40) and found.dtype == bool and not found.any()
+
+    def test_box_larger_than_the_image(self):
+        assert place_mask(np.ones((4, 4)), (-100, -100, 200, 200), (30, 40)).all()

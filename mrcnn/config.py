@@ -1,0 +1,233 @@
+"""The settings of a network and of its training, as class attributes to override."""
+
+import difflib
+import logging
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+
+class Config:
+    """Settings with matterport's names and defaults; subclass and override what differs.
+
+    Attributes below the line "beyond matterport" are new; their defaults keep its numbers.
+
+    Example:
+        ```python
+        class CellConfig(Config):
+            NAME = "cell"
+            NUM_CLASSES = 1 + 2
+
+        config = CellConfig(IMAGE_MAX_DIM=512, IMAGE_MIN_DIM=512)
+        ```
+
+    Raises:
+        ValueError: for a keyword or an attribute that is no setting, or settings that contradict
+            one another.
+    """
+
+    NAME = None  # of the run; lower-cased in names of log folders and checkpoints
+    GPU_COUNT = 1
+    IMAGES_PER_GPU = 2
+    STEPS_PER_EPOCH = 1000
+    VALIDATION_STEPS = 50
+
+    # Backbone: "resnet50", "resnet101", "efficientnetlite0", the lower-case name of a
+    # keras.applications model, or a callable (input_image, stage5, train_bn) -> [C1, ..., C5].
+    BACKBONE = "resnet101"
+    COMPUTE_BACKBONE_SHAPE = None  # callable(image_shape) -> [levels, (h, w)], for a callable one
+    BACKBONE_STRIDES = [4, 8, 16, 32, 64]  # of the pyramid levels that have anchors
+    TRAIN_BN = False  # False: frozen statistics; None: as usual in Keras; True: always batch ones
+    TOP_DOWN_PYRAMID_SIZE = 256
+    FPN_CLASSIF_FC_LAYERS_SIZE = 1024
+    NUM_CLASSES = 1  # including the background
+
+    # Region proposal network
+    RPN_ANCHOR_SCALES = (32, 64, 128, 256, 512)  # side in pixels, one per pyramid level
+    RPN_ANCHOR_RATIOS = [0.5, 1, 2]  # width / height
+    RPN_ANCHOR_STRIDE = 1
+    RPN_NMS_THRESHOLD = 0.7
+    RPN_TRAIN_ANCHORS_PER_IMAGE = 256
+    PRE_NMS_LIMIT = 6000
+    POST_NMS_ROIS_TRAINING = 2000
+    POST_NMS_ROIS_INFERENCE = 1000
+
+    # Input
+    IMAGE_RESIZE_MODE = "square"  # none, square, pad64, crop, stretch
+    IMAGE_MIN_DIM = 800
+    IMAGE_MAX_DIM = 1024
+    IMAGE_MIN_SCALE = 0
+    IMAGE_CHANNEL_COUNT = 3
+    MEAN_PIXEL = np.array([123.7, 116.8, 103.9])
+    USE_MINI_MASK = True
+    MINI_MASK_SHAPE = (56, 56)
+    MAX_GT_INSTANCES = 100
+
+    # Heads
+    USE_RPN_ROIS = True
+    TRAIN_ROIS_PER_IMAGE = 200
+    ROI_POSITIVE_RATIO = 0.33
+    POOL_SIZE = 7
+    MASK_POOL_SIZE = 14  # half of MASK_SHAPE: the mask head doubles it
+    MASK_SHAPE = [28, 28]
+    RPN_BBOX_STD_DEV = np.array([0.1, 0.1, 0.2, 0.2])
+    BBOX_STD_DEV = np.array([0.1, 0.1, 0.2, 0.2])
+
+    # Detection
+    DETECTION_MAX_INSTANCES = 100
+    DETECTION_MIN_CONFIDENCE = 0.7
+    DETECTION_NMS_THRESHOLD = 0.3
+
+    # Training
+    LEARNING_RATE = 0.001
+    LEARNING_MOMENTUM = 0.9
+    WEIGHT_DECAY = 0.0001
+    GRADIENT_CLIP_NORM = 5.0  # of all gradients together
+    LOSS_WEIGHTS = {
+        "rpn_class_loss": 1.0,
+        "rpn_bbox_loss": 1.0,
+        "mrcnn_class_loss": 1.0,
+        "mrcnn_bbox_loss": 1.0,
+        "mrcnn_mask_loss": 1.0,
+    }
+
+    # ---- beyond matterport -------------------------------------------------------------------
+    IMAGE_ANTIALIAS = False  # average over the pixels that a reduced image leaves out
+    PRECISION = "float32"  # or "mixed_bfloat16": convolutions in bfloat16, boxes in float32
+    RPN_CONV_CHANNELS = 512
+    MASK_CONV_CHANNELS = 256
+    FREEZE_BACKBONE_STAGES = 0  # no gradient below this stage: 2 freezes C1 and C2
+    ROI_ALIGNED = False  # True: half-pixel-exact ROIAlign, the mean of 2x2 samples per bin
+    ROI_LEVEL_ROUNDING = "round"  # or "floor", as in the FPN paper (equation 1)
+    ROI_CANONICAL_SIZE = 224  # pixels of the box that is pooled from P4 by the box head
+    MASK_CANONICAL_SIZE = 224  # the same for the mask head; smaller takes finer levels
+    MASK_BOX_SCALE = 1.0  # boxes are enlarged by this factor before the mask head
+    MASK_SOFT_TARGETS = False  # True: cells on the boundary keep their share instead of 0 or 1
+    MASK_LOSS = "crossentropy"  # or "crossentropy_dice": plus the soft Dice loss
+    ADD_GT_TO_PROPOSALS = False  # ground truth boxes join the proposals in training
+    SAMPLE_NEGATIVES_ALWAYS = False  # True: fill up with negatives whatever the positives
+    IGNORE_PADDED_ROIS = False  # True: zero-padded ROIs do not enter the class loss
+    CLAMP_DELTAS = False  # bound log(dh), log(dw) of predictions by log(1000 / 16)
+    OPTIMIZER = "sgd"  # or "adamw"
+    WARMUP_STEPS = 0
+    LEARNING_RATE_DECAY = None  # or "cosine": to zero over all epochs of `train`
+
+    def __init__(self, **settings):
+        for name, value in settings.items():
+            self._check_name(name)
+            setattr(self, name, value)
+        for name in vars(type(self)):
+            if name.isupper():
+                self._check_name(name, warn=True)
+        self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
+        height = width = self.IMAGE_MAX_DIM
+        if self.IMAGE_RESIZE_MODE in ("crop", "stretch"):
+            height = self.IMAGE_MIN_DIM
+        if self.IMAGE_RESIZE_MODE == "crop":
+            width = self.IMAGE_MIN_DIM
+        self.IMAGE_SHAPE = np.array([height, width, self.IMAGE_CHANNEL_COUNT])
+        self.IMAGE_META_SIZE = 12 + self.NUM_CLASSES
+
+    def _check_name(self, name, warn=False):
+        # A class derived from Config may have settings of its own.
+        known = [key for key in dir(Config if warn else type(self)) if key.isupper()]
+        if name in known:
+            return
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        if not warn:
+            raise ValueError(f"{type(self).__name__} has no setting named {name}.{hint}")
+        if close:  # any other name may well be meant
+            logger.warning("%s.%s is not a setting of Config.%s", type(self).__name__, name, hint)
+
+    def validate(self):
+        """Checks that the settings fit one another.
+
+        Raises:
+            ValueError: naming the setting, its value and what it may be.
+        """
+        if self.IMAGE_RESIZE_MODE != "none":
+            for side in self.IMAGE_SHAPE[:2]:
+                if side < 32 or side % 32:
+                    raise ValueError(
+                        "Height and width of the network's input must be divisible by 32, since "
+                        f"the pyramid halves them five times; IMAGE_SHAPE is {self.IMAGE_SHAPE}. "
+                        "Use for example 256, 320, 384, 448, 512, 768 or 1024."
+                    )
+        if list(self.MASK_SHAPE) != [2 * self.MASK_POOL_SIZE] * 2:
+            raise ValueError(
+                "The mask head doubles its input, so MASK_SHAPE must be "
+                f"[2 * MASK_POOL_SIZE, 2 * MASK_POOL_SIZE]; received MASK_SHAPE="
+                f"{list(self.MASK_SHAPE)} and MASK_POOL_SIZE={self.MASK_POOL_SIZE}."
+            )
+        if not self.BACKBONE_STRIDES or set(self.BACKBONE_STRIDES) - {4, 8, 16, 32, 64}:
+            raise ValueError(
+                "BACKBONE_STRIDES names the pyramid levels with anchors, some of 4, 8, 16, 32 and "
+                f"64; received {self.BACKBONE_STRIDES}."
+            )
+        if len(self.RPN_ANCHOR_SCALES) != len(self.BACKBONE_STRIDES):
+            raise ValueError(
+                "RPN_ANCHOR_SCALES needs one scale per level of BACKBONE_STRIDES; received "
+                f"{self.RPN_ANCHOR_SCALES} for {self.BACKBONE_STRIDES}."
+            )
+        if self.FREEZE_BACKBONE_STAGES not in range(6):
+            raise ValueError(
+                "FREEZE_BACKBONE_STAGES is the number of the last stage that does not learn, 1 to "
+                f"5, or 0; received {self.FREEZE_BACKBONE_STAGES}."
+            )
+        choices = {
+            "IMAGE_RESIZE_MODE": ("none", "square", "pad64", "crop", "stretch"),
+            "ROI_LEVEL_ROUNDING": ("round", "floor"),
+            "PRECISION": ("float32", "mixed_bfloat16"),
+            "MASK_LOSS": ("crossentropy", "crossentropy_dice"),
+            "OPTIMIZER": ("sgd", "adamw"),
+            "LEARNING_RATE_DECAY": (None, "cosine"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(map(repr, allowed))}; "
+                    f"received {getattr(self, name)!r}."
+                )
+        for name in ("NUM_CLASSES", "IMAGES_PER_GPU", "TRAIN_ROIS_PER_IMAGE", "MAX_GT_INSTANCES"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; received {getattr(self, name)}.")
+
+    @property
+    def TRAIN_MASK_ROIS(self):
+        """Slots for positive ROIs in training, the only ones that reach the mask head."""
+        return max(1, int(self.TRAIN_ROIS_PER_IMAGE * self.ROI_POSITIVE_RATIO))
+
+    def to_dict(self):
+        """All settings as plain JSON types; a callable backbone is given by its name."""
+        return {
+            name: _plain(getattr(self, name))
+            for name in dir(self)
+            if name.isupper() and name != "TRAIN_MASK_ROIS"
+        }
+
+    @classmethod
+    def from_dict(cls, settings):
+        """Inverse of `to_dict`; computed settings are computed anew, unknown ones refused."""
+        computed = ("BATCH_SIZE", "IMAGE_SHAPE", "IMAGE_META_SIZE")
+        return cls(**{name: value for name, value in settings.items() if name not in computed})
+
+    def display(self):
+        """Prints all settings, one a line."""
+        lines = [f"{name:30} {value}" for name, value in self.to_dict().items()]
+        print("\nConfigurations:\n" + "\n".join(lines) + "\n")  # noqa: T201
+
+
+def _plain(value):
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if callable(value):
+        return getattr(value, "__qualname__", repr(value))
+    return value

@@ -1,0 +1,101 @@
+"""The collection of images and instance masks that a user subclasses."""
+
+import logging
+
+import numpy as np
+
+from mrcnn.images import as_rgb8, read_image
+
+logger = logging.getLogger(__name__)
+
+
+class Dataset:
+    """Images with instance masks, identified by consecutive numbers after `prepare`.
+
+    A subclass adds classes and images (`add_class`, `add_image`) and overrides `load_mask`.
+    `load_image` reads `image_info[i]["path"]` unless overridden, too.
+    """
+
+    def __init__(self, class_map=None):
+        self._image_ids = np.zeros(0, np.int64)
+        self.image_info = []
+        self.class_info = [{"source": "", "id": 0, "name": "BG"}]
+        self.source_class_ids = {}
+        self.class_map = class_map
+
+    def add_class(self, source, class_id, class_name):
+        """Registers a class once; `source` names the data set and may not contain a dot."""
+        if "." in source:
+            raise ValueError(f"A source's name may not contain a dot; received {source!r}.")
+        if any(c["source"] == source and c["id"] == class_id for c in self.class_info):
+            return
+        self.class_info.append({"source": source, "id": class_id, "name": class_name})
+
+    def add_image(self, source, image_id, path, **kwargs):
+        """Registers an image; keyword arguments are kept in `image_info`."""
+        self.image_info.append({"id": image_id, "source": source, "path": path, **kwargs})
+
+    def image_reference(self, image_id):
+        """A name of the image for people, in messages; the path unless overridden."""
+        return str(self.image_info[image_id]["path"])
+
+    def prepare(self, class_map=None):
+        """Numbers classes and images; call it once after the last `add_image`."""
+        self.num_classes = len(self.class_info)
+        self.class_ids = np.arange(self.num_classes)
+        self.class_names = [info["name"].split(",")[0] for info in self.class_info]
+        self.num_images = len(self.image_info)
+        self._image_ids = np.arange(self.num_images)
+        self.class_from_source_map = {
+            f"{info['source']}.{info['id']}": number
+            for info, number in zip(self.class_info, self.class_ids, strict=True)
+        }
+        self.image_from_source_map = {
+            f"{info['source']}.{info['id']}": number
+            for info, number in zip(self.image_info, self.image_ids, strict=True)
+        }
+        self.sources = list({info["source"]: None for info in self.class_info})
+        # The background belongs to every source.
+        self.source_class_ids = {
+            source: [
+                number
+                for number, info in enumerate(self.class_info)
+                if number == 0 or info["source"] == source
+            ]
+            for source in self.sources
+        }
+
+    @property
+    def image_ids(self):
+        return self._image_ids
+
+    def map_source_class_id(self, source_class_id):
+        """The class id here of `"<source>.<id>"` there."""
+        return self.class_from_source_map[source_class_id]
+
+    def get_source_class_id(self, class_id, source):
+        """The class id in `source` of a class id here."""
+        info = self.class_info[class_id]
+        if info["source"] != source:
+            raise ValueError(
+                f"Class {class_id} ({info['name']}) belongs to source {info['source']!r}, "
+                f"not to {source!r}."
+            )
+        return info["id"]
+
+    def source_image_link(self, image_id):
+        """The path or URL of the image."""
+        return self.image_info[image_id]["path"]
+
+    def load_image(self, image_id):
+        """The image as uint8 RGB [height, width, 3], whatever the file holds."""
+        return as_rgb8(read_image(self.image_info[image_id]["path"]))
+
+    def load_mask(self, image_id):
+        """The image's instances, to be overridden.
+
+        Returns:
+            bool masks [height, width, instances] and int32 class ids [instances].
+        """
+        logger.warning("%s does not override load_mask: no instances.", type(self).__name__)
+        return np.zeros((0, 0, 0), bool), np.zeros(0, np.int32)

@@ -1,0 +1,108 @@
+"""From classified regions to final detections."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from mrcnn.boxes import (
+    MAX_LOG_SCALE,
+    apply_box_deltas,
+    clip_boxes,
+    denorm_boxes,
+    norm_boxes,
+    norm_boxes_graph,
+    scale_boxes,
+)
+from mrcnn.masks import paste_mask, place_mask
+from mrcnn.nms import suppress
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class DetectionLayer(keras.layers.Layer):
+    """Takes each region's best class, refines its box and drops the doubtful and the double.
+
+    Args:
+        config: the network's `Config`.
+    """
+
+    def __init__(self, config, **kwargs):
+        super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
+        self.config = config
+
+    def call(self, rois, probabilities, deltas, windows, frame):
+        """Detections [batch, DETECTION_MAX_INSTANCES, 6], zero-padded, best score first.
+
+        Args:
+            rois: [batch, n, 4], normalised.
+            probabilities: [batch, n, classes].
+            deltas: [batch, n, classes, 4].
+            windows: [batch, 4] in pixels: where the image lies in the network's input.
+            frame: `(height, width)` of the network's input in pixels.
+
+        Returns:
+            Rows `(y1, x1, y2, x2, class_id, score)`, normalised.
+        """
+        config = self.config
+        class_ids = ops.cast(ops.argmax(probabilities, axis=2), "int32")
+        scores = ops.max(probabilities, axis=2)
+        own = ops.one_hot(class_ids, deltas.shape[2])
+        deltas = ops.sum(deltas * own[..., None], axis=2)
+        deltas = deltas * ops.convert_to_tensor([float(v) for v in config.BBOX_STD_DEV])
+        limit = MAX_LOG_SCALE if config.CLAMP_DELTAS else None
+        windows = norm_boxes_graph(windows, frame)[:, None, :]
+        boxes = clip_boxes(apply_box_deltas(rois, deltas, limit), windows)
+        kept = ops.logical_and(class_ids > 0, scores >= config.DETECTION_MIN_CONFIDENCE)
+        boxes, scores, class_ids = suppress(
+            boxes,
+            ops.where(kept, scores, -1.0),
+            class_ids,
+            config.NUM_CLASSES,
+            config.DETECTION_NMS_THRESHOLD,
+            config.DETECTION_MAX_INSTANCES,
+        )
+        rest = ops.stack([ops.cast(class_ids, "float32"), scores], axis=-1)
+        return ops.concatenate([boxes, rest], axis=-1)
+
+
+def unmold_detections(
+    detections, mrcnn_mask, original_image_shape, image_shape, window, box_scale=1.0
+):
+    """Detections of one image in the pixels of the original image.
+
+    Args:
+        detections: [n, 6], normalised, zero-padded.
+        mrcnn_mask: [n, height, width, classes] in 0..1.
+        original_image_shape: `(height, width, channels)` of the image given.
+        image_shape: shape of the network's input.
+        window: `(y1, x1, y2, x2)` of the image in the network's input, pixels.
+        box_scale: factor by which the masks' boxes were enlarged (`MASK_BOX_SCALE`).
+
+    Returns:
+        boxes int32 [m, 4], class ids int32 [m], scores float32 [m], masks bool [h, w, m].
+    """
+    height, width = (int(side) for side in original_image_shape[:2])
+    count = int(np.count_nonzero(detections[:, 4]))
+    detections = detections[:count]
+    window = np.asarray(window)
+    side = window[2:] - window[:2]
+    normalised = norm_boxes(window, image_shape[:2])
+    origin = np.tile(normalised[:2], 2)
+    extent = np.tile(normalised[2:] - normalised[:2], 2)
+    relative = ((detections[:, :4] - origin) / extent).astype(np.float32)
+    boxes = denorm_boxes(relative, (height, width))
+    solid = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+    boxes, class_ids = boxes[solid], detections[solid, 4].astype(np.int32)
+    masks = np.zeros((height, width, len(solid)), bool)
+    if box_scale != 1.0:
+        # matterport's masks fill the rounded box; enlarged ones lie exactly where they were
+        # pooled, from the edges of the network's pixels to those of the image.
+        reach = scale_boxes(detections[:, :4], box_scale)
+        reach = reach * np.tile(np.subtract(image_shape[:2], 1), 2) + [0, 0, 1, 1]
+        reach = (reach - np.tile(window[:2], 2)) * np.tile((height, width) / side, 2)
+    for place, row in enumerate(solid):
+        mask = mrcnn_mask[row, :, :, class_ids[place]]
+        if box_scale == 1.0:
+            masks[:, :, place] = paste_mask(mask, boxes[place], (height, width))
+        else:
+            masks[:, :, place] = place_mask(mask, reach[row], (height, width))
+    return boxes, class_ids, detections[solid, 5].astype(np.float32), masks

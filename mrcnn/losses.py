@@ -1,0 +1,108 @@
+"""The five losses (Ren et al. 2015, equation 1; He et al. 2017, section 3).
+
+Every one is a mean over what counts, and zero where nothing does.
+"""
+
+from keras import ops
+
+from mrcnn.tensors import gather_rows
+
+
+def smooth_l1_loss(y_true, y_pred):
+    """Huber's loss with its knee at 1 (Girshick 2015, equation 3), element by element."""
+    difference = ops.abs(y_true - y_pred)
+    return ops.where(difference < 1.0, 0.5 * ops.square(difference), difference - 0.5)
+
+
+def rpn_class_loss_graph(rpn_match, rpn_class_logits):
+    """Cross-entropy of object against background over the anchors that are not ignored.
+
+    Args:
+        rpn_match: [batch, anchors, 1] of 1, -1 or 0 (ignored).
+        rpn_class_logits: [batch, anchors, 2].
+    """
+    match = rpn_match[..., 0]
+    weight = ops.cast(match != 0, "float32")
+    return _weighted_mean(_crossentropy(ops.cast(match == 1, "int32"), rpn_class_logits), weight)
+
+
+def rpn_bbox_loss_graph(config, target_bbox, rpn_match, rpn_bbox):
+    """Smooth L1 over the deltas of the objects' anchors.
+
+    Args:
+        config: unused, kept for compatibility.
+        target_bbox: [batch, rows, 4], one row per object's anchor in their order.
+        rpn_match: [batch, anchors, 1].
+        rpn_bbox: [batch, anchors, 4].
+    """
+    positive = ops.cast(rpn_match[..., 0] == 1, "int32")
+    row = ops.clip(ops.cumsum(positive, axis=1) - 1, 0, target_bbox.shape[1] - 1)
+    loss = smooth_l1_loss(gather_rows(target_bbox, row), rpn_bbox)
+    return _weighted_mean(ops.mean(loss, axis=-1), ops.cast(positive, "float32"))
+
+
+def mrcnn_class_loss_graph(target_class_ids, pred_class_logits, active_class_ids, weight=None):
+    """Cross-entropy of the regions' classes.
+
+    A region counts only if the class predicted for it exists in its image's data set.
+
+    Args:
+        target_class_ids: int [batch, rois], zero for background and for padding.
+        pred_class_logits: [batch, rois, classes].
+        active_class_ids: [batch, classes] of 0 and 1.
+        weight: [batch, rois] of 0 and 1, or None to count padding as matterport does.
+    """
+    loss = _crossentropy(target_class_ids, pred_class_logits)
+    predicted = ops.argmax(pred_class_logits, axis=2)
+    active = gather_rows(ops.cast(active_class_ids, "float32")[..., None], predicted)[..., 0]
+    return _weighted_mean(loss, active if weight is None else active * weight)
+
+
+def mrcnn_bbox_loss_graph(target_bbox, target_class_ids, pred_bbox):
+    """Smooth L1 over the deltas that the positive regions' own classes predict.
+
+    Args:
+        target_bbox: [batch, rois, 4].
+        target_class_ids: int [batch, rois].
+        pred_bbox: [batch, rois, classes, 4].
+    """
+    positive = ops.cast(target_class_ids > 0, "float32")
+    own = ops.one_hot(ops.cast(target_class_ids, "int32"), pred_bbox.shape[2])
+    predicted = ops.sum(pred_bbox * own[..., None], axis=2)
+    return _weighted_mean(ops.mean(smooth_l1_loss(target_bbox, predicted), axis=-1), positive)
+
+
+def mrcnn_mask_loss_graph(target_masks, target_class_ids, pred_masks, dice=False):
+    """Binary cross-entropy of the mask of each positive region's own class.
+
+    Args:
+        target_masks: [batch, rois, height, width] of 0 and 1.
+        target_class_ids: int [batch, rois].
+        pred_masks: [batch, rois, height, width, classes] in 0..1.
+        dice: adds the soft Dice loss (Milletari et al. 2016), the mean over regions.
+    """
+    target_masks = ops.cast(target_masks, "float32")
+    positive = ops.cast(target_class_ids > 0, "float32")
+    own = ops.one_hot(ops.cast(target_class_ids, "int32"), pred_masks.shape[-1])
+    predicted = ops.sum(pred_masks * own[:, :, None, None, :], axis=-1)
+    bounded = ops.clip(predicted, 1e-7, 1.0 - 1e-7)
+    pixel = -(target_masks * ops.log(bounded) + (1.0 - target_masks) * ops.log(1.0 - bounded))
+    loss = ops.mean(pixel, axis=(2, 3))
+    if dice:
+        shared = ops.sum(target_masks * predicted, axis=(2, 3))
+        both = ops.sum(ops.square(target_masks) + ops.square(predicted), axis=(2, 3))
+        loss = loss + 1.0 - (2.0 * shared + 1.0) / (both + 1.0)
+    return _weighted_mean(loss, positive)
+
+
+def _crossentropy(class_ids, logits):
+    """Cross-entropy [...] of int classes [...] with logits [..., classes]."""
+    own = ops.one_hot(ops.cast(class_ids, "int32"), logits.shape[-1])
+    return -ops.sum(own * ops.log_softmax(logits, axis=-1), axis=-1)
+
+
+def _weighted_mean(values, weights):
+    total = ops.sum(weights)
+    # What does not count may not be finite; zero times infinity would not be zero.
+    values = ops.where(weights > 0, values * weights, 0.0)
+    return ops.sum(values) / ops.maximum(total, 1.0)

@@ -1,0 +1,302 @@
+"""The Mask R-CNN network: one `keras.Model` for training and one for inference.
+
+    image -> backbone -> pyramid -> proposals -> regions -> classes and boxes -> masks
+
+Both are built by the same functions from the same layers, so that the network in training can
+also detect (`MaskRCNNNetwork.inference`).
+"""
+
+import contextlib
+import functools
+
+import keras
+import numpy as np
+from keras import ops
+
+from mrcnn import losses
+from mrcnn.anchors import compute_backbone_shapes, generate_pyramid_anchors
+from mrcnn.backbone import build_backbone
+from mrcnn.boxes import norm_boxes, norm_boxes_graph
+from mrcnn.detection import DetectionLayer
+from mrcnn.fpn import feature_pyramid
+from mrcnn.heads import build_branches
+from mrcnn.rpn import ProposalLayer, build_rpn_model
+from mrcnn.targets import DetectionTargetLayer
+
+PYRAMID_STRIDES = (4, 8, 16, 32, 64)
+
+LOSS_NAMES = (
+    "rpn_class_loss",
+    "rpn_bbox_loss",
+    "mrcnn_class_loss",
+    "mrcnn_bbox_loss",
+    "mrcnn_mask_loss",
+)
+
+
+class MaskRCNNNetwork(keras.Model):
+    """The network as a functional Keras model with matterport's inputs and outputs.
+
+    Args:
+        mode: "training": from images and their targets to the five losses; "inference": from
+            images and anchors to detections and their masks.
+        config: a `Config`.
+
+    Attributes:
+        inference: the inference model; shares all layers with the training model.
+        frozen_layers: names of the layers that never learn (`FREEZE_BACKBONE_STAGES`).
+    """
+
+    def __init__(self, mode, config, **kwargs):
+        config.validate()
+        with _precision(config.PRECISION):
+            shared = _Layers(config)
+            detecting = shared.inference_graph()
+            inputs, outputs = detecting if mode == "inference" else shared.training_graph()
+            super().__init__(inputs=inputs, outputs=outputs, name="mask_rcnn", **kwargs)
+            self.mode = mode
+            self.config = config
+            self.frozen_layers = shared.frozen_layers
+            self._detecting = detecting
+            self.loss_trackers = [keras.metrics.Mean(name=name) for name in LOSS_NAMES]
+
+    @functools.cached_property  # which Keras does not track as a layer of this model
+    def inference(self):
+        if self.mode == "inference":
+            return self
+        return keras.Model(*self._detecting, name="mask_rcnn_inference")
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The weighted sum of the five losses and matterport's weight decay."""
+        total = 0.0
+        for tracker, name, value in zip(
+            self.loss_trackers, LOSS_NAMES, y_pred[-len(LOSS_NAMES) :], strict=True
+        ):
+            value = value * self.config.LOSS_WEIGHTS.get(name, 1.0)
+            tracker.update_state(value)
+            total = total + value
+        if self.config.OPTIMIZER == "sgd":  # AdamW decays by itself
+            total = total + self.weight_decay_loss()
+        return total
+
+    def weight_decay_loss(self):
+        """L2 over kernels and biases, each divided by its size, as matterport does."""
+        decay = 0.0
+        for weight in self.trainable_variables:
+            if weight.name not in ("gamma", "beta"):
+                decay = decay + ops.mean(ops.square(weight))
+        return self.config.WEIGHT_DECAY * decay
+
+
+class _Layers:
+    """All layers of one network, and the two graphs through them."""
+
+    def __init__(self, config):
+        self.config = config
+        rows, columns, channels = (int(side) for side in config.IMAGE_SHAPE)
+        if config.IMAGE_RESIZE_MODE == "none":
+            rows = columns = None
+        self.image = keras.Input((rows, columns, channels), name="input_image")
+        self.meta = keras.Input((config.IMAGE_META_SIZE,), name="input_image_meta")
+        stages = build_backbone(self.image, config)
+        self.frozen_layers = ()
+        if config.FREEZE_BACKBONE_STAGES:
+            features = stages[config.FREEZE_BACKBONE_STAGES - 1]
+            if features is None:
+                raise ValueError(
+                    f"The backbone {config.BACKBONE} has no stage of stride 2, so that "
+                    "FREEZE_BACKBONE_STAGES=1 names none; use 0, or 2 and above."
+                )
+            frozen = keras.Model(self.image, features).layers
+            self.frozen_layers = tuple(layer.name for layer in frozen)
+        *self.pyramid, coarsest = feature_pyramid(stages, config.TOP_DOWN_PYRAMID_SIZE)
+        rpn = build_rpn_model(
+            config.RPN_ANCHOR_STRIDE,
+            len(config.RPN_ANCHOR_RATIOS),
+            config.TOP_DOWN_PYRAMID_SIZE,
+            config.RPN_CONV_CHANNELS,
+        )
+        levels = dict(zip(PYRAMID_STRIDES, [*self.pyramid, coarsest], strict=True))
+        levels = [rpn(levels[stride]) for stride in config.BACKBONE_STRIDES]
+        self.rpn_logits, self.rpn_scores, self.rpn_deltas = (
+            keras.layers.Concatenate(axis=1, dtype="float32", name=name)(list(parts))
+            for name, parts in zip(
+                ("rpn_class_logits", "rpn_class", "rpn_bbox"),
+                zip(*levels, strict=True),
+                strict=True,
+            )
+        )
+        self.box_branch, self.mask_branch = build_branches(
+            config, config.TOP_DOWN_PYRAMID_SIZE, config.TRAIN_BN
+        )
+        self.frame = _Frame(autocast=False, name="input_frame")(self.image)
+
+    def proposals(self, anchors, count):
+        config = self.config
+        return ProposalLayer(
+            count,
+            config.RPN_NMS_THRESHOLD,
+            config.PRE_NMS_LIMIT,
+            config.RPN_BBOX_STD_DEV,
+            config.CLAMP_DELTAS,
+            name="ROI",
+        )(self.rpn_scores, self.rpn_deltas, anchors)
+
+    def inference_graph(self):
+        config = self.config
+        anchors = keras.Input((None, 4), name="input_anchors")
+        rpn_rois = self.proposals(anchors, config.POST_NMS_ROIS_INFERENCE)
+        _, classes, deltas = self.box_branch(rpn_rois, self.pyramid)
+        detections = DetectionLayer(config, name="mrcnn_detection")(
+            rpn_rois, classes, deltas, self.meta[:, 7:11], self.frame
+        )
+        masks = self.mask_branch(detections[..., :4], self.pyramid)
+        outputs = [
+            detections,
+            classes,
+            deltas,
+            masks,
+            rpn_rois,
+            self.rpn_scores,
+            self.rpn_deltas,
+        ]
+        return [self.image, self.meta, anchors], outputs
+
+    def training_graph(self):
+        config = self.config
+        instances = config.MAX_GT_INSTANCES
+        mask_shape = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else config.IMAGE_SHAPE[:2]
+        rpn_match = keras.Input((None, 1), dtype="int32", name="input_rpn_match")
+        rpn_target = keras.Input((config.RPN_TRAIN_ANCHORS_PER_IMAGE, 4), name="input_rpn_bbox")
+        gt_class_ids = keras.Input((instances,), dtype="int32", name="input_gt_class_ids")
+        gt_boxes = keras.Input((instances, 4), name="input_gt_boxes")
+        gt_masks = keras.Input((*mask_shape, instances), dtype="bool", name="input_gt_masks")
+        inputs = [self.image, self.meta, rpn_match, rpn_target, gt_class_ids, gt_boxes, gt_masks]
+
+        normalised = _Normalise(dtype="float32", name="gt_boxes_normalised")(gt_boxes, self.frame)
+        if config.USE_RPN_ROIS:
+            anchors = normalised_anchors(config, config.IMAGE_SHAPE)[None]
+            rpn_rois = self.proposals(anchors, config.POST_NMS_ROIS_TRAINING)
+        else:
+            given = keras.Input((config.POST_NMS_ROIS_TRAINING, 4), name="input_roi")
+            inputs.append(given)
+            rpn_rois = _Normalise(dtype="float32", name="ROI")(given, self.frame)
+        rois, class_ids, box_targets, mask_targets = DetectionTargetLayer(
+            config, name="proposal_targets"
+        )(rpn_rois, gt_class_ids, normalised, gt_masks, self.frame)
+        logits, classes, deltas = self.box_branch(rois, self.pyramid)
+
+        count = config.TRAIN_MASK_ROIS
+        masks = self.mask_branch(
+            _PositiveBoxes(count, dtype="float32", name="positive_rois")(rois, class_ids),
+            self.pyramid,
+        )
+
+        def loss(name, function, *tensors):
+            return _Loss(function, name=name)(*tensors)
+
+        dice = config.MASK_LOSS == "crossentropy_dice"
+        outputs = [
+            self.rpn_logits,
+            self.rpn_scores,
+            self.rpn_deltas,
+            logits,
+            classes,
+            deltas,
+            masks,
+            rpn_rois,
+            rois,
+            loss("rpn_class_loss", losses.rpn_class_loss_graph, rpn_match, self.rpn_logits),
+            loss(
+                "rpn_bbox_loss",
+                lambda *tensors: losses.rpn_bbox_loss_graph(config, *tensors),
+                rpn_target,
+                rpn_match,
+                self.rpn_deltas,
+            ),
+            loss("mrcnn_class_loss", self._class_loss, class_ids, logits, self.meta, rois),
+            loss("mrcnn_bbox_loss", losses.mrcnn_bbox_loss_graph, box_targets, class_ids, deltas),
+            loss(
+                "mrcnn_mask_loss",
+                lambda target, ids, mask: losses.mrcnn_mask_loss_graph(
+                    target, ids[:, :count], mask, dice
+                ),
+                mask_targets,
+                class_ids,
+                masks,
+            ),
+        ]
+        return inputs, outputs
+
+    def _class_loss(self, class_ids, logits, meta, rois):
+        weight = None
+        if self.config.IGNORE_PADDED_ROIS:
+            weight = ops.cast(ops.any(rois != 0, axis=-1), "float32")
+        return losses.mrcnn_class_loss_graph(class_ids, logits, meta[:, 12:], weight)
+
+
+class _Frame(keras.layers.Layer):
+    """The `(height, width)` of the network's input, int32 [2]."""
+
+    def call(self, image):
+        return ops.stack([ops.convert_to_tensor(s, "int32") for s in ops.shape(image)[1:3]])
+
+    def compute_output_spec(self, image):
+        return keras.KerasTensor((2,), dtype="int32")
+
+
+class _Normalise(keras.layers.Layer):
+    """Pixel boxes to normalised ones; rows of zeros, the padding, stay zero."""
+
+    def call(self, boxes, frame):
+        there = ops.cast(ops.any(boxes != 0, axis=-1, keepdims=True), "float32")
+        return norm_boxes_graph(boxes, frame) * there
+
+
+class _PositiveBoxes(keras.layers.Layer):
+    """The first `count` regions; those that are not positive are zeroed."""
+
+    def __init__(self, count, **kwargs):
+        super().__init__(**kwargs)
+        self.count = count
+
+    def call(self, rois, class_ids):
+        positive = ops.cast(class_ids[:, : self.count] > 0, rois.dtype)
+        return rois[:, : self.count] * positive[..., None]
+
+
+class _Loss(keras.layers.Layer):
+    """A loss as a layer, so that it is an output of its name; always float32."""
+
+    def __init__(self, function, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.function = function
+
+    def call(self, *tensors):
+        return self.function(*tensors)
+
+    def compute_output_spec(self, *tensors):
+        return keras.KerasTensor((), dtype="float32")
+
+
+def normalised_anchors(config, image_shape):
+    """Anchors float32 [a, 4] of an input of `image_shape`, normalised."""
+    anchors = generate_pyramid_anchors(
+        config.RPN_ANCHOR_SCALES,
+        config.RPN_ANCHOR_RATIOS,
+        compute_backbone_shapes(config, image_shape),
+        config.BACKBONE_STRIDES,
+        config.RPN_ANCHOR_STRIDE,
+    )
+    return norm_boxes(np.asarray(anchors), image_shape[:2])
+
+
+@contextlib.contextmanager
+def _precision(policy):
+    """Layers built inside get this dtype policy; variables stay float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,108 @@
+"""The region proposal network (Ren et al. 2015, section 3) and its proposals."""
+
+import keras
+from keras import ops
+
+from mrcnn.boxes import MAX_LOG_SCALE, apply_box_deltas, clip_boxes
+from mrcnn.nms import suppress
+from mrcnn.tensors import gather_rows
+
+
+def build_rpn_model(anchor_stride, anchors_per_location, depth, channels=512):
+    """The head shared by all pyramid levels.
+
+    Args:
+        anchor_stride: 1 for anchors at every position of the map, 2 for every other.
+        anchors_per_location: number of anchors per position.
+        depth: channels of the pyramid.
+        channels: of the shared convolution.
+
+    Returns:
+        A model from [batch, height, width, depth] to class logits [batch, anchors, 2]
+        (background, object), their softmax, and deltas [batch, anchors, 4]; float32.
+    """
+    features = keras.Input((None, None, depth), name="input_rpn_feature_map")
+    shared = keras.layers.Conv2D(
+        channels,
+        3,
+        padding="same",
+        activation="relu",
+        strides=anchor_stride,
+        name="rpn_conv_shared",
+    )(features)
+    logits = keras.layers.Conv2D(2 * anchors_per_location, 1, name="rpn_class_raw")(shared)
+    logits = keras.layers.Reshape((-1, 2), dtype="float32", name="rpn_class_rows")(logits)
+    scores = keras.layers.Softmax(dtype="float32", name="rpn_class_xxx")(logits)
+    deltas = keras.layers.Conv2D(4 * anchors_per_location, 1, name="rpn_bbox_pred")(shared)
+    deltas = keras.layers.Reshape((-1, 4), dtype="float32", name="rpn_bbox_rows")(deltas)
+    return keras.Model(features, [logits, scores, deltas], name="rpn_model")
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class ProposalLayer(keras.layers.Layer):
+    """Turns the network's scores and deltas into proposals.
+
+    Args:
+        proposal_count: number of proposals per image, zero-padded.
+        nms_threshold: IoU above which the lower score is dropped.
+        pre_nms_limit: anchors of the best scores that take part.
+        bbox_std_dev: [4] by which the deltas are multiplied.
+        clamp_deltas: whether growth is bounded.
+    """
+
+    def __init__(
+        self,
+        proposal_count,
+        nms_threshold,
+        pre_nms_limit=6000,
+        bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
+        clamp_deltas=False,
+        **kwargs,
+    ):
+        super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
+        self.proposal_count = proposal_count
+        self.nms_threshold = nms_threshold
+        self.pre_nms_limit = pre_nms_limit
+        self.bbox_std_dev = [float(value) for value in bbox_std_dev]
+        self.clamp_deltas = clamp_deltas
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "proposal_count": self.proposal_count,
+            "nms_threshold": self.nms_threshold,
+            "pre_nms_limit": self.pre_nms_limit,
+            "bbox_std_dev": self.bbox_std_dev,
+            "clamp_deltas": self.clamp_deltas,
+        }
+
+    def call(self, scores, deltas, anchors):
+        """Normalised proposals [batch, proposal_count, 4].
+
+        Args:
+            scores: [batch, anchors, 2] of background and object.
+            deltas: [batch, anchors, 4].
+            anchors: [1 or batch, anchors, 4], normalised.
+        """
+        objectness = scores[:, :, 1]
+        anchors = ops.broadcast_to(anchors, ops.shape(deltas))
+        limit = self.pre_nms_limit
+        if scores.shape[1] is None:  # in a graph for images of any size
+            limit = ops.minimum(limit, ops.shape(scores)[1])
+        else:
+            limit = min(limit, scores.shape[1])
+        objectness, best = ops.top_k(objectness, limit)
+        deltas = gather_rows(deltas, best) * ops.convert_to_tensor(self.bbox_std_dev)
+        boxes = apply_box_deltas(
+            gather_rows(anchors, best), deltas, MAX_LOG_SCALE if self.clamp_deltas else None
+        )
+        boxes = clip_boxes(boxes, ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0]))
+        proposals, _, _ = suppress(
+            boxes,
+            objectness,
+            ops.zeros_like(best),
+            1,
+            self.nms_threshold,
+            self.proposal_count,
+        )
+        return proposals

@@ -1,0 +1,19 @@
+"""Small tensor helpers shared by the network's layers."""
+
+from keras import ops
+
+
+def gather_rows(values, indices):
+    """Rows [batch, k, ...] of `values` [batch, n, ...] at int `indices` [batch, k].
+
+    One gather over the flattened rows: quicker than `take_along_axis` on every backend.
+    """
+    batch, count = ops.shape(values)[0], ops.shape(values)[1]
+    first = ops.arange(batch, dtype="int32")[:, None] * count
+    flat = ops.reshape(values, (-1,) + tuple(ops.shape(values)[2:]))
+    return ops.take(flat, first + ops.cast(indices, "int32"), axis=0)
+
+
+def batch_indices(batch, count):
+    """int32 [batch * count]: the image's number for each of `count` rows of each image."""
+    return ops.repeat(ops.arange(batch, dtype="int32"), count)

@@ -15,6 +15,9 @@ from mrcnn.files import atomic_path
 logger = logging.getLogger(__name__)
 
 FRACTIONS = {"train": 0.82, "validation": 0.03, "test": 0.15}
+SPLIT_FILE = "split.json"
+"""Name of the split beside the weights that were trained with it."""
+
 _FORMAT = "lesion split 1"
 
 
@@ -95,6 +98,18 @@ class Split:
         if twice:
             raise SplitError(f"The split {path} lists {twice[0]} more than once.")
         return cls(parts, seed, fractions)
+
+
+def split_beside(weights: str | Path, samples: Iterable[Sample]) -> Path | None:
+    """The split file in the folder of a weights file, if it knows any of the samples.
+
+    Whoever scores weights on the data they were trained on must leave out what they have seen.
+    """
+    path = Path(weights).parent / SPLIT_FILE
+    if not path.is_file():
+        return None
+    known = {key for keys in Split.load(path).parts.values() for key in keys}
+    return path if any(sample.key in known for sample in samples) else None
 
 
 def _are_keys_by_part(parts: object) -> bool:

@@ -105,6 +105,7 @@ class Config:
     MASK_BOX_SCALE = 1.0  # boxes are enlarged by this factor before the mask head
     MASK_SOFT_TARGETS = False  # True: cells on the boundary keep their share instead of 0 or 1
     MASK_LOSS = "crossentropy"  # or "crossentropy_dice": plus the soft Dice loss
+    DETECTION_ALL_CLASSES = False  # every class above the threshold, not each region's best alone
     ADD_GT_TO_PROPOSALS = False  # ground truth boxes join the proposals in training
     SAMPLE_NEGATIVES_ALWAYS = False  # True: fill up with negatives whatever the positives
     IGNORE_PADDED_ROIS = False  # True: zero-padded ROIs do not enter the class loss

@@ -15,11 +15,18 @@ from mrcnn.boxes import (
 )
 from mrcnn.masks import paste_mask, place_mask
 from mrcnn.nms import suppress
+from mrcnn.tensors import gather_rows
+
+MAX_CANDIDATES = 2000
 
 
 @keras.saving.register_keras_serializable("mrcnn")
 class DetectionLayer(keras.layers.Layer):
     """Takes each region's best class, refines its box and drops the doubtful and the double.
+
+    With `DETECTION_ALL_CLASSES` every class of a region that is probable enough counts, as in
+    Detectron, not the best alone: with one class that is a region of any probability above
+    `DETECTION_MIN_CONFIDENCE` rather than of at least one half.
 
     Args:
         config: the network's `Config`.
@@ -43,11 +50,9 @@ class DetectionLayer(keras.layers.Layer):
             Rows `(y1, x1, y2, x2, class_id, score)`, normalised.
         """
         config = self.config
-        class_ids = ops.cast(ops.argmax(probabilities, axis=2), "int32")
-        scores = ops.max(probabilities, axis=2)
-        own = ops.one_hot(class_ids, deltas.shape[2])
-        deltas = ops.sum(deltas * own[..., None], axis=2)
         deltas = deltas * ops.convert_to_tensor([float(v) for v in config.BBOX_STD_DEV])
+        choose = _all_classes if config.DETECTION_ALL_CLASSES else _best_class
+        rois, scores, class_ids, deltas = choose(rois, probabilities, deltas)
         limit = MAX_LOG_SCALE if config.CLAMP_DELTAS else None
         windows = norm_boxes_graph(windows, frame)[:, None, :]
         boxes = clip_boxes(apply_box_deltas(rois, deltas, limit), windows)
@@ -62,6 +67,25 @@ class DetectionLayer(keras.layers.Layer):
         )
         rest = ops.stack([ops.cast(class_ids, "float32"), scores], axis=-1)
         return ops.concatenate([boxes, rest], axis=-1)
+
+
+def _best_class(rois, probabilities, deltas):
+    """One candidate per region: its best class, which may be the background."""
+    class_ids = ops.cast(ops.argmax(probabilities, axis=2), "int32")
+    own = ops.one_hot(class_ids, deltas.shape[2])
+    deltas = ops.sum(deltas * own[..., None], axis=2)
+    return rois, ops.max(probabilities, axis=2), class_ids, deltas
+
+
+def _all_classes(rois, probabilities, deltas):
+    """A candidate per region and class but the background; the best `MAX_CANDIDATES` of them."""
+    count, classes = rois.shape[1], probabilities.shape[2]
+    there = ops.cast(ops.any(rois != 0, axis=-1, keepdims=True), "float32")
+    scores = ops.reshape(probabilities[:, :, 1:] * there, (-1, count * (classes - 1)))
+    scores, best = ops.top_k(scores, min(MAX_CANDIDATES, count * (classes - 1)))
+    deltas = ops.reshape(deltas[:, :, 1:], (-1, count * (classes - 1), 4))
+    class_ids = ops.cast(best % (classes - 1) + 1, "int32")
+    return gather_rows(rois, best // (classes - 1)), scores, class_ids, gather_rows(deltas, best)
 
 
 def unmold_detections(

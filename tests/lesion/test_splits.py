@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lesion.dataset import find_samples
 from lesion.samples import DIAGNOSES, Sample
-from lesion.splits import FRACTIONS, Split, SplitError, split_samples
+from lesion.splits import FRACTIONS, Split, SplitError, split_beside, split_samples
 
 HALVES = {"train": 0.5, "test": 0.5}
 
@@ -222,3 +222,19 @@ def test_real_ham10000_keeps_fractions_of_every_diagnosis(shared):
         for diagnosis in DIAGNOSES:
             # A lesion has six images at most.
             assert abs(of_part[diagnosis] - fraction * total[diagnosis]) <= 6
+
+
+class TestSplitBeside:
+    def test_knows_the_samples(self, tmp_path):
+        samples = [Sample("a", f"ISIC_{index}", Path(f"{index}.jpg")) for index in range(8)]
+        split_samples(samples).save(tmp_path / "split.json")
+        assert split_beside(tmp_path / "weights.h5", samples) == tmp_path / "split.json"
+
+    def test_of_other_data_is_not_used(self, tmp_path):
+        samples = [Sample("a", "ISIC_1", Path("1.jpg"))]
+        split_samples(samples).save(tmp_path / "split.json")
+        other = [Sample("b", "ISIC_1", Path("1.jpg"))]
+        assert split_beside(tmp_path / "weights.h5", other) is None
+
+    def test_absent(self, tmp_path):
+        assert split_beside(tmp_path / "weights.h5", []) is None

@@ -14,8 +14,12 @@ WINDOW = (8, 0, 56, 96)
 
 def configuration(**settings):
     return Config(
-        NUM_CLASSES=CLASSES,
-        **{"DETECTION_MAX_INSTANCES": 8, "DETECTION_MIN_CONFIDENCE": 0.4, **settings},
+        **{
+            "NUM_CLASSES": CLASSES,
+            "DETECTION_MAX_INSTANCES": 8,
+            "DETECTION_MIN_CONFIDENCE": 0.4,
+            **settings,
+        },
     )
 
 
@@ -183,3 +187,31 @@ class TestUnmoldDetections:
         distance = np.hypot(grid_y - centre[0], grid_x - centre[1])
         certain = abs(distance - radius) > 0.02
         np.testing.assert_array_equal(full[certain, 0], (distance < radius)[certain])
+
+
+class TestAllClasses:
+    def test_two_classes_of_one_region_by_hand(self):
+        config = configuration(
+            NUM_CLASSES=3, DETECTION_ALL_CLASSES=True, DETECTION_MIN_CONFIDENCE=0.2
+        )
+        rois = np.array([[[0.2, 0.2, 0.6, 0.6], [0.0, 0.0, 0.0, 0.0]]], np.float32)
+        # The background is the most probable; both other classes pass the threshold. The second
+        # row is padding and counts for nothing.
+        probabilities = np.array([[[0.45, 0.25, 0.30], [0.1, 0.5, 0.4]]], np.float32)
+        detections = detect(config, rois, probabilities, np.zeros((1, 2, 3, 4), np.float32))[0]
+        found = detections[detections[:, 4] > 0]
+        assert found[:, 4].tolist() == [2, 1]
+        np.testing.assert_allclose(found[:, 5], [0.30, 0.25], atol=1e-6)
+
+    def test_deltas_are_of_the_own_class(self):
+        config = configuration(
+            NUM_CLASSES=3, DETECTION_ALL_CLASSES=True, DETECTION_MIN_CONFIDENCE=0.2
+        )
+        rois = np.array([[[0.2, 0.2, 0.4, 0.4]]], np.float32)
+        probabilities = np.array([[[0.1, 0.3, 0.6]]], np.float32)
+        deltas = np.zeros((1, 1, 3, 4), np.float32)
+        deltas[0, 0, 1, 0] = 5.0  # times 0.1 of the deviation and 0.2 of height: down by 0.1
+        detections = detect(config, rois, probabilities, deltas)[0]
+        of_first = detections[detections[:, 4] == 1][0]
+        of_second = detections[detections[:, 4] == 2][0]
+        np.testing.assert_allclose(of_first[:4] - of_second[:4], [0.1, 0, 0.1, 0], atol=1e-6)

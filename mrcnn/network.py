@@ -94,7 +94,7 @@ class _Layers:
     def __init__(self, config):
         self.config = config
         rows, columns, channels = (int(side) for side in config.IMAGE_SHAPE)
-        if config.IMAGE_RESIZE_MODE == "none":
+        if config.IMAGE_RESIZE_MODE in ("none", "pad64"):
             rows = columns = None
         self.image = keras.Input((rows, columns, channels), name="input_image")
         self.meta = keras.Input((config.IMAGE_META_SIZE,), name="input_image_meta")

@@ -1,0 +1,127 @@
+"""Augmentation of an image together with its instance masks.
+
+Boxes are always computed anew from the masks, so that an augmentation need not know them.
+Importing this module (or `mrcnn.model`) makes `import imgaug` work on NumPy 2.
+"""
+
+import sys
+import threading
+
+import keras
+import numpy as np
+
+# The random state of a Keras layer is part of the layer, which all threads share.
+_KERAS_LOCK = threading.Lock()
+
+
+def augment_instances(augmentation, image, masks, rng):
+    """Applies one random augmentation to an image and all its masks.
+
+    Args:
+        augmentation: one of
+            a Keras preprocessing layer (also a `keras.layers.Pipeline`), called with
+            `{"images": ..., "segmentation_masks": ...}`;
+            an imgaug augmenter;
+            a callable `(image, masks, rng) -> (image, masks)`.
+        image: uint8 [height, width, 3].
+        masks: bool [height, width, instances].
+        rng: `numpy.random.Generator`; decides all that happens.
+
+    Returns:
+        The image (uint8) and the masks (bool), of the shapes they had.
+
+    Raises:
+        TypeError: if `augmentation` is none of these.
+        ValueError: if it changes the shape of the image or of the masks.
+    """
+    if isinstance(augmentation, keras.layers.Layer):
+        new_image, new_masks = _by_keras(augmentation, image, masks, rng)
+    elif _is_of_imgaug(augmentation):
+        new_image, new_masks = _by_imgaug(augmentation, image, masks, rng)
+    elif callable(augmentation):
+        new_image, new_masks = augmentation(image, masks, rng)
+    else:
+        raise TypeError(
+            "augmentation must be a Keras preprocessing layer, an imgaug augmenter or a callable "
+            f"(image, masks, rng) -> (image, masks); received {augmentation!r}."
+        )
+    new_image, new_masks = np.asarray(new_image), np.asarray(new_masks)
+    if new_image.shape != image.shape or new_masks.shape != masks.shape:
+        raise ValueError(
+            f"The augmentation {augmentation!r} turned an image of shape {image.shape} with masks "
+            f"of shape {masks.shape} into {new_image.shape} and {new_masks.shape}; it must keep "
+            "them. Pad or crop to the old size as its last step."
+        )
+    return new_image.astype(np.uint8, copy=False), new_masks.astype(bool, copy=False)
+
+
+def _by_keras(layer, image, masks, rng):
+    data = {
+        "images": image.astype(np.float32)[None],
+        "segmentation_masks": masks.astype(np.float32)[None],
+    }
+    if not masks.shape[-1]:  # a resize of no channels is refused by the backends
+        del data["segmentation_masks"]
+    with _KERAS_LOCK:
+        for part in layer._flatten_layers():
+            if isinstance(getattr(part, "generator", None), keras.random.SeedGenerator):
+                state = part.generator.state
+                state.assign(rng.integers(2**32, size=state.shape, dtype=np.uint32))
+        data = layer(data, training=True)
+    image = np.clip(np.around(keras.ops.convert_to_numpy(data["images"])[0]), 0, 255)
+    if "segmentation_masks" in data:
+        masks = keras.ops.convert_to_numpy(data["segmentation_masks"])[0] >= 0.5
+    return image, masks
+
+
+def _is_of_imgaug(augmentation):
+    """Whether it is an imgaug augmenter, also one of a class that a user derived from one."""
+    classes = type(augmentation).__mro__
+    return any(kind.__module__.partition(".")[0] == "imgaug" for kind in classes)
+
+
+def _by_imgaug(augmenter, image, masks, rng):
+    from imgaug.augmentables.segmaps import SegmentationMapsOnImage
+
+    mend_elastic_transformation()
+    fixed = augmenter.to_deterministic()
+    fixed.seed_(int(rng.integers(2**31)), deterministic_too=True)
+    augmented = fixed.augment_image(image)
+    if not masks.shape[-1]:
+        return augmented, masks
+    # A map of several channels moves all instances by the same transformation, and every
+    # augmenter of imgaug that moves pixels knows how to move it.
+    maps = SegmentationMapsOnImage(masks.astype(np.int32), shape=image.shape)
+    return augmented, fixed.augment_segmentation_maps([maps])[0].arr > 0
+
+
+def restore_numpy_names():
+    """Gives NumPy 2 the names that imgaug 0.4.0 reads; done when this module is imported."""
+    if not hasattr(np, "sctypes"):
+        np.sctypes = {
+            "int": [np.int8, np.int16, np.int32, np.int64],
+            "uint": [np.uint8, np.uint16, np.uint32, np.uint64],
+            "float": [np.float16, np.float32, np.float64, np.longdouble],
+        }
+    if not hasattr(np, "complex"):
+        np.complex = complex
+
+
+def mend_elastic_transformation():
+    """Lets imgaug's `ElasticTransformation` take an integer `alpha` with OpenCV.
+
+    Its displacements are then float64, which `cv2.convertMaps` refuses.
+    """
+    elastic = sys.modules["imgaug.augmenters.geometric"].ElasticTransformation
+    original = elastic._map_coordinates.__func__
+    if original.__module__ == __name__:
+        return
+
+    def map_coordinates(cls, image, dx, dy, *args, **kwargs):
+        dx, dy = np.asarray(dx, np.float32), np.asarray(dy, np.float32)
+        return original(cls, image, dx, dy, *args, **kwargs)
+
+    elastic._map_coordinates = classmethod(map_coordinates)
+
+
+restore_numpy_names()

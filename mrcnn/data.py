@@ -1,0 +1,244 @@
+"""From a `Dataset` to batches for the network."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+from mrcnn.anchors import compute_backbone_shapes, generate_pyramid_anchors
+from mrcnn.augment import augment_instances
+from mrcnn.dataset import Dataset
+from mrcnn.images import as_rgb8
+from mrcnn.masks import extract_bboxes, minimize_mask, resize_mask
+from mrcnn.molding import compose_image_meta, mold_image, resize_image
+from mrcnn.targets import build_rpn_targets
+
+__all__ = ["Batches", "Dataset", "SampleError", "failures_raised", "load_image_gt"]
+
+
+class SampleError(ValueError):
+    """An image or its masks cannot be used for training; the message names it."""
+
+
+def load_image_gt(
+    dataset,
+    config,
+    image_id,
+    augment=False,
+    augmentation=None,
+    use_mini_mask=False,
+    rng=None,
+):
+    """One image with its instances, resized for the network and augmented.
+
+    Args:
+        dataset: a prepared `Dataset`.
+        config: a `Config`.
+        image_id: number of the image in the data set.
+        augment: flips left and right at random (kept for compatibility).
+        augmentation: see `mrcnn.augment.augment_instances`.
+        use_mini_mask: masks are cut to their boxes and resized to `MINI_MASK_SHAPE`.
+        rng: `numpy.random.Generator`; a new unseeded one by default.
+
+    Returns:
+        image uint8 [h, w, c], image_meta [12 + classes], class_ids int32 [n],
+        bbox int32 [n, 4] in pixels, mask bool [h, w, n] or [*MINI_MASK_SHAPE, n].
+
+    Raises:
+        SampleError: naming the image, if it or its masks cannot be used.
+    """
+    rng = np.random.default_rng() if rng is None else rng
+    image, mask, class_ids = _load_sample(dataset, image_id, config.IMAGE_CHANNEL_COUNT)
+    original_shape = image.shape
+    image, window, scale, padding, crop = resize_image(
+        image,
+        min_dim=config.IMAGE_MIN_DIM,
+        max_dim=config.IMAGE_MAX_DIM,
+        min_scale=config.IMAGE_MIN_SCALE,
+        mode=config.IMAGE_RESIZE_MODE,
+        antialias=config.IMAGE_ANTIALIAS,
+    )
+    size = None if crop else (window[2] - window[0], window[3] - window[1])
+    mask = resize_mask(mask, scale, padding, crop, size)
+    if augment and rng.random() < 0.5:
+        image, mask = np.fliplr(image), np.fliplr(mask)
+    if augmentation is not None:
+        image, mask = augment_instances(augmentation, image, mask, rng)
+    # Cropping and augmentation may have moved an instance out of the image.
+    visible = mask.any(axis=(0, 1))
+    mask, class_ids = mask[:, :, visible], class_ids[visible]
+    bbox = extract_bboxes(mask)
+    if use_mini_mask:
+        mask = minimize_mask(bbox, mask, config.MINI_MASK_SHAPE)
+    active = np.zeros(dataset.num_classes, np.int32)
+    active[dataset.source_class_ids[dataset.image_info[image_id]["source"]]] = 1
+    meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
+    return image, meta, class_ids, bbox, mask
+
+
+def _load_sample(dataset, image_id, channels):
+    reference = dataset.image_reference(image_id) or dataset.image_info[image_id]["path"]
+    try:
+        image = dataset.load_image(image_id)
+        mask, class_ids = dataset.load_mask(image_id)
+    except (OSError, ValueError) as error:
+        raise SampleError(f"Image {image_id} ({reference}) cannot be loaded: {error}") from error
+    image, mask = np.asarray(image), np.asarray(mask)
+    class_ids = np.asarray(class_ids, np.int32)
+    if channels == 3:
+        image = as_rgb8(image)
+    if mask.shape[-1:] == (0,) or not len(class_ids):
+        return image, np.zeros((*image.shape[:2], 0), bool), np.zeros(0, np.int32)
+    if mask.shape != (*image.shape[:2], len(class_ids)):
+        raise SampleError(
+            f"Image {image_id} ({reference}) is {image.shape[0]}x{image.shape[1]} with "
+            f"{len(class_ids)} class ids, but load_mask returned masks of shape {mask.shape}; "
+            "they must be [height, width, instances]."
+        )
+    highest = len(dataset.class_info) - 1
+    if np.abs(class_ids).max() > highest:
+        raise SampleError(
+            f"Image {image_id} ({reference}) has class ids {class_ids.tolist()}; the data set "
+            f"knows 0..{highest}."
+        )
+    return image, mask.astype(bool), class_ids
+
+
+class Batches(keras.utils.PyDataset):
+    """Training batches of a data set, the same for the same seed, whatever the threads.
+
+    Every epoch has `steps` batches; images come in the order of seeded permutations that run on
+    across epochs, so that all are seen equally often. What batch `i` of epoch `e` holds depends
+    on the seed, `e` and `i` alone: an interrupted training continues as if never stopped.
+
+    Args:
+        dataset: a prepared `Dataset`.
+        config: a `Config`.
+        steps: batches per epoch; by default one pass over the images.
+        shuffle: whether the order is permuted.
+        augmentation: see `mrcnn.augment.augment_instances`.
+        no_augmentation_sources: names of sources whose images are not augmented.
+        seed: of order, augmentation and anchor sampling.
+        epoch: number of the epoch.
+        workers: threads that prepare batches.
+
+    Attributes:
+        epoch: to be set before an epoch begins (`mrcnn.training.EpochOfBatches`).
+        failure: the exception that ended the preparation of a batch, or None.
+
+    Raises:
+        ValueError: if the data set has no image, or other classes than `NUM_CLASSES`.
+    """
+
+    def __init__(
+        self,
+        dataset,
+        config,
+        steps=None,
+        shuffle=True,
+        augment=False,
+        augmentation=None,
+        no_augmentation_sources=None,
+        seed=0,
+        epoch=0,
+        workers=2,
+    ):
+        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=8)
+        if not len(dataset.image_ids):
+            raise ValueError(
+                "The data set holds no image. Add images with add_image() and call prepare()."
+            )
+        if dataset.num_classes != config.NUM_CLASSES:
+            raise ValueError(
+                f"The data set has {dataset.num_classes} classes with the background "
+                f"({', '.join(dataset.class_names)}), but NUM_CLASSES is {config.NUM_CLASSES}."
+            )
+        self.dataset = dataset
+        self.config = config
+        self.steps = steps or -(-len(dataset.image_ids) // config.BATCH_SIZE)
+        self.shuffle = shuffle
+        self.augment = augment
+        self.augmentation = augmentation
+        self.no_augmentation_sources = tuple(no_augmentation_sources or ())
+        self.seed = seed
+        self.epoch = epoch
+        self.failure = None
+        self.anchors = generate_pyramid_anchors(
+            config.RPN_ANCHOR_SCALES,
+            config.RPN_ANCHOR_RATIOS,
+            compute_backbone_shapes(config, config.IMAGE_SHAPE),
+            config.BACKBONE_STRIDES,
+            config.RPN_ANCHOR_STRIDE,
+        )
+
+    def __len__(self):
+        return self.steps
+
+    def image_ids(self, index):
+        """The images of batch `index` of the current epoch."""
+        count, size = len(self.dataset.image_ids), self.config.BATCH_SIZE
+        first = (self.epoch * self.steps + index) * size
+        ids = []
+        for position in range(first, first + size):
+            turn, place = divmod(position, count)
+            if self.shuffle:
+                place = np.random.default_rng((self.seed, turn)).permutation(count)[place]
+            ids.append(self.dataset.image_ids[place])
+        return ids
+
+    def references(self, index):
+        """Names of the images of batch `index`, for messages."""
+        return [self.dataset.image_reference(i) or str(i) for i in self.image_ids(index)]
+
+    def __getitem__(self, index):
+        try:
+            samples = [
+                self._sample(image_id, np.random.default_rng((self.seed, self.epoch, index, place)))
+                for place, image_id in enumerate(self.image_ids(index))
+            ]
+            return (tuple(np.stack(arrays) for arrays in zip(*samples, strict=True)),)
+        except Exception as error:
+            self.failure = error  # of which TensorFlow hands on no more than the text
+            raise
+
+    def _sample(self, image_id, rng):
+        """One image's arrays, in the order of the network's inputs."""
+        config, dataset = self.config, self.dataset
+        source = dataset.image_info[image_id]["source"]
+        plain = source in self.no_augmentation_sources
+        image, meta, class_ids, boxes, masks = load_image_gt(
+            dataset,
+            config,
+            image_id,
+            augment=self.augment and not plain,
+            augmentation=None if plain else self.augmentation,
+            use_mini_mask=config.USE_MINI_MASK,
+            rng=rng,
+        )
+        match, deltas = build_rpn_targets(image.shape, self.anchors, class_ids, boxes, config, rng)
+        limit = config.MAX_GT_INSTANCES
+        if len(class_ids) > limit:
+            chosen = rng.choice(len(class_ids), limit, replace=False)
+            class_ids, boxes, masks = class_ids[chosen], boxes[chosen], masks[:, :, chosen]
+        spare = limit - len(class_ids)
+        shape = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else image.shape[:2]
+        return (
+            mold_image(image.astype(np.float32), config),
+            meta.astype(np.float32),
+            match[:, None],
+            deltas,
+            np.pad(class_ids, (0, spare)).astype(np.int32),
+            np.pad(boxes.reshape(-1, 4), ((0, spare), (0, 0))).astype(np.float32),
+            np.pad(masks.reshape(*shape, -1), ((0, 0), (0, 0), (0, spare))),
+        )
+
+
+@contextlib.contextmanager
+def failures_raised(*batches):
+    """Raises what ended the preparation of a batch, instead of the backend's account of it."""
+    try:
+        yield
+    except Exception:
+        for failure in [part.failure for part in batches if part.failure is not None]:
+            raise failure from failure.__cause__
+        raise

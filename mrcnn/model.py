@@ -1,0 +1,394 @@
+"""`MaskRCNN`: train, detect, load and save, with matterport's interface."""
+
+import itertools
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from mrcnn import __version__
+from mrcnn.anchors import compute_backbone_shapes, generate_pyramid_anchors
+from mrcnn.boxes import denorm_boxes, norm_boxes
+from mrcnn.data import Batches, failures_raised, load_image_gt
+from mrcnn.detection import unmold_detections
+from mrcnn.heads import BoxBranch, MaskBranch
+from mrcnn.images import as_rgb8
+from mrcnn.losses import smooth_l1_loss
+from mrcnn.molding import (
+    compose_image_meta,
+    mold_image,
+    parse_image_meta,
+    resize_image,
+    unmold_image,
+)
+from mrcnn.network import MaskRCNNNetwork, normalised_anchors
+from mrcnn.resnet import resnet_graph
+from mrcnn.roi_align import PyramidROIAlign
+from mrcnn.rpn import ProposalLayer, build_rpn_model
+from mrcnn.runs import find_last, new_run, run_of
+from mrcnn.targets import DetectionTargetLayer, build_rpn_targets
+from mrcnn.training import (
+    LAYER_SHORTCUTS,
+    Checkpoint,
+    EpochOfBatches,
+    Stage,
+    StopOnNonFiniteLoss,
+    build_optimizer,
+    count_parameters,
+    find_state,
+    log_callbacks,
+    restore_state,
+    set_trainable,
+    stopped_stage,
+)
+from mrcnn.weights import load_weights, read_metadata
+
+logger = logging.getLogger(__name__)
+
+# Layers whose shapes depend on the number of classes: what a new task leaves out of a file.
+CLASS_LAYERS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask")
+
+
+class MaskRCNN:
+    """A Mask R-CNN with its configuration and its folder of checkpoints.
+
+    Args:
+        mode: "training" or "inference". A network in training detects, too.
+        config: a `Config`.
+        model_dir: folder of all runs' log folders.
+
+    Attributes:
+        keras_model: the `keras.Model`.
+        epoch: number of epochs trained so far.
+        log_dir: folder of this run, made when training starts.
+        class_names: names by class id, from the data set or the weights file; or None.
+
+    Raises:
+        ValueError: for another mode or a configuration that contradicts itself.
+    """
+
+    def __init__(self, mode, config, model_dir):
+        if mode not in ("training", "inference"):
+            raise ValueError(f"mode must be 'training' or 'inference'; received {mode!r}.")
+        self.mode = mode
+        self.config = config
+        self.model_dir = str(model_dir)
+        self.class_names = None
+        self._anchor_cache = {}
+        self._resume = None
+        self.set_log_dir()
+        self.keras_model = self.build(mode, config)
+
+    def build(self, mode, config):
+        """The network of a configuration."""
+        return MaskRCNNNetwork(mode, config)
+
+    # ---- files -------------------------------------------------------------------------------
+
+    def set_log_dir(self, model_path=None):
+        """Takes folder and epoch from a checkpoint's path, or names a new folder for epoch 0."""
+        run = run_of(model_path, self.config.NAME) if model_path else None
+        run = run or new_run(self.model_dir, self.config.NAME)
+        self.epoch = run.epoch
+        self.log_dir = str(run.folder)
+        self.checkpoint_path = str(run.template)
+        self._resume = None
+
+    def find_last(self):
+        """Path of the latest checkpoint of the latest run that has one.
+
+        Raises:
+            FileNotFoundError: if no run of this `NAME` in `model_dir` has a checkpoint.
+        """
+        return find_last(self.model_dir, self.config.NAME)
+
+    def load_weights(self, filepath, by_name=False, exclude=None, skip_mismatch=False):
+        """Loads a weights file by the names of layers and weights.
+
+        Args:
+            filepath: a file of this project, of matterport or of Keras.
+            by_name: accepted for compatibility; loading is always by name.
+            exclude: names of layers to leave as they are.
+            skip_mismatch: leave layers of other shapes as they are instead of raising.
+
+        Returns:
+            The `mrcnn.weights.LoadReport`.
+
+        Raises:
+            mrcnn.weights.WeightsError: if the file is damaged, foreign or does not fit.
+            FileNotFoundError: if there is none.
+        """
+        report = load_weights(
+            self.keras_model, filepath, exclude=exclude or (), skip_mismatch=skip_mismatch
+        )
+        self.class_names = read_metadata(filepath).get("class_names", self.class_names)
+        self.set_log_dir(filepath)
+        if self.mode == "training" and self.epoch and not report.missing_layers:
+            self._resume, self.epoch = find_state(self.log_dir, self.epoch)
+        if self.mode == "inference" and report.missing_layers:
+            logger.warning(
+                "These layers are not in %s and stay random; detections mean nothing: %s.",
+                filepath,
+                ", ".join(report.missing_layers),
+            )
+        return report
+
+    def metadata(self):
+        """What a weights file says of its network: config, class names, version."""
+        return {
+            "network": "mask_rcnn",
+            "version": __version__,
+            "config": self.config.to_dict(),
+            "class_names": self.class_names,
+        }
+
+    # ---- training ----------------------------------------------------------------------------
+
+    def set_trainable(self, layer_regex, keras_model=None, indent=0, verbose=1):
+        """See `mrcnn.training.set_trainable`; `indent` is accepted for compatibility."""
+        names = set_trainable(keras_model or self.keras_model, layer_regex)
+        if verbose:
+            logger.info("Layers that learn: %s.", ", ".join(names))
+
+    def train(
+        self,
+        train_dataset,
+        val_dataset,
+        learning_rate,
+        epochs,
+        layers,
+        augmentation=None,
+        custom_callbacks=None,
+        no_augmentation_sources=None,
+        seed=0,
+        workers=2,
+        keep_checkpoints=None,
+        metadata=None,
+    ):
+        """Trains up to epoch `epochs`, counted from the first epoch of the run.
+
+        After `load_weights(find_last())` it continues as if it had never stopped: weights,
+        optimizer, schedule, order of images and augmentation.
+
+        Args:
+            train_dataset, val_dataset: prepared `Dataset`s; the second may be None.
+            learning_rate: the highest of the schedule.
+            epochs: number of the last epoch, not a number of further ones.
+            layers: "heads", "3+", "4+", "5+", "all" or a regular expression of layer names.
+            augmentation: see `mrcnn.augment.augment_instances`.
+            custom_callbacks: further Keras callbacks.
+            no_augmentation_sources: names of sources whose images are not augmented.
+            seed: of order, augmentation and sampling.
+            workers: threads that prepare batches.
+            keep_checkpoints: number of checkpoints to keep, the latest; None keeps all.
+            metadata: stored with the weights besides the configuration.
+
+        Returns:
+            The Keras `History`, or None if the run had reached `epochs` before.
+
+        Raises:
+            mrcnn.training.NonFiniteLossError: naming the images of the batch.
+            mrcnn.data.SampleError: naming an image that cannot be used.
+            RuntimeError: if the network was built for inference.
+        """
+        if self.mode != "training":
+            raise RuntimeError("Build the network with mode='training' to train it.")
+        if self.epoch >= epochs:
+            logger.info("Epoch %d of %d is reached.", self.epoch, epochs)
+            return None
+        layers = LAYER_SHORTCUTS.get(layers, layers)
+        stage = Stage(layers, float(learning_rate), self.epoch, epochs)
+        stopped = stopped_stage(self._resume, stage)
+        stage = stopped or stage
+        batches = Batches(
+            train_dataset,
+            self.config,
+            steps=self.config.STEPS_PER_EPOCH,
+            augmentation=augmentation,
+            no_augmentation_sources=no_augmentation_sources,
+            seed=seed,
+            epoch=self.epoch,
+            workers=workers,
+        )
+        self.class_names = list(train_dataset.class_names)
+        validation = None
+        if val_dataset is not None and len(val_dataset.image_ids):
+            validation = Batches(
+                val_dataset,
+                self.config,
+                steps=self.config.VALIDATION_STEPS,
+                shuffle=False,
+                seed=seed,
+                workers=workers,
+            )
+        self.set_trainable(layers)
+        self.compile(learning_rate, steps=(epochs - stage.first_epoch) * len(batches))
+        if self._resume:
+            restore_state(self.keras_model, self._resume, optimizer=stopped is not None)
+        self._resume = None
+        logger.info(
+            "Epochs %d to %d, %d of %d parameters learn.",
+            self.epoch + 1,
+            epochs,
+            count_parameters(self.keras_model.trainable_variables),
+            self.keras_model.count_params(),
+        )
+        Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+        metadata = {**self.metadata(), **(metadata or {})}
+        with failures_raised(*filter(None, (batches, validation))):
+            history = self.keras_model.fit(
+                batches,
+                initial_epoch=self.epoch,
+                epochs=epochs,
+                validation_data=validation,
+                shuffle=False,  # Keras would shuffle the batches, with no seed
+                callbacks=[
+                    EpochOfBatches(batches),
+                    StopOnNonFiniteLoss(batches),
+                    *(custom_callbacks or []),
+                    *log_callbacks(self.log_dir, self.epoch),
+                    Checkpoint(self.checkpoint_path, metadata, stage, keep_checkpoints),
+                ],
+            )
+        self.epoch = history.epoch[-1] + 1
+        return history
+
+    def compile(self, learning_rate, momentum=None, steps=1):
+        """Gives the network its optimizer for a stage of `steps` steps.
+
+        `momentum` is accepted for compatibility; `config.LEARNING_MOMENTUM` decides.
+        """
+        self.keras_model.compile(
+            optimizer=build_optimizer(self.config, learning_rate, steps), jit_compile=False
+        )
+        # Slots exist from the start, so that a stopped training's can be put back.
+        self.keras_model.optimizer.build(self.keras_model.trainable_variables)
+
+    # ---- detection ---------------------------------------------------------------------------
+
+    def detect(self, images, verbose=0):
+        """Finds the instances in images.
+
+        Args:
+            images: any number of arrays [height, width] or [height, width, channels] of any size;
+                grey, RGB, RGBA, 8 or 16 bits.
+            verbose: accepted for compatibility.
+
+        Returns:
+            One dict per image: `rois` int32 [n, 4] in pixels, `class_ids` int32 [n], `scores`
+            float32 [n], `masks` bool [height, width, n]; best score first.
+        """
+        results = []
+        size = self.config.BATCH_SIZE
+        for start in range(0, len(images), size):
+            chunk = [self._as_input(image) for image in images[start : start + size]]
+            inputs = [(*self.mold_inputs([image]), image.shape) for image in chunk]
+            # Some resize modes make inputs of many shapes; a batch is of one.
+            for _, group in itertools.groupby(inputs, key=lambda parts: parts[0].shape):
+                *arrays, shapes = zip(*group, strict=True)
+                results.extend(self._detect(*map(np.concatenate, arrays), shapes))
+        return results
+
+    def detect_molded(self, molded_images, image_metas, verbose=0):
+        """As `detect` for images that are molded already; results are in their pixels."""
+        shapes = [image.shape for image in molded_images]
+        windows = [(0, 0, *shape[:2]) for shape in shapes]
+        return self._detect(molded_images, image_metas, windows, shapes)
+
+    def _detect(self, molded, metas, windows, shapes):
+        detections, masks = self._predict(np.asarray(molded, np.float32), np.asarray(metas))
+        results = []
+        for row, (window, shape) in enumerate(zip(windows, shapes, strict=True)):
+            rois, class_ids, scores, mask = self.unmold_detections(
+                detections[row], masks[row], shape, molded[row].shape, window
+            )
+            results.append({"rois": rois, "class_ids": class_ids, "scores": scores, "masks": mask})
+        return results
+
+    def _predict(self, molded, metas):
+        """Detections and masks of a batch; short batches are filled up to the one size traced."""
+        count, size = len(molded), self.config.BATCH_SIZE
+        spare = max(0, size - count)
+        molded = np.pad(molded, ((0, spare), (0, 0), (0, 0), (0, 0)))
+        metas = np.pad(metas.astype(np.float32), ((0, spare), (0, 0)))
+        anchors = self.get_anchors(molded.shape[1:])
+        anchors = np.broadcast_to(anchors, (len(molded), *anchors.shape))
+        outputs = self.keras_model.inference.predict_on_batch([molded, metas, anchors])
+        return outputs[0][:count], outputs[3][:count]
+
+    def _as_input(self, image):
+        image = np.asarray(image)
+        if self.config.IMAGE_CHANNEL_COUNT == 3:
+            return as_rgb8(image)
+        return image if image.ndim == 3 else image[..., None]
+
+    def mold_inputs(self, images):
+        """Resizes images and subtracts the mean.
+
+        Returns:
+            float32 [n, h, w, c], metas [n, 12 + classes], windows int [n, 4].
+        """
+        molded, metas, windows = [], [], []
+        for image in images:
+            resized, window, scale, _, _ = resize_image(
+                image,
+                min_dim=self.config.IMAGE_MIN_DIM,
+                max_dim=self.config.IMAGE_MAX_DIM,
+                min_scale=self.config.IMAGE_MIN_SCALE,
+                mode=self.config.IMAGE_RESIZE_MODE,
+                antialias=self.config.IMAGE_ANTIALIAS,
+            )
+            molded.append(mold_image(resized, self.config))
+            active = np.zeros(self.config.NUM_CLASSES, np.int32)
+            metas.append(compose_image_meta(0, image.shape, resized.shape, window, scale, active))
+            windows.append(window)
+        return np.stack(molded), np.stack(metas), np.stack(windows)
+
+    def unmold_detections(self, detections, mrcnn_mask, original_image_shape, image_shape, window):
+        """See `mrcnn.detection.unmold_detections`."""
+        return unmold_detections(
+            detections,
+            mrcnn_mask,
+            original_image_shape,
+            image_shape,
+            window,
+            self.config.MASK_BOX_SCALE,
+        )
+
+    def get_anchors(self, image_shape):
+        """Normalised anchors float32 [a, 4] of an input of `image_shape`; `anchors` has pixels."""
+        key = tuple(int(side) for side in image_shape[:2])
+        if key not in self._anchor_cache:
+            if len(self._anchor_cache) >= 8:  # with inputs of any size they would pile up
+                self._anchor_cache.clear()
+            anchors = normalised_anchors(self.config, key)
+            self._anchor_cache[key] = anchors, denorm_boxes(anchors, key)
+        anchors, self.anchors = self._anchor_cache[key]
+        return anchors
+
+
+__all__ = [
+    "CLASS_LAYERS",
+    "Batches",
+    "BoxBranch",
+    "DetectionTargetLayer",
+    "MaskBranch",
+    "MaskRCNN",
+    "MaskRCNNNetwork",
+    "ProposalLayer",
+    "PyramidROIAlign",
+    "build_rpn_model",
+    "build_rpn_targets",
+    "compose_image_meta",
+    "compute_backbone_shapes",
+    "denorm_boxes",
+    "generate_pyramid_anchors",
+    "load_image_gt",
+    "mold_image",
+    "norm_boxes",
+    "parse_image_meta",
+    "resize_image",
+    "resnet_graph",
+    "smooth_l1_loss",
+    "unmold_image",
+]

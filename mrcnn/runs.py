@@ -1,0 +1,73 @@
+"""Folders and checkpoint files of training runs, named as matterport names them.
+
+MODEL_DIR/<name><YYYYMMDD>T<HHMM>/mask_rcnn_<name>_<epoch>.h5
+"""
+
+import datetime
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder of checkpoints and the epoch that has been reached.
+
+    Attributes:
+        folder: of the run; made when training starts.
+        name: of the configuration, in lower case.
+        epoch: number of epochs trained.
+    """
+
+    folder: Path
+    name: str
+    epoch: int = 0
+
+    @property
+    def template(self):
+        """Path of the checkpoints with `{epoch:04d}` in it."""
+        return self.folder / f"mask_rcnn_{self.name}_{{epoch:04d}}.h5"
+
+
+def new_run(model_dir, name):
+    """A run that begins now; a second one within the same minute gets a number."""
+    name = (name or "mask_rcnn").lower()
+    base = Path(model_dir) / f"{name}{datetime.datetime.now():%Y%m%dT%H%M}"
+    folder, number = base, 1
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return Run(folder, name)
+
+
+def run_of(checkpoint, name):
+    """The run that a checkpoint's path belongs to, or None for a path of another form."""
+    name, path = (name or "mask_rcnn").lower(), Path(checkpoint).absolute()
+    epoch = re.fullmatch(rf"mask_rcnn_{re.escape(name)}_(\d{{4,}})\.h5", path.name)
+    if not epoch or not re.fullmatch(r".+\d{8}T\d{4}(-\d+)?", path.parent.name):
+        return None
+    return Run(path.parent, name, int(epoch.group(1)))
+
+
+def find_last(model_dir, name):
+    """Path of the latest checkpoint of the latest run that has one.
+
+    Raises:
+        FileNotFoundError: if no run of this name in `model_dir` has a checkpoint.
+    """
+    name, root = (name or "mask_rcnn").lower(), Path(model_dir)
+    dated = re.compile(rf"{re.escape(name)}(\d{{8}}T\d{{4}})(?:-(\d+))?")
+    runs = [(match, path) for path in root.glob("*/") if (match := dated.fullmatch(path.name))]
+    for _, run in sorted(runs, key=lambda r: (r[0][1], int(r[0][2] or 1)), reverse=True):
+        epochs = {known.epoch: path for path in run.iterdir() if (known := run_of(path, name))}
+        if epochs:
+            return str(epochs[max(epochs)])
+    raise FileNotFoundError(
+        f"No checkpoint of {name!r} found in {root.absolute()}. Train first, or give the path of a "
+        "weights file."
+    )
+
+
+def weights_path(weights, model_dir, name):
+    """Path of a weights file; "last" stands for the latest checkpoint of `find_last`."""
+    return Path(find_last(model_dir, name) if str(weights) == "last" else weights)

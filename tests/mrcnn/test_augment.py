@@ -1,0 +1,190 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras.layers import Pipeline, RandomFlip, RandomRotation, RandomTranslation
+
+from mrcnn.augment import augment_instances
+
+HEIGHT, WIDTH = 60, 80
+
+
+@pytest.fixture
+def rectangles():
+    """Three rectangles of colours of their own on black, and their masks."""
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    masks = np.zeros((HEIGHT, WIDTH, 3), bool)
+    for index, (y1, x1, y2, x2) in enumerate([(4, 5, 30, 35), (32, 40, 56, 76), (6, 50, 24, 70)]):
+        masks[y1:y2, x1:x2, index] = True
+        image[y1:y2, x1:x2, index] = 240
+    return image, masks
+
+
+def agreement(image, masks):
+    """Jaccard index of each mask with the pixels of its colour; 1 where both are gone."""
+    colours = image > 120
+    common = (colours & masks).sum(axis=(0, 1))
+    either = (colours | masks).sum(axis=(0, 1))
+    return np.where(either > 0, common / np.maximum(either, 1), 1.0)
+
+
+def outcomes(augmentation, image, masks, seeds=range(6)):
+    return [
+        augment_instances(augmentation, image, masks, np.random.default_rng(seed)) for seed in seeds
+    ]
+
+
+class Common:
+    """What holds for every kind of augmentation that a fixture `augmentation` gives."""
+
+    def test_masks_move_with_the_image(self, augmentation, rectangles):
+        for image, masks in outcomes(augmentation, *rectangles):
+            assert agreement(image, masks).min() > 0.85
+
+    def test_something_moves(self, augmentation, rectangles):
+        results = outcomes(augmentation, *rectangles)
+        assert len({masks.tobytes() for _, masks in results}) > 1
+
+    def test_shapes_and_types_stay(self, augmentation, rectangles):
+        for image, masks in outcomes(augmentation, *rectangles, seeds=[0]):
+            assert (image.shape, image.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
+            assert (masks.shape, masks.dtype) == ((HEIGHT, WIDTH, 3), bool)
+
+    def test_the_generator_alone_decides(self, augmentation, rectangles):
+        first, _, second = outcomes(augmentation, *rectangles, seeds=[1, 2, 1])
+        np.testing.assert_array_equal(first[0], second[0])
+        np.testing.assert_array_equal(first[1], second[1])
+
+    def test_image_without_instances(self, augmentation, rectangles):
+        image, masks = rectangles
+        for changed, none in outcomes(augmentation, image, masks[..., :0], seeds=[0]):
+            assert changed.shape == image.shape
+            assert none.shape == (HEIGHT, WIDTH, 0)
+
+    def test_the_originals_are_left_alone(self, augmentation, rectangles):
+        image, masks = (array.copy() for array in rectangles)
+        outcomes(augmentation, *rectangles, seeds=[0, 1])
+        np.testing.assert_array_equal(rectangles[0], image)
+        np.testing.assert_array_equal(rectangles[1], masks)
+
+
+class TestKerasLayer(Common):
+    @pytest.fixture(
+        params=[
+            lambda: RandomFlip("horizontal"),
+            lambda: RandomTranslation(0.2, 0.2, fill_mode="constant"),
+            lambda: Pipeline([RandomFlip(), RandomRotation(0.2, fill_mode="constant")]),
+        ],
+        ids=["RandomFlip", "RandomTranslation", "Pipeline"],
+    )
+    def augmentation(self, request):
+        return request.param()
+
+    def test_colours_change_in_the_image_alone(self, rectangles):
+        image, masks = rectangles
+        layer = keras.layers.RandomBrightness(0.5, value_range=(0, 255))
+        changed, same = augment_instances(layer, image, masks, np.random.default_rng(0))
+        assert not np.array_equal(changed, image)
+        np.testing.assert_array_equal(same, masks)
+
+
+class TestImgaug(Common):
+    @pytest.fixture(
+        params=[
+            lambda iaa: iaa.Fliplr(0.5),
+            lambda iaa: iaa.Affine(rotate=(-45, 45), scale=(0.8, 1.2)),
+            lambda iaa: iaa.Rot90([0, 2]),
+            lambda iaa: iaa.ElasticTransformation(alpha=40, sigma=5),
+            lambda iaa: iaa.ElasticTransformation(alpha=(10.0, 40.0), sigma=5.0),
+            lambda iaa: iaa.Sequential(
+                [
+                    iaa.Sometimes(0.5, iaa.Flipud(1.0)),
+                    iaa.SomeOf(1, [iaa.Affine(translate_px=(-8, 8)), iaa.Affine(rotate=30)]),
+                    iaa.OneOf([iaa.Multiply((0.8, 1.0)), iaa.GaussianBlur(1.0)]),
+                ]
+            ),
+        ],
+        ids=["Fliplr", "Affine", "Rot90", "Elastic", "Elastic of float alpha", "Sequential"],
+    )
+    def augmentation(self, request):
+        return request.param(pytest.importorskip("imgaug.augmenters"))
+
+    def test_many_instances(self, rectangles):
+        iaa = pytest.importorskip("imgaug.augmenters")
+        image, masks = rectangles
+        many = np.repeat(masks, 4, axis=2)
+        changed, moved = augment_instances(
+            iaa.Affine(rotate=20), image, many, np.random.default_rng(0)
+        )
+        assert agreement(changed, moved[..., ::4]).min() > 0.85
+        np.testing.assert_array_equal(moved[..., ::4], moved[..., 3::4])
+
+    def test_augmenter_that_a_user_derived(self, rectangles):
+        iaa = pytest.importorskip("imgaug.augmenters")
+
+        class Mirror(iaa.Fliplr):
+            pass
+
+        image, masks = rectangles
+        changed, moved = augment_instances(Mirror(1.0), image, masks, np.random.default_rng(0))
+        np.testing.assert_array_equal(changed, image[:, ::-1])
+        np.testing.assert_array_equal(moved, masks[:, ::-1])
+
+    def test_is_not_imported_without_need_and_can_be(self):
+        pytest.importorskip("imgaug")
+        lines = (
+            "import sys, mrcnn.augment",
+            "assert 'imgaug' not in sys.modules",
+            "import imgaug.augmenters as iaa",
+            "iaa.Fliplr(0.5)",
+        )
+        finished = subprocess.run(
+            [sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True
+        )
+        assert finished.returncode == 0, finished.stderr
+
+
+class TestCallable(Common):
+    @pytest.fixture
+    def augmentation(self):
+        def roll(image, masks, rng):
+            shift = tuple(rng.integers(-20, 20, 2))
+            return np.roll(image, shift, (0, 1)), np.roll(masks, shift, (0, 1))
+
+        return roll
+
+    def test_lists_and_other_types_become_arrays(self, rectangles):
+        image, masks = rectangles
+        changed, same = augment_instances(
+            lambda image, masks, rng: (image.tolist(), masks.astype(int)), image, masks, None
+        )
+        assert (changed.dtype, same.dtype) == (np.uint8, bool)
+        np.testing.assert_array_equal(same, masks)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "crop",
+        [
+            lambda image, masks, rng: (image[:-4], masks[:-4]),
+            lambda image, masks, rng: (image, masks[:, :-4]),
+            lambda image, masks, rng: (image, masks[..., :1]),
+            lambda image, masks, rng: (image[..., 0], masks),
+        ],
+        ids=["both", "masks", "instances", "channels"],
+    )
+    def test_change_of_shape(self, rectangles, crop):
+        with pytest.raises(ValueError, match=r"\(60, 80, 3\).*must keep them"):
+            augment_instances(crop, *rectangles, np.random.default_rng(0))
+
+    def test_change_of_shape_by_imgaug(self, rectangles):
+        iaa = pytest.importorskip("imgaug.augmenters")
+        with pytest.raises(ValueError, match="must keep them"):
+            augment_instances(iaa.Rot90(1, keep_size=False), *rectangles, np.random.default_rng(0))
+
+    @pytest.mark.parametrize("thing", ["fliplr", 0.5, [RandomFlip], {"flip": True}])
+    def test_anything_else(self, rectangles, thing):
+        with pytest.raises(TypeError, match="Keras preprocessing layer, an imgaug augmenter or a"):
+            augment_instances(thing, *rectangles, np.random.default_rng(0))

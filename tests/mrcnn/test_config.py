@@ -1,0 +1,198 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from mrcnn.config import Config
+
+# As documented of matterport/Mask_RCNN; what old code relies on when it overrides only a few.
+MATTERPORT = {
+    "NAME": None,
+    "GPU_COUNT": 1,
+    "IMAGES_PER_GPU": 2,
+    "STEPS_PER_EPOCH": 1000,
+    "VALIDATION_STEPS": 50,
+    "BACKBONE": "resnet101",
+    "COMPUTE_BACKBONE_SHAPE": None,
+    "BACKBONE_STRIDES": [4, 8, 16, 32, 64],
+    "FPN_CLASSIF_FC_LAYERS_SIZE": 1024,
+    "TOP_DOWN_PYRAMID_SIZE": 256,
+    "NUM_CLASSES": 1,
+    "RPN_ANCHOR_SCALES": [32, 64, 128, 256, 512],
+    "RPN_ANCHOR_RATIOS": [0.5, 1, 2],
+    "RPN_ANCHOR_STRIDE": 1,
+    "RPN_NMS_THRESHOLD": 0.7,
+    "RPN_TRAIN_ANCHORS_PER_IMAGE": 256,
+    "PRE_NMS_LIMIT": 6000,
+    "POST_NMS_ROIS_TRAINING": 2000,
+    "POST_NMS_ROIS_INFERENCE": 1000,
+    "USE_MINI_MASK": True,
+    "MINI_MASK_SHAPE": [56, 56],
+    "IMAGE_RESIZE_MODE": "square",
+    "IMAGE_MIN_DIM": 800,
+    "IMAGE_MAX_DIM": 1024,
+    "IMAGE_MIN_SCALE": 0,
+    "IMAGE_CHANNEL_COUNT": 3,
+    "MEAN_PIXEL": [123.7, 116.8, 103.9],
+    "TRAIN_ROIS_PER_IMAGE": 200,
+    "ROI_POSITIVE_RATIO": 0.33,
+    "POOL_SIZE": 7,
+    "MASK_POOL_SIZE": 14,
+    "MASK_SHAPE": [28, 28],
+    "MAX_GT_INSTANCES": 100,
+    "RPN_BBOX_STD_DEV": [0.1, 0.1, 0.2, 0.2],
+    "BBOX_STD_DEV": [0.1, 0.1, 0.2, 0.2],
+    "DETECTION_MAX_INSTANCES": 100,
+    "DETECTION_MIN_CONFIDENCE": 0.7,
+    "DETECTION_NMS_THRESHOLD": 0.3,
+    "LEARNING_RATE": 0.001,
+    "LEARNING_MOMENTUM": 0.9,
+    "WEIGHT_DECAY": 0.0001,
+    "LOSS_WEIGHTS": {
+        "rpn_class_loss": 1.0,
+        "rpn_bbox_loss": 1.0,
+        "mrcnn_class_loss": 1.0,
+        "mrcnn_bbox_loss": 1.0,
+        "mrcnn_mask_loss": 1.0,
+    },
+    "USE_RPN_ROIS": True,
+    "TRAIN_BN": False,
+    "GRADIENT_CLIP_NORM": 5.0,
+    "BATCH_SIZE": 2,
+    "IMAGE_SHAPE": [1024, 1024, 3],
+    "IMAGE_META_SIZE": 13,
+}
+
+
+class CellConfig(Config):
+    NAME = "cell"
+    NUM_CLASSES = 1 + 3
+    GPU_COUNT = 2
+    IMAGES_PER_GPU = 3
+
+
+def test_defaults_are_matterports():
+    settings = Config().to_dict()
+    assert {name: settings[name] for name in MATTERPORT} == MATTERPORT
+
+
+def test_default_configuration_is_valid():
+    Config().validate()
+
+
+class TestOverriding:
+    def test_by_subclass(self):
+        config = CellConfig()
+        assert (config.NUM_CLASSES, config.BATCH_SIZE, config.IMAGE_META_SIZE) == (4, 6, 16)
+
+    def test_by_keyword(self):
+        config = CellConfig(IMAGES_PER_GPU=1, IMAGE_MAX_DIM=512)
+        assert config.BATCH_SIZE == 2
+        np.testing.assert_array_equal(config.IMAGE_SHAPE, [512, 512, 3])
+        assert CellConfig.IMAGES_PER_GPU == 3
+
+    @pytest.mark.parametrize(
+        ("mode", "shape"),
+        [
+            ("square", [448, 448, 3]),
+            ("pad64", [448, 448, 3]),
+            ("none", [448, 448, 3]),
+            ("crop", [320, 320, 3]),
+            ("stretch", [320, 448, 3]),
+        ],
+    )
+    def test_input_shape_follows_the_resize_mode(self, mode, shape):
+        config = Config(IMAGE_RESIZE_MODE=mode, IMAGE_MIN_DIM=320, IMAGE_MAX_DIM=448)
+        np.testing.assert_array_equal(config.IMAGE_SHAPE, shape)
+
+    def test_misspelt_keyword_names_the_right_one(self):
+        with pytest.raises(ValueError, match="NUM_CLASES. Did you mean NUM_CLASSES?"):
+            Config(NUM_CLASES=3)
+
+    def test_misspelt_attribute_is_pointed_out(self, caplog):
+        class Misspelt(Config):
+            DETECTION_MIN_CONFIDENSE = 0.5
+
+        with caplog.at_level(logging.WARNING, "mrcnn"):
+            Misspelt()
+        assert "Did you mean DETECTION_MIN_CONFIDENCE?" in caplog.text
+
+    def test_own_attribute_of_a_user_is_left_alone(self, caplog):
+        class Own(Config):
+            FLUORESCENCE_FILTER = "green"
+
+        with caplog.at_level(logging.WARNING, "mrcnn"):
+            assert Own(FLUORESCENCE_FILTER="red").FLUORESCENCE_FILTER == "red"
+        assert not caplog.records
+
+    @pytest.mark.parametrize(("rois", "slots"), [(200, 66), (512, 168), (1, 1)])
+    def test_slots_for_positive_regions(self, rois, slots):
+        assert Config(TRAIN_ROIS_PER_IMAGE=rois).TRAIN_MASK_ROIS == slots
+
+
+class TestValidation:
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"IMAGE_MAX_DIM": 1000}, "divisible by 32"),
+            ({"IMAGE_MAX_DIM": 0}, "divisible by 32"),
+            ({"IMAGE_RESIZE_MODE": "stretch", "IMAGE_MIN_DIM": 150}, "divisible by 32"),
+            ({"MASK_SHAPE": [56, 56]}, "MASK_POOL_SIZE=14"),
+            ({"BACKBONE_STRIDES": [4, 8, 24]}, r"received \[4, 8, 24\]"),
+            ({"BACKBONE_STRIDES": []}, "BACKBONE_STRIDES"),
+            ({"RPN_ANCHOR_SCALES": (32, 64)}, "one scale per level"),
+            ({"IMAGE_RESIZE_MODE": "squared"}, "IMAGE_RESIZE_MODE.*'squared'"),
+            ({"ROI_LEVEL_ROUNDING": "ceil"}, "ROI_LEVEL_ROUNDING.*'ceil'"),
+            ({"PRECISION": "float16"}, "PRECISION.*'float16'"),
+            ({"MASK_LOSS": "dice"}, "MASK_LOSS.*'dice'"),
+            ({"OPTIMIZER": "adam"}, "OPTIMIZER.*'adam'"),
+            ({"LEARNING_RATE_DECAY": "step"}, "LEARNING_RATE_DECAY.*'step'"),
+            ({"NUM_CLASSES": 0}, "NUM_CLASSES must be at least 1"),
+            ({"IMAGES_PER_GPU": 0}, "IMAGES_PER_GPU must be at least 1"),
+            ({"TRAIN_ROIS_PER_IMAGE": 0}, "TRAIN_ROIS_PER_IMAGE must be at least 1"),
+            ({"MAX_GT_INSTANCES": 0}, "MAX_GT_INSTANCES must be at least 1"),
+        ],
+    )
+    def test_contradiction_is_named(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            Config(**settings).validate()
+
+    def test_images_of_any_size_need_no_divisible_side(self):
+        Config(IMAGE_RESIZE_MODE="none", IMAGE_MAX_DIM=1000).validate()
+
+
+class TestPlainForm:
+    def test_survives_json(self):
+        config = CellConfig(IMAGE_MAX_DIM=512, MEAN_PIXEL=np.array([1.0, 2.0, 3.0]))
+        settings = json.loads(json.dumps(config.to_dict()))
+        assert CellConfig.from_dict(settings).to_dict() == config.to_dict()
+
+    def test_computed_settings_are_computed_anew(self):
+        settings = {**CellConfig().to_dict(), "IMAGES_PER_GPU": 1, "GPU_COUNT": 1}
+        assert CellConfig.from_dict(settings).BATCH_SIZE == 1
+
+    def test_users_own_attributes_survive(self):
+        class Own(Config):
+            FLUORESCENCE_FILTER = "green"
+
+        again = Own.from_dict(Own(FLUORESCENCE_FILTER="red").to_dict())
+        assert again.FLUORESCENCE_FILTER == "red"
+
+    def test_unknown_setting_is_refused(self):
+        with pytest.raises(ValueError, match="no setting named POOLS_SIZE. Did you mean POOL_SIZE"):
+            Config.from_dict({"POOLS_SIZE": 7})
+
+    def test_callable_backbone_is_given_by_name(self):
+        def my_backbone(input_image, stage5, train_bn):
+            raise NotImplementedError
+
+        assert Config(BACKBONE=my_backbone).to_dict()["BACKBONE"].endswith("my_backbone")
+
+
+def test_display_lists_every_setting(capsys):
+    CellConfig().display()
+    printed = capsys.readouterr().out
+    assert printed.startswith("\nConfigurations:\n")
+    assert f"{'NUM_CLASSES':30} 4\n" in printed
+    assert len(printed.strip().splitlines()) == 1 + len(CellConfig().to_dict())

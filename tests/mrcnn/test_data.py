@@ -1,0 +1,343 @@
+import threading
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from mrcnn.data import Batches, SampleError, failures_raised, load_image_gt
+from mrcnn.masks import extract_bboxes
+
+# Order and types of the training network's inputs.
+PARTS = ("image", "meta", "rpn_match", "rpn_bbox", "class_ids", "boxes", "masks")
+
+
+def batch(batches, index):
+    return dict(zip(PARTS, batches[index][0], strict=True))
+
+
+def same(first, second):
+    return all(np.array_equal(first[part], second[part]) for part in PARTS)
+
+
+class TestLoadImageGt:
+    def test_order_and_types_are_matterports(self, rectangles, tiny_config):
+        config = tiny_config()
+        image, meta, class_ids, boxes, masks = load_image_gt(rectangles(), config, 1)
+        assert (image.shape, image.dtype) == ((64, 64, 3), np.uint8)
+        assert meta.shape == (config.IMAGE_META_SIZE,)
+        assert (class_ids.tolist(), class_ids.dtype) == ([2, 1], np.int32)
+        assert (boxes.shape, boxes.dtype) == ((2, 4), np.int32)
+        assert (masks.shape, masks.dtype) == ((64, 64, 2), bool)
+
+    def test_meta_describes_the_image(self, rectangles, tiny_config):
+        _, meta, *_ = load_image_gt(rectangles(), tiny_config(), 1)
+        assert meta[:7].tolist() == [1, 48, 60, 3, 64, 64, 3]
+        assert meta[7:11].tolist() == [6, 0, 57, 64]
+        assert meta[12:].tolist() == [1, 1, 1]
+
+    @pytest.mark.parametrize("mode", ["square", "pad64", "crop", "stretch", "none"])
+    def test_masks_lie_on_their_objects(self, rectangles, tiny_config, mode):
+        config = tiny_config(IMAGE_RESIZE_MODE=mode)
+        dataset = rectangles([[(1, (10, 12, 40, 50))]], size=(64, 60))
+        image, _, _, boxes, masks = load_image_gt(dataset, config, 0, rng=np.random.default_rng(0))
+        red = image[..., 0].astype(int) - image[..., 1] > 60
+        assert masks[..., 0].sum() > 500
+        assert (red & masks[..., 0]).sum() / (red | masks[..., 0]).sum() > 0.9
+        np.testing.assert_array_equal(boxes, extract_bboxes(masks))
+
+    def test_mini_masks_fill_their_boxes(self, rectangles, tiny_config):
+        *_, boxes, masks = load_image_gt(rectangles(), tiny_config(), 1, use_mini_mask=True)
+        assert masks.shape == (14, 14, 2)
+        assert masks.all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+    def test_image_without_any_instance(self, rectangles, tiny_config):
+        for mini in (False, True):
+            image, meta, class_ids, boxes, masks = load_image_gt(
+                rectangles(), tiny_config(), 2, use_mini_mask=mini
+            )
+            assert class_ids.shape == (0,)
+            assert boxes.shape == (0, 4)
+            assert masks.shape == ((14, 14, 0) if mini else (64, 64, 0))
+
+    def test_instance_that_augmentation_removes_is_dropped(self, rectangles, tiny_config):
+        def erase_left(image, masks, rng):
+            masks = masks.copy()
+            masks[:, :20] = False
+            return image, masks
+
+        _, _, class_ids, boxes, masks = load_image_gt(
+            rectangles(), tiny_config(), 1, augmentation=erase_left
+        )
+        assert class_ids.tolist() == [2]
+        assert len(boxes) == masks.shape[-1] == 1
+
+    def test_augment_flips_half_of_the_time(self, rectangles, tiny_config):
+        dataset, config = rectangles(), tiny_config()
+        plain, *_, plain_masks = load_image_gt(dataset, config, 1)
+        outcomes = []
+        for seed in range(20):
+            image, *_, masks = load_image_gt(
+                dataset, config, 1, augment=True, rng=np.random.default_rng(seed)
+            )
+            flipped = np.array_equal(image, plain[:, ::-1])
+            assert flipped or np.array_equal(image, plain)
+            np.testing.assert_array_equal(masks, plain_masks[:, ::-1] if flipped else plain_masks)
+            outcomes.append(flipped)
+        assert 3 < sum(outcomes) < 17
+
+    @pytest.mark.parametrize(
+        "convert",
+        [
+            lambda grey: grey,
+            lambda grey: grey[..., None],
+            lambda grey: np.dstack([grey] * 4),
+            lambda grey: grey.astype(np.uint16) * 257,
+            lambda grey: grey / 255.0,
+        ],
+        ids=["grey", "one channel", "rgba", "16 bits", "float"],
+    )
+    def test_kinds_of_images(self, rectangles, tiny_config, convert):
+        grey = np.random.default_rng(0).integers(256, size=(48, 60), dtype=np.uint8)
+        dataset = rectangles()
+        dataset.load_image = lambda image_id: np.dstack([grey] * 3)
+        expected, *_ = load_image_gt(dataset, tiny_config(), 0)
+        dataset.load_image = lambda image_id: convert(grey)
+        image, *_ = load_image_gt(dataset, tiny_config(), 0)
+        np.testing.assert_array_equal(image, expected)
+
+
+class TestUnusableSample:
+    def check(self, dataset, tiny_config, message):
+        with pytest.raises(SampleError, match=rf"(?s)Image 1 \(image1.png\).*{message}"):
+            load_image_gt(dataset, tiny_config(), 1)
+
+    @pytest.mark.parametrize("error", [OSError, ValueError])
+    @pytest.mark.parametrize("method", ["load_image", "load_mask"])
+    def test_that_cannot_be_loaded(self, rectangles, tiny_config, method, error):
+        def broken(image_id):
+            raise error("block 7 is lost")
+
+        dataset = rectangles()
+        setattr(dataset, method, broken)
+        self.check(dataset, tiny_config, "cannot be loaded: block 7 is lost")
+
+    def test_masks_of_another_size(self, rectangles, tiny_config):
+        dataset = rectangles()
+        dataset.load_mask = lambda image_id: (np.ones((60, 48, 1), bool), np.array([1]))
+        self.check(dataset, tiny_config, r"48x60 .*\(60, 48, 1\)")
+
+    def test_fewer_masks_than_class_ids(self, rectangles, tiny_config):
+        dataset = rectangles()
+        dataset.load_mask = lambda image_id: (np.ones((48, 60, 1), bool), np.array([1, 2]))
+        self.check(dataset, tiny_config, "2 class ids")
+
+    def test_unknown_class(self, rectangles, tiny_config):
+        dataset = rectangles()
+        dataset.load_mask = lambda image_id: (np.ones((48, 60, 1), bool), np.array([3]))
+        self.check(dataset, tiny_config, r"class ids \[3\]; the data set knows 0..2")
+
+    def test_reference_of_the_data_set_is_used(self, rectangles, tiny_config):
+        dataset = rectangles()
+        dataset.image_reference = lambda image_id: "patient 12"
+        dataset.load_mask = lambda image_id: (np.ones((48, 60, 1), bool), np.array([3]))
+        with pytest.raises(SampleError, match="patient 12"):
+            load_image_gt(dataset, tiny_config(), 1)
+
+
+class TestBatch:
+    def test_shapes_and_types(self, rectangles, tiny_config):
+        config = tiny_config()
+        batches = Batches(rectangles(), config, shuffle=False)
+        arrays = batch(batches, 0)
+        anchors = len(batches.anchors)
+        assert {part: (array.shape, array.dtype) for part, array in arrays.items()} == {
+            "image": ((2, 64, 64, 3), np.float32),
+            "meta": ((2, config.IMAGE_META_SIZE), np.float32),
+            "rpn_match": ((2, anchors, 1), np.int32),
+            "rpn_bbox": ((2, 16, 4), np.float32),
+            "class_ids": ((2, 3), np.int32),
+            "boxes": ((2, 3, 4), np.float32),
+            "masks": ((2, 14, 14, 3), bool),
+        }
+
+    def test_instances_come_first_and_zeros_fill_up(self, rectangles, tiny_config):
+        arrays = batch(Batches(rectangles(), tiny_config(), shuffle=False), 0)
+        assert arrays["class_ids"].tolist() == [[1, 0, 0], [2, 1, 0]]
+        assert not arrays["boxes"][0, 1:].any()
+        assert arrays["masks"].any(axis=(1, 2)).tolist() == [
+            [True, False, False],
+            [True, True, False],
+        ]
+
+    def test_whole_masks(self, rectangles, tiny_config):
+        config = tiny_config(USE_MINI_MASK=False)
+        arrays = batch(Batches(rectangles(), config, shuffle=False), 0)
+        assert arrays["masks"].shape == (2, 64, 64, 3)
+        boxes = extract_bboxes(arrays["masks"][1])
+        np.testing.assert_array_equal(boxes, arrays["boxes"][1])
+
+    def test_image_without_any_instance_is_all_background(self, rectangles, tiny_config):
+        arrays = batch(Batches(rectangles([[]] * 2), tiny_config(), shuffle=False), 0)
+        assert not arrays["class_ids"].any()
+        assert not arrays["boxes"].any()
+        assert not arrays["rpn_bbox"].any()
+        assert set(arrays["rpn_match"].ravel()) == {0, -1}
+        assert np.count_nonzero(arrays["rpn_match"][0]) == 16
+
+    def test_too_many_instances_are_sampled(self, rectangles, tiny_config):
+        crowded = [[(1 + i % 2, (8 * i, 5 * i, 8 * i + 8, 5 * i + 20)) for i in range(5)]]
+        batches = Batches(rectangles(crowded), tiny_config(IMAGES_PER_GPU=1), steps=8)
+        seen = {batch(batches, index)["boxes"].tobytes() for index in range(8)}
+        assert len(seen) > 1
+        assert all(batch(batches, index)["class_ids"].all() for index in range(8))
+
+    def test_crowds_keep_their_negative_class(self, rectangles, tiny_config):
+        dataset = rectangles([[(-1, (0, 0, 48, 60)), (2, (10, 10, 30, 30))]])
+        arrays = batch(Batches(dataset, tiny_config(IMAGES_PER_GPU=1)), 0)
+        assert arrays["class_ids"].tolist() == [[-1, 2, 0]]
+
+
+class TestOrder:
+    def test_same_for_the_same_seed(self, rectangles, tiny_config):
+        first, second = (Batches(rectangles(), tiny_config(), seed=3) for _ in range(2))
+        assert all(same(batch(first, index), batch(second, index)) for index in (2, 0, 1))
+
+    def test_other_for_another_seed(self, rectangles, tiny_config):
+        orders = {
+            tuple(
+                int(image_id)
+                for index in range(5)
+                for image_id in Batches(rectangles(), tiny_config(), seed=seed).image_ids(index)
+            )
+            for seed in range(5)
+        }
+        assert len(orders) > 3
+
+    def test_does_not_depend_on_the_order_of_access(self, rectangles, tiny_config):
+        def shake(image, masks, rng):
+            return image + rng.integers(0, 9, image.shape, dtype=np.uint8), masks
+
+        batches = Batches(rectangles(), tiny_config(), steps=6, augmentation=shake)
+        alone = [batch(batches, index) for index in range(6)]
+        together = {}
+        threads = [
+            threading.Thread(target=lambda i=i: together.update({i: batch(batches, i)}))
+            for i in reversed(range(6))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert all(same(alone[index], together[index]) for index in range(6))
+
+    def test_all_images_are_seen_equally_often(self, rectangles, tiny_config):
+        # Five images in batches of two, three steps per epoch: epochs share permutations.
+        batches = Batches(rectangles(), tiny_config(), steps=3)
+        seen = Counter()
+        for _ in range(5):
+            for index in range(3):
+                seen.update(int(image_id) for image_id in batches.image_ids(index))
+            batches.epoch += 1
+        assert seen == dict.fromkeys(range(5), 6)
+
+    def test_begins_at_any_epoch_as_if_never_stopped(self, rectangles, tiny_config):
+        whole = Batches(rectangles(), tiny_config(), steps=2)
+        whole.epoch = 2
+        continued = Batches(rectangles(), tiny_config(), steps=2, epoch=2)
+        assert all(same(batch(whole, index), batch(continued, index)) for index in range(2))
+
+    def test_epochs_of_one_image_differ_in_augmentation(self, rectangles, tiny_config):
+        def shake(image, masks, rng):
+            return image + rng.integers(0, 9, image.shape, dtype=np.uint8), masks
+
+        dataset = rectangles([[(1, (5, 6, 25, 30))]])
+        batches = Batches(dataset, tiny_config(IMAGES_PER_GPU=1), augmentation=shake)
+        first = batch(batches, 0)
+        batches.epoch = 1
+        assert not np.array_equal(first["image"], batch(batches, 0)["image"])
+
+    def test_keras_does_not_move_the_epoch(self, rectangles, tiny_config):
+        batches = Batches(rectangles(), tiny_config())
+        first = batch(batches, 0)
+        batches.on_epoch_end()
+        assert same(first, batch(batches, 0))
+
+    def test_in_order_where_not_shuffled(self, rectangles, tiny_config):
+        batches = Batches(rectangles(), tiny_config(), shuffle=False)
+        assert len(batches) == 3
+        assert [batches.image_ids(index) for index in range(3)] == [[0, 1], [2, 3], [4, 0]]
+
+    def test_batch_larger_than_the_data_set(self, rectangles, tiny_config):
+        batches = Batches(rectangles([[]]), tiny_config(IMAGES_PER_GPU=3))
+        assert len(batches) == 1
+        assert batches.image_ids(0) == [0, 0, 0]
+
+    def test_references_name_the_images(self, rectangles, tiny_config):
+        batches = Batches(rectangles(), tiny_config(), shuffle=False)
+        assert batches.references(1) == ["image2.png", "image3.png"]
+
+
+class TestAugmentation:
+    def test_reaches_image_and_masks(self, rectangles, tiny_config):
+        def mirror(image, masks, rng):
+            return image[:, ::-1], masks[:, ::-1]
+
+        config = tiny_config(USE_MINI_MASK=False)
+        plain = batch(Batches(rectangles(), config, shuffle=False), 0)
+        mirrored = batch(Batches(rectangles(), config, shuffle=False, augmentation=mirror), 0)
+        np.testing.assert_array_equal(mirrored["image"], plain["image"][:, :, ::-1])
+        np.testing.assert_array_equal(mirrored["masks"], plain["masks"][:, :, ::-1])
+        np.testing.assert_array_equal(mirrored["boxes"][0, 0, [0, 2]], plain["boxes"][0, 0, [0, 2]])
+        np.testing.assert_array_equal(
+            mirrored["boxes"][0, 0, [1, 3]], 64 - plain["boxes"][0, 0, [3, 1]]
+        )
+
+    def test_leaves_out_sources_by_name(self, rectangles, tiny_config):
+        def blacken(image, masks, rng):
+            return np.zeros_like(image), masks
+
+        dataset = rectangles([[(1, (5, 6, 25, 30))]] * 3, sources=["toys", "synthetic", "phantoms"])
+        batches = Batches(
+            dataset,
+            tiny_config(MEAN_PIXEL=np.zeros(3)),
+            shuffle=False,
+            augment=True,
+            augmentation=blacken,
+            no_augmentation_sources=["synthetic", "phantoms"],
+        )
+        images = [*batch(batches, 0)["image"], batch(batches, 1)["image"][0]]
+        assert [bool(image.any()) for image in images] == [False, True, True]
+
+
+class TestRefused:
+    def test_empty_data_set(self, rectangles, tiny_config):
+        with pytest.raises(ValueError, match="no image.*prepare"):
+            Batches(rectangles([]), tiny_config())
+
+    def test_data_set_that_was_not_prepared(self, rectangles, tiny_config):
+        dataset = type(rectangles()).__base__()
+        dataset.add_image("toys", 0, "image0.png")
+        with pytest.raises(ValueError, match="prepare"):
+            Batches(dataset, tiny_config())
+
+    def test_other_number_of_classes(self, rectangles, tiny_config):
+        with pytest.raises(ValueError, match=r"3 classes .*BG, red, green.*NUM_CLASSES is 5"):
+            Batches(rectangles(), tiny_config(NUM_CLASSES=5))
+
+
+class TestFailures:
+    def test_cause_is_raised_instead_of_the_backends_account(self, rectangles, tiny_config):
+        dataset = rectangles()
+        dataset.load_mask = lambda image_id: (np.ones((1, 1, 1), bool), np.array([1]))
+        batches = Batches(dataset, tiny_config(), shuffle=False)
+        with pytest.raises(SampleError, match="image0.png"), failures_raised(batches):
+            try:
+                batches[0]
+            except SampleError as error:
+                raise RuntimeError("a thousand lines of graph") from error
+
+    def test_other_errors_pass(self, rectangles, tiny_config):
+        batches = Batches(rectangles(), tiny_config())
+        with pytest.raises(KeyError), failures_raised(batches):
+            raise KeyError("weights")

@@ -1,0 +1,440 @@
+import contextlib
+import csv
+import gc
+import io
+import logging
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+import mrcnn.model
+from mrcnn.data import Batches, SampleError
+from mrcnn.model import MaskRCNN
+from mrcnn.training import NonFiniteLossError
+from mrcnn.weights import WeightsError, named_weights, read_metadata, save_arrays
+
+LOSSES = {
+    "rpn_class_loss",
+    "rpn_bbox_loss",
+    "mrcnn_class_loss",
+    "mrcnn_bbox_loss",
+    "mrcnn_mask_loss",
+}
+RECIPE = {
+    "OPTIMIZER": "adamw",
+    "LEARNING_RATE_DECAY": "cosine",
+    "WARMUP_STEPS": 2,
+    "ADD_GT_TO_PROPOSALS": True,
+    "SAMPLE_NEGATIVES_ALWAYS": True,
+}
+
+
+def values(model):
+    return {name: weight.variable.numpy() for name, weight in named_weights(model).items()}
+
+
+def changed(before, after):
+    """Names of the layers whose weights differ."""
+    names = {name for name in before if not np.array_equal(before[name], after[name])}
+    return {name.split("/")[0] for name in names}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_config, rectangles, tmp_path_factory):
+    """A training in two stages, with what it printed and its weights on the way."""
+    keras.utils.set_random_seed(5)
+    model = MaskRCNN("training", tiny_config(**RECIPE), tmp_path_factory.mktemp("whole"))
+    stages = [values(model.keras_model)]
+    histories = []
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for layers, epochs in (("heads", 1), ("all", 3)):
+            histories.append(
+                model.train(
+                    rectangles(),
+                    rectangles(),
+                    learning_rate=0.01,
+                    epochs=epochs,
+                    layers=layers,
+                    augmentation=keras.layers.RandomFlip(),
+                )
+            )
+            stages.append(values(model.keras_model))
+    return SimpleNamespace(
+        model=model, stages=stages, histories=histories, printed=printed.getvalue()
+    )
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_config, tmp_path_factory):
+    """An inference model that sees objects everywhere."""
+    keras.utils.set_random_seed(1)
+    model = MaskRCNN("inference", tiny_config(), tmp_path_factory.mktemp("detector"))
+    named_weights(model.keras_model)["mrcnn_class_logits/bias"].variable.assign([-9.0, 1.0, 0.0])
+    return model
+
+
+@pytest.fixture(scope="module")
+def inference(tiny_config, tmp_path_factory):
+    """An inference model of the same configuration as the one that was trained."""
+    return MaskRCNN("inference", tiny_config(**RECIPE), tmp_path_factory.mktemp("inference"))
+
+
+def noise(*shape, dtype=np.uint8):
+    return np.random.default_rng(sum(shape)).integers(np.iinfo(dtype).max, size=shape, dtype=dtype)
+
+
+class TestTrain:
+    def test_backbone_is_fixed_while_the_heads_learn(self, whole):
+        layers = changed(whole.stages[0], whole.stages[1])
+        assert {"fpn_c5p5", "rpn_conv_shared", "mrcnn_mask", "mrcnn_class_logits"} <= layers
+        assert not [name for name in layers if name.startswith("res")]
+
+    def test_all_layers_learn_afterwards(self, whole):
+        layers = changed(whole.stages[1], whole.stages[2])
+        assert {f"res{stage}_conv" for stage in range(1, 6)} <= layers
+
+    def test_epochs_are_counted_over_all_stages(self, whole):
+        assert [history.epoch for history in whole.histories] == [[0], [1, 2]]
+        assert whole.model.epoch == 3
+
+    def test_five_losses_are_shown_and_recorded(self, whole):
+        for history in whole.histories:
+            assert LOSSES | {"loss"} <= set(history.history)
+            assert {f"val_{name}" for name in LOSSES | {"loss"}} <= set(history.history)
+        assert all(f"{name}: " in whole.printed for name in LOSSES)
+        assert "2/2" in whole.printed
+
+    def test_losses_are_finite(self, whole):
+        recorded = [value for history in whole.histories for value in history.history.values()]
+        assert np.isfinite(np.concatenate(recorded)).all()
+
+    def test_csv_log(self, whole):
+        with open(Path(whole.model.log_dir) / "history.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+        losses = [value for history in whole.histories for value in history.history["loss"]]
+        assert [float(row["loss"]) for row in rows] == pytest.approx(losses)
+
+    def test_tensorboard_log(self, whole):
+        folder = Path(whole.model.log_dir)
+        assert list(folder.glob("train/events.out.tfevents.*"))
+        assert list(folder.glob("validation/events.out.tfevents.*"))
+
+    def test_checkpoint_of_every_epoch(self, whole):
+        names = sorted(path.name for path in Path(whole.model.log_dir).glob("mask_rcnn_*"))
+        assert names == [f"mask_rcnn_tiny_000{epoch}.h5" for epoch in (1, 2, 3)]
+        assert Path(whole.model.find_last()).name == names[-1]
+
+    def test_checkpoint_describes_its_network(self, whole):
+        metadata = read_metadata(whole.model.find_last())
+        assert metadata["class_names"] == ["BG", "red", "green"]
+        assert metadata["config"] == {
+            **whole.model.config.to_dict(),
+            "LOSS_WEIGHTS": dict.fromkeys(LOSSES, 1.0),
+        }
+        assert metadata["epoch"] == 3
+        assert metadata["logs"]["loss"] == whole.histories[1].history["loss"][-1]
+
+    def test_epochs_reached_need_no_training(self, whole, rectangles):
+        assert whole.model.train(rectangles(), None, 0.01, epochs=3, layers="all") is None
+
+    def test_images_without_any_instance(self, tiny_config, rectangles, tmp_path):
+        keras.utils.set_random_seed(0)
+        config = tiny_config(STEPS_PER_EPOCH=4, VALIDATION_STEPS=None)
+        model = MaskRCNN("training", config, tmp_path)
+        before = values(model.keras_model)
+        empty = rectangles([[]] * 4)
+        history = model.train(empty, empty, learning_rate=0.02, epochs=2, layers="all").history
+        assert np.isfinite(list(history.values())).all()
+        assert history["mrcnn_mask_loss"] == history["mrcnn_bbox_loss"] == [0, 0]
+        assert history["rpn_bbox_loss"] == [0, 0]
+        # What is left to learn is that everything is background.
+        assert history["val_rpn_class_loss"][1] < history["val_rpn_class_loss"][0]
+        after = values(model.keras_model)
+        assert "rpn_class_raw" in changed(before, after)
+        assert all(np.isfinite(value).all() for value in after.values())
+
+    def test_non_finite_loss_names_the_images(self, tiny_config, rectangles, tmp_path):
+        class Poison(keras.callbacks.Callback):
+            def on_train_batch_begin(self, batch, logs=None):
+                if (batch, int(self.model.optimizer.iterations)) == (2, 5):
+                    weight = self.model.get_layer("res1_conv").kernel
+                    weight.assign(weight + np.nan)
+
+        config = tiny_config(STEPS_PER_EPOCH=3)
+        model = MaskRCNN("training", config, tmp_path)
+        with pytest.raises(NonFiniteLossError, match="loss became nan") as raised:
+            model.train(
+                rectangles(), None, 0.001, 4, "mrcnn_mask", custom_callbacks=[Poison()], seed=1
+            )
+        images = Batches(rectangles(), config, steps=3, seed=1, epoch=1).references(2)
+        assert f"batch 3 of epoch 2, whose images are: {', '.join(images)}." in str(raised.value)
+        assert model.find_last().endswith("_0001.h5")
+
+    def test_unusable_image_met_on_the_way_is_named(self, tiny_config, rectangles, tmp_path):
+        dataset = rectangles([[(1, (5, 6, 25, 30))]] * 20)
+        sound = dataset.load_mask
+
+        def load_mask(image_id):
+            if image_id == last:
+                raise OSError("the file is truncated")
+            return sound(image_id)
+
+        dataset.load_mask = load_mask
+        config = tiny_config(STEPS_PER_EPOCH=10)
+        last = Batches(dataset, config, steps=10).image_ids(9)[1]
+        model = MaskRCNN("training", config, tmp_path)
+        with pytest.raises(SampleError, match=rf"image{last}.png.*truncated"):
+            model.train(dataset, None, 0.001, 1, "mrcnn_mask")
+
+    def test_unusable_augmentation_is_reported(self, tiny_config, rectangles, tmp_path):
+        model = MaskRCNN("training", tiny_config(), tmp_path)
+        with pytest.raises(TypeError, match="Keras preprocessing layer"):
+            model.train(rectangles(), None, 0.001, 1, "all", augmentation="flip")
+
+    def test_other_number_of_classes(self, tiny_config, rectangles, tmp_path):
+        model = MaskRCNN("training", tiny_config(NUM_CLASSES=2), tmp_path)
+        with pytest.raises(ValueError, match="3 classes"):
+            model.train(rectangles(), None, 0.001, 1, "all")
+
+    def test_inference_model_cannot_learn(self, detector, rectangles):
+        with pytest.raises(RuntimeError, match="mode='training'"):
+            detector.train(rectangles(), None, 0.001, 1, "all")
+
+
+class TestFiles:
+    @pytest.fixture(scope="class")
+    def model(self, tiny_config, tmp_path_factory):
+        """A network of its own, which no test trains."""
+        return MaskRCNN("training", tiny_config(**RECIPE), tmp_path_factory.mktemp("model"))
+
+    def test_checkpoint_gives_folder_and_epoch(self, whole, model):
+        model.load_weights(whole.model.find_last())
+        assert (model.epoch, model.log_dir) == (3, whole.model.log_dir)
+        assert model.class_names == ["BG", "red", "green"]
+        assert not changed(whole.stages[-1], values(model.keras_model))
+
+    def test_set_log_dir(self, whole, model):
+        model.set_log_dir(whole.model.find_last())
+        assert (model.epoch, model.log_dir) == (3, whole.model.log_dir)
+        assert Path(model.checkpoint_path.format(epoch=4)).name == "mask_rcnn_tiny_0004.h5"
+        model.set_log_dir()
+        assert model.epoch == 0
+        assert Path(model.log_dir).parent == Path(model.model_dir)
+
+    def test_other_file_starts_a_run(self, whole, model, tmp_path):
+        path = tmp_path / "best.h5"
+        path.write_bytes(Path(whole.model.find_last()).read_bytes())
+        model.load_weights(path)
+        assert (model.epoch, Path(model.log_dir).parent) == (0, Path(model.model_dir))
+
+    def test_earlier_checkpoint_begins_its_optimizer_anew(self, whole, model, caplog):
+        with caplog.at_level(logging.WARNING, "mrcnn"):
+            model.load_weights(whole.model.checkpoint_path.format(epoch=1))
+        assert model.epoch == 1
+        assert "optimizer starts anew" in caplog.text
+
+    def test_excluded_layers_stay_as_they_are(self, whole, model):
+        exclude = ["mrcnn_class_logits", "mrcnn_mask"]
+        before = values(model.keras_model)
+        model.load_weights(whole.model.checkpoint_path.format(epoch=2), exclude=exclude)
+        model.load_weights(whole.model.find_last(), by_name=True, exclude=exclude)
+        after = values(model.keras_model)
+        assert not {"mrcnn_class_logits", "mrcnn_mask"} & changed(before, after)
+        assert changed(whole.stages[-1], after) <= {"mrcnn_class_logits", "mrcnn_mask"}
+
+    def test_another_network_is_refused(self, model, tmp_path):
+        save_arrays(tmp_path / "other.h5", {"dense/kernel": np.zeros((2, 2))})
+        with pytest.raises(WeightsError, match="another kind of network"):
+            model.load_weights(tmp_path / "other.h5")
+
+    def test_missing_file(self, model, tmp_path):
+        with pytest.raises(FileNotFoundError, match="none.h5"):
+            model.load_weights(tmp_path / "none.h5")
+
+    def test_no_run_yet(self, model):
+        with pytest.raises(FileNotFoundError, match="'tiny'"):
+            model.find_last()
+
+    def test_folder_is_made_by_training_alone(self, model):
+        assert not list(Path(model.model_dir).iterdir())
+
+    def test_other_number_of_classes_names_the_layers(self, whole, tiny_config, tmp_path):
+        model = MaskRCNN("inference", tiny_config(NUM_CLASSES=7), tmp_path)
+        with pytest.raises(WeightsError, match="exclude=.*mrcnn_class_logits"):
+            model.load_weights(whole.model.find_last())
+
+    def test_inference_with_random_layers_is_warned_of(self, whole, inference, caplog):
+        with caplog.at_level(logging.WARNING, "mrcnn"):
+            inference.load_weights(whole.model.find_last(), exclude="mrcnn_mask")
+        assert "stay random; detections mean nothing: mrcnn_mask." in caplog.text
+
+    @pytest.mark.parametrize("mode", ["train", None])
+    def test_other_mode(self, tiny_config, tmp_path, mode):
+        with pytest.raises(ValueError, match=f"'training' or 'inference'; received {mode!r}"):
+            MaskRCNN(mode, tiny_config(), tmp_path)
+
+    def test_contradiction_in_the_configuration(self, tiny_config, tmp_path):
+        with pytest.raises(ValueError, match="divisible by 32"):
+            MaskRCNN("training", tiny_config(IMAGE_MAX_DIM=70), tmp_path)
+
+
+class TestDetect:
+    @pytest.mark.parametrize(
+        "image",
+        [
+            noise(40, 50, 3),
+            noise(40, 50),
+            noise(40, 50, 1),
+            noise(40, 50, 4),
+            noise(40, 50, dtype=np.uint16),
+            noise(40, 50, 3, dtype=np.uint16),
+            noise(40, 50, 3) / 255.0,
+            noise(40, 50) > 99,
+            noise(7, 200, 3),
+        ],
+        ids=["rgb", "grey", "1", "rgba", "grey16", "rgb16", "float", "bool", "long"],
+    )
+    def test_any_image(self, detector, image):
+        (result,) = detector.detect([image])
+        count = len(result["scores"])
+        height, width = image.shape[:2]
+        assert 0 < count <= 4
+        assert (result["rois"].shape, result["rois"].dtype) == ((count, 4), np.int32)
+        assert (result["class_ids"].shape, result["class_ids"].dtype) == ((count,), np.int32)
+        assert set(result["class_ids"]) <= {1, 2}
+        assert result["scores"].dtype == np.float32
+        assert (np.diff(result["scores"]) <= 0).all()
+        assert (result["masks"].shape, result["masks"].dtype) == ((height, width, count), bool)
+        assert (result["rois"][:, :2] >= 0).all()
+        assert (result["rois"][:, 2:] <= [height, width]).all()
+
+    def test_any_number_of_images_of_any_sizes(self, detector):
+        images = [noise(30 + 9 * index, 70 - 5 * index, 3) for index in range(5)]
+        together = detector.detect(images)
+        assert [result["masks"].shape[:2] for result in together] == [
+            image.shape[:2] for image in images
+        ]
+        for image, result in zip(images, together, strict=True):
+            (alone,) = detector.detect([image])
+            np.testing.assert_array_equal(alone["rois"], result["rois"])
+            np.testing.assert_allclose(alone["scores"], result["scores"], rtol=1e-5)
+
+    def test_no_image(self, detector):
+        assert detector.detect([]) == []
+
+    def test_array_of_images(self, detector):
+        assert len(detector.detect(noise(3, 40, 50, 3))) == 3
+
+    def test_masks_lie_within_their_boxes(self, detector):
+        for result in detector.detect([noise(40, 50, 3), noise(90, 31, 3)]):
+            for index, (y1, x1, y2, x2) in enumerate(result["rois"]):
+                outside = result["masks"][..., index].copy()
+                outside[y1:y2, x1:x2] = False
+                assert not outside.any()
+
+    def test_nothing_found(self, detector):
+        bias = named_weights(detector.keras_model)["mrcnn_class_logits/bias"].variable
+        before = bias.numpy()
+        bias.assign([1e4, 0.0, 0.0])
+        try:
+            (result,) = detector.detect([noise(40, 50, 3)])
+        finally:
+            bias.assign(before)
+        assert {name: array.shape for name, array in result.items()} == {
+            "rois": (0, 4),
+            "class_ids": (0,),
+            "scores": (0,),
+            "masks": (40, 50, 0),
+        }
+
+    @pytest.mark.parametrize("mode", ["none", "pad64"])
+    def test_inputs_of_several_shapes(self, tiny_config, tmp_path, mode):
+        config = tiny_config(IMAGE_RESIZE_MODE=mode, IMAGE_MIN_DIM=64)
+        model = MaskRCNN("inference", config, tmp_path)
+        images = [noise(64, 64, 3), noise(128, 64, 3), noise(128, 64, 3), noise(64, 192, 3)]
+        results = model.detect(images)
+        assert [result["masks"].shape[:2] for result in results] == [
+            image.shape[:2] for image in images
+        ]
+
+    def test_a_network_in_training_detects_the_same(self, whole, inference):
+        inference.load_weights(whole.model.find_last())
+        images = [noise(40, 50, 3)]
+        (first,), (second,) = inference.detect(images), whole.model.detect(images)
+        np.testing.assert_array_equal(first["class_ids"], second["class_ids"])
+        np.testing.assert_allclose(first["scores"], second["scores"], rtol=1e-4)
+
+    def test_molded_images_are_taken_as_they_are(self, detector):
+        image = noise(64, 64, 3)
+        molded, metas, windows = detector.mold_inputs([image])
+        assert (molded.shape, metas.shape) == ((1, 64, 64, 3), (1, 12 + 3))
+        assert windows.tolist() == [[0, 0, 64, 64]]
+        (result,) = detector.detect_molded(molded, metas)
+        (expected,) = detector.detect([image])
+        np.testing.assert_array_equal(result["rois"], expected["rois"])
+        np.testing.assert_array_equal(result["masks"], expected["masks"])
+
+    def test_images_of_other_than_three_channels(self, tiny_config, tmp_path):
+        config = tiny_config(IMAGE_CHANNEL_COUNT=1, MEAN_PIXEL=np.array([100.0]))
+        model = MaskRCNN("inference", config, tmp_path)
+        (result,) = model.detect([noise(40, 50)])
+        assert result["masks"].shape[:2] == (40, 50)
+
+    @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
+    def test_five_hundred_calls_are_one_function_and_take_no_memory(self, detector):
+        def resident():
+            gc.collect()
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            return pages * os.sysconf("SC_PAGE_SIZE")
+
+        images = [noise(24 + size, 60 - size, 3) for size in range(20)]
+        for call in range(100):  # until caches and memory pools are filled
+            detector.detect([images[call % 20]])
+        before = resident()
+        for call in range(400):
+            detector.detect(images[call % 20 : call % 20 + 1 + call % 3])
+        assert resident() - before < 16 * 2**20
+        assert detector.keras_model.predict_function.experimental_get_tracing_count() == 1
+
+
+class TestAnchors:
+    def test_pixels_are_kept_beside_the_normalised_ones(self, detector):
+        anchors = detector.get_anchors((64, 64, 3))
+        assert anchors.shape == (3 * (4**2 + 2**2), 4)
+        np.testing.assert_allclose(detector.anchors, anchors * 63 + [0, 0, 1, 1], atol=0.51)
+
+    def test_only_a_few_shapes_are_remembered(self, detector):
+        for side in range(64, 64 * 30, 64):
+            detector.get_anchors((side, 64, 3))
+        assert len(detector._anchor_cache) < 10
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MaskRCNN",
+        "ProposalLayer",
+        "PyramidROIAlign",
+        "DetectionTargetLayer",
+        "build_rpn_model",
+        "build_rpn_targets",
+        "compose_image_meta",
+        "compute_backbone_shapes",
+        "denorm_boxes",
+        "load_image_gt",
+        "mold_image",
+        "norm_boxes",
+        "parse_image_meta",
+        "resnet_graph",
+        "smooth_l1_loss",
+        "unmold_image",
+    ],
+)
+def test_what_old_code_imports_from_here(name):
+    assert name in mrcnn.model.__all__
+    assert callable(getattr(mrcnn.model, name))

@@ -1,0 +1,107 @@
+import datetime
+from pathlib import Path
+
+import pytest
+
+from mrcnn import runs
+from mrcnn.runs import find_last, new_run, run_of
+
+
+@pytest.fixture
+def noon(monkeypatch):
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 3, 4, 12, 5)
+
+    monkeypatch.setattr(runs.datetime, "datetime", Clock)
+
+
+def make(folder, *epochs, name="cell"):
+    folder.mkdir(parents=True)
+    for epoch in epochs:
+        (folder / f"mask_rcnn_{name}_{epoch:04d}.h5").touch()
+    return folder
+
+
+class TestNewRun:
+    def test_names_are_matterports(self, tmp_path, noon):
+        run = new_run(tmp_path, "Cell")
+        assert run.folder == tmp_path / "cell20260304T1205"
+        assert run.template.name.format(epoch=7) == "mask_rcnn_cell_0007.h5"
+        assert run.epoch == 0
+
+    def test_nothing_is_made_yet(self, tmp_path, noon):
+        new_run(tmp_path / "logs", "cell")
+        assert not (tmp_path / "logs").exists()
+
+    def test_runs_of_one_minute_have_folders_of_their_own(self, tmp_path, noon):
+        folders = []
+        for _ in range(3):
+            folders.append(new_run(tmp_path, "cell").folder)
+            folders[-1].mkdir()
+        assert [folder.name for folder in folders] == [
+            "cell20260304T1205",
+            "cell20260304T1205-2",
+            "cell20260304T1205-3",
+        ]
+
+    def test_without_a_name(self, tmp_path, noon):
+        assert new_run(tmp_path, None).folder.name == "mask_rcnn20260304T1205"
+
+
+class TestRunOf:
+    def test_checkpoint(self, tmp_path):
+        run = run_of(tmp_path / "cell20260304T1205-2" / "mask_rcnn_cell_0012.h5", "Cell")
+        assert (run.folder, run.epoch) == (tmp_path / "cell20260304T1205-2", 12)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "mask_rcnn_coco.h5",
+            "weights/mask_rcnn_cell_0012.h5",
+            "cell20260304T1205/mask_rcnn_other_0012.h5",
+            "cell20260304T1205/mask_rcnn_cell_last.h5",
+        ],
+    )
+    def test_other_files_belong_to_no_run(self, path):
+        assert run_of(path, "cell") is None
+
+    def test_relative_path(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        run = run_of("cell20260304T1205/mask_rcnn_cell_0001.h5", "cell")
+        assert run.folder == tmp_path / "cell20260304T1205"
+
+
+class TestFindLast:
+    def test_latest_epoch_of_latest_run(self, tmp_path):
+        make(tmp_path / "cell20260304T1205", 1, 2, 30)
+        last = make(tmp_path / "cell20260305T0101", 1, 2)
+        assert Path(find_last(tmp_path, "Cell")) == last / "mask_rcnn_cell_0002.h5"
+
+    def test_run_of_the_same_minute_comes_later(self, tmp_path):
+        for number in ("", "-2", "-10", "-9"):
+            make(tmp_path / f"cell20260304T1205{number}", 1)
+        assert Path(find_last(tmp_path, "cell")).parent.name == "cell20260304T1205-10"
+
+    def test_run_without_checkpoint_is_passed_over(self, tmp_path):
+        first = make(tmp_path / "cell20260304T1205", 3)
+        make(tmp_path / "cell20260304T1300")
+        assert Path(find_last(tmp_path, "cell")).parent == first
+
+    def test_epochs_are_numbers(self, tmp_path):
+        make(tmp_path / "cell20260304T1205", 9999, 10000)
+        assert Path(find_last(tmp_path, "cell")).name == "mask_rcnn_cell_10000.h5"
+
+    def test_other_names_and_files_are_passed_over(self, tmp_path):
+        run = make(tmp_path / "cell20260304T1205", 1)
+        make(tmp_path / "cells20260401T0000", 1, name="cells")
+        make(tmp_path / "cell20260401T0000", 1, name="cells")
+        (run / ".0123456789abcdef.h5").touch()
+        (tmp_path / "cell20260402T0000").touch()
+        assert Path(find_last(tmp_path, "cell")) == run / "mask_rcnn_cell_0001.h5"
+
+    @pytest.mark.parametrize("folder", ["", "missing"])
+    def test_none_is_an_error_that_names_the_folder(self, tmp_path, folder):
+        with pytest.raises(FileNotFoundError, match=f"'cell' found in {tmp_path / folder}"):
+            find_last(tmp_path / folder, "cell")

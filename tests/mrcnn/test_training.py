@@ -1,0 +1,333 @@
+import csv
+import math
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from mrcnn.config import Config
+from mrcnn.training import (
+    HISTORY_FILE,
+    LAYER_SHORTCUTS,
+    STATE_FILE,
+    Checkpoint,
+    NonFiniteLossError,
+    Stage,
+    StopOnNonFiniteLoss,
+    WarmupSchedule,
+    build_optimizer,
+    count_parameters,
+    find_state,
+    log_callbacks,
+    restore_state,
+    save_state,
+    set_trainable,
+    stopped_stage,
+)
+from mrcnn.weights import WeightsError, load_weights, read_metadata
+
+
+@pytest.fixture
+def network():
+    """Dense layers with the names of every part, one of them in a model of its own."""
+
+    def make():
+        inputs = keras.Input((4,))
+        hidden = keras.layers.Dense(3, name="conv1")(inputs)
+        hidden = keras.layers.Dropout(0.5, name="dropout", seed=0)(hidden)
+        for name in ("res2a", "res3a", "res4a", "res5a", "fpn_c5p5"):
+            hidden = keras.layers.Dense(3, name=name)(hidden)
+        inner = keras.Input((3,))
+        proposals = keras.Model(inner, keras.layers.Dense(2, name="rpn_class_raw")(inner))
+        proposals.name = "rpn_model"
+        model = keras.Model(inputs, keras.layers.Dense(1, name="mrcnn_mask")(proposals(hidden)))
+        model.frozen_layers = ()
+        return model
+
+    return make
+
+
+def compiled(model, learning_rate=0.01, steps=100):
+    model.compile(build_optimizer(Config(OPTIMIZER="adamw"), learning_rate, steps), "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def train(model, steps):
+    rng = np.random.default_rng(steps)
+    for _ in range(steps):
+        model.train_on_batch(rng.normal(size=(8, 4)), rng.normal(size=(8, 1)))
+
+
+def values(model):
+    return [weight.numpy() for weight in model.weights]
+
+
+class TestSchedule:
+    def test_constant_by_default(self):
+        schedule = WarmupSchedule(0.5)
+        assert [float(schedule(step)) for step in (0, 7, 1000)] == [0.5] * 3
+
+    def test_warm_up_is_linear(self):
+        schedule = WarmupSchedule(1.0, warmup_steps=4)
+        rates = [float(schedule(step)) for step in range(6)]
+        assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
+
+    def test_cosine_falls_to_zero(self):
+        schedule = WarmupSchedule(2.0, decay_steps=8)
+        expected = [1 + math.cos(math.pi * step / 8) for step in range(9)]
+        assert [float(schedule(step)) for step in range(9)] == pytest.approx(expected, abs=1e-6)
+        assert float(schedule(20)) == pytest.approx(0, abs=1e-6)
+
+    def test_cosine_begins_after_the_warm_up(self):
+        schedule = WarmupSchedule(1.0, warmup_steps=5, decay_steps=25)
+        assert float(schedule(4)) == pytest.approx(1)
+        assert float(schedule(15)) == pytest.approx(0.5)
+
+    def test_can_be_saved(self):
+        schedule = WarmupSchedule(0.1, warmup_steps=3, decay_steps=9)
+        again = keras.optimizers.schedules.deserialize(
+            keras.optimizers.schedules.serialize(schedule)
+        )
+        assert [float(again(step)) for step in range(9)] == [
+            float(schedule(step)) for step in range(9)
+        ]
+
+
+class TestOptimizer:
+    def test_sgd_is_matterports(self):
+        optimizer = build_optimizer(Config(), 0.02, steps=10)
+        assert isinstance(optimizer, keras.optimizers.SGD)
+        assert (optimizer.momentum, optimizer.global_clipnorm) == (0.9, 5.0)
+        assert float(optimizer.learning_rate) == pytest.approx(0.02)
+
+    def test_adamw_decays_kernels_alone(self, network):
+        optimizer = build_optimizer(Config(OPTIMIZER="adamw", WEIGHT_DECAY=0.03), 0.02, steps=10)
+        assert optimizer.weight_decay == 0.03
+        model = network()
+        optimizer.build(model.trainable_variables)
+        decayed = {
+            weight.name for weight in model.weights if optimizer._use_weight_decay(weight)
+        } - {"seed_generator_state"}
+        assert decayed == {"kernel"}
+
+    def test_cosine_ends_with_the_stage(self):
+        config = Config(LEARNING_RATE_DECAY="cosine", WARMUP_STEPS=1000)
+        schedule = build_optimizer(config, 0.1, steps=20)._learning_rate
+        # The warm-up takes half of a short stage at most.
+        assert (schedule.warmup_steps, schedule.decay_steps) == (10, 20)
+
+
+class TestSetTrainable:
+    @pytest.mark.parametrize(
+        ("layers", "left_out"),
+        [
+            ("heads", {"conv1", "res2a", "res3a", "res4a", "res5a"}),
+            ("5+", {"conv1", "res2a", "res3a", "res4a"}),
+            ("4+", {"conv1", "res2a", "res3a"}),
+            ("3+", {"conv1", "res2a"}),
+            ("all", set()),
+        ],
+    )
+    def test_shortcuts(self, network, layers, left_out):
+        model = network()
+        everything = {"conv1", "res2a", "res3a", "res4a", "res5a", "fpn_c5p5", "mrcnn_mask"}
+        names = set_trainable(model, LAYER_SHORTCUTS[layers])
+        assert set(names) == (everything | {"rpn_class_raw"}) - left_out
+        assert len(model.trainable_variables) == 2 * len(names)
+
+    def test_later_stage_brings_layers_back(self, network):
+        model = network()
+        set_trainable(model, LAYER_SHORTCUTS["heads"])
+        set_trainable(model, ".*")
+        assert len(model.trainable_variables) == 16
+
+    def test_whole_name_must_match(self, network):
+        with pytest.raises(ValueError, match="No layer with weights matches 'res'.*heads, 3"):
+            set_trainable(network(), "res")
+
+    def test_frozen_layers_stay_frozen(self, network):
+        model = network()
+        model.frozen_layers = ("conv1", "res2a")
+        assert not {"conv1", "res2a"} & set(set_trainable(model, ".*"))
+
+    def test_parameters_are_counted(self, network):
+        model = network()
+        set_trainable(model, "conv1|mrcnn_mask")
+        assert count_parameters(model.trainable_variables) == (4 * 3 + 3) + (2 + 1)
+
+
+class TestState:
+    def test_training_goes_on_as_if_never_stopped(self, network, tmp_path):
+        whole = compiled(network())
+        train(whole, 3)
+        save_state(whole, tmp_path / "state.h5", Stage(".*", 0.01, 0, 2), 1)
+        continued = compiled(network())
+        restore_state(continued, tmp_path / "state.h5")
+        for model in (whole, continued):
+            train(model, 4)
+        for first, second in zip(values(whole), values(continued), strict=True):
+            np.testing.assert_array_equal(first, second)
+        assert int(continued.optimizer.iterations) == 7
+
+    def test_new_stage_has_an_optimizer_of_its_own(self, network, tmp_path):
+        model = compiled(network())
+        train(model, 3)
+        save_state(model, tmp_path / "state.h5", Stage(".*", 0.01, 0, 2), 1)
+        other = compiled(network())
+        restore_state(other, tmp_path / "state.h5", optimizer=False)
+        assert int(other.optimizer.iterations) == 0
+        for first, second in zip(values(model), values(other), strict=True):
+            np.testing.assert_array_equal(first, second)
+
+    def test_state_of_another_training_is_refused(self, network, tmp_path):
+        model = network()
+        set_trainable(model, "mrcnn_mask")
+        save_state(compiled(model), tmp_path / "state.h5", Stage("mrcnn_mask", 0.01, 0, 2), 1)
+        with pytest.raises(ValueError, match="state of another training"):
+            restore_state(compiled(network()), tmp_path / "state.h5")
+
+    def test_stage_that_was_stopped(self, network, tmp_path):
+        path = tmp_path / "state.h5"
+        save_state(compiled(network()), path, Stage(".*", 0.01, 3, 9), 5)
+        assert stopped_stage(path, Stage(".*", 0.01, 5, 9)) == Stage(".*", 0.01, 3, 9)
+
+    @pytest.mark.parametrize(
+        "stage",
+        [Stage("heads", 0.01, 5, 9), Stage(".*", 0.01, 5, 12), Stage(".*", 0.01, 3, 9)],
+        ids=["other layers", "other end", "from its beginning"],
+    )
+    def test_other_stages_begin(self, network, tmp_path, stage):
+        path = tmp_path / "state.h5"
+        save_state(compiled(network()), path, Stage(".*", 0.01, 3, 9), 5)
+        assert stopped_stage(path, stage) is None
+
+    def test_without_a_file_the_stage_begins(self):
+        assert stopped_stage(None, Stage(".*", 0.01, 0, 9)) is None
+
+
+class TestFindState:
+    @pytest.fixture
+    def folder(self, network, tmp_path):
+        save_state(compiled(network()), tmp_path / STATE_FILE, Stage(".*", 0.01, 0, 9), 5)
+        return tmp_path
+
+    def test_of_the_epoch(self, folder):
+        assert find_state(folder, 5) == (folder / STATE_FILE, 5)
+
+    def test_killed_before_the_state_was_renamed(self, folder):
+        assert find_state(folder, 6) == (folder / STATE_FILE, 5)
+
+    def test_weights_of_an_earlier_epoch_start_anew(self, folder):
+        assert find_state(folder, 3) == (None, 3)
+
+    def test_no_file(self, tmp_path):
+        assert find_state(tmp_path, 3) == (None, 3)
+
+    def test_damaged_file(self, folder):
+        content = (folder / STATE_FILE).read_bytes()
+        (folder / STATE_FILE).write_bytes(content[: len(content) // 2])
+        with pytest.raises(WeightsError, match=STATE_FILE):
+            find_state(folder, 5)
+
+
+class TestNonFiniteLoss:
+    @pytest.fixture
+    def callback(self):
+        return StopOnNonFiniteLoss(
+            SimpleNamespace(epoch=2, references=lambda index: [f"a{index}.png", f"b{index}.png"])
+        )
+
+    @pytest.mark.parametrize("loss", [math.nan, math.inf, np.float32("nan")])
+    def test_images_are_named(self, callback, loss):
+        with pytest.raises(NonFiniteLossError, match="batch 5 of epoch 3.* a4.png, b4.png"):
+            callback.on_train_batch_end(4, {"loss": loss})
+
+    def test_finite_losses_pass(self, callback):
+        callback.on_train_batch_end(4, {"loss": 1e30})
+
+
+class TestCheckpoint:
+    @pytest.fixture
+    def callback(self, network, tmp_path):
+        def make(**settings):
+            template = tmp_path / "run" / "mask_rcnn_cell_{epoch:04d}.h5"
+            callback = Checkpoint(template, {"task": "x"}, Stage(".*", 0.01, 0, 9), **settings)
+            callback.set_model(compiled(network()))
+            return callback
+
+        return make
+
+    def test_weights_and_state_are_written(self, callback, network, tmp_path):
+        callback = callback()
+        callback.on_epoch_end(0, {"loss": np.float32(0.5)})
+        weights = tmp_path / "run" / "mask_rcnn_cell_0001.h5"
+        assert read_metadata(weights) == {"task": "x", "epoch": 1, "logs": {"loss": 0.5}}
+        assert find_state(tmp_path / "run", 1) == (tmp_path / "run" / STATE_FILE, 1)
+        other = network()
+        load_weights(other, weights)
+        for first, second in zip(values(callback.model), values(other), strict=True):
+            np.testing.assert_array_equal(first, second)
+
+    def test_all_are_kept_by_default(self, callback, tmp_path):
+        callback = callback()
+        for epoch in range(3):
+            callback.on_epoch_end(epoch)
+        assert len(list((tmp_path / "run").iterdir())) == 3 + 1
+
+    def test_old_ones_are_removed(self, callback, tmp_path):
+        callback = callback(keep=2)
+        for epoch in range(5):
+            callback.on_epoch_end(epoch)
+        names = sorted(path.name for path in (tmp_path / "run").iterdir())
+        assert names == ["mask_rcnn_cell_0004.h5", "mask_rcnn_cell_0005.h5", STATE_FILE]
+
+    def test_failure_leaves_the_last_one_whole(self, callback, tmp_path, monkeypatch):
+        callback = callback()
+        callback.on_epoch_end(0)
+
+        def full(*arguments):
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr("mrcnn.training.save_state", full)
+        with pytest.raises(OSError, match="space"):
+            callback.on_epoch_end(1)
+        names = sorted(path.name for path in (tmp_path / "run").iterdir())
+        assert names == ["mask_rcnn_cell_0001.h5", STATE_FILE]
+        assert find_state(tmp_path / "run", 1)[1] == 1
+
+
+class TestHistory:
+    def rows(self, folder):
+        with open(folder / HISTORY_FILE, newline="") as file:
+            return [(row["epoch"], row["loss"]) for row in csv.DictReader(file)]
+
+    def log(self, folder, first, *losses):
+        logger = log_callbacks(folder, first)[-1]
+        logger.on_train_begin()
+        for epoch, loss in enumerate(losses, start=first):
+            logger.on_epoch_end(epoch, {"loss": loss})
+        logger.on_train_end()
+
+    def test_continued_training_appends(self, tmp_path):
+        self.log(tmp_path, 0, 3.0, 2.0)
+        self.log(tmp_path, 2, 1.0)
+        assert self.rows(tmp_path) == [("0", "3.0"), ("1", "2.0"), ("2", "1.0")]
+
+    def test_epoch_without_checkpoint_is_not_logged_twice(self, tmp_path):
+        self.log(tmp_path, 0, 3.0, 2.0, 9.0)
+        self.log(tmp_path, 2, 1.0)
+        assert self.rows(tmp_path) == [("0", "3.0"), ("1", "2.0"), ("2", "1.0")]
+
+    def test_row_cut_short_is_dropped(self, tmp_path):
+        self.log(tmp_path, 0, 3.0, 2.0)
+        with open(tmp_path / HISTORY_FILE, "a") as file:
+            file.write("1")
+        self.log(tmp_path, 2, 1.0)
+        assert self.rows(tmp_path) == [("0", "3.0"), ("1", "2.0"), ("2", "1.0")]
+
+    def test_killed_before_the_first_row(self, tmp_path):
+        (tmp_path / HISTORY_FILE).touch()
+        self.log(tmp_path, 0, 3.0)
+        assert self.rows(tmp_path) == [("0", "3.0")]

@@ -1,0 +1,161 @@
+"""The boundary task: Mask R-CNN with one class, one lesion per image."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from mrcnn.config import Config
+from mrcnn.files import sha256_of
+from mrcnn.model import MaskRCNN
+from mrcnn.runs import weights_path
+from mrcnn.weights import WeightsError, read_metadata
+
+logger = logging.getLogger(__name__)
+
+
+class BoundaryConfig(Config):
+    """Settings for one large object in a small image, made for two processor cores.
+
+    Compared with `mrcnn`'s defaults: a light backbone, narrow heads, a mask of 56 pixels that
+    reaches beyond its box, so that a box which is a little too small does not cut the lesion.
+    """
+
+    NAME = "boundary"
+    NUM_CLASSES = 1 + 1
+    IMAGES_PER_GPU = 8
+    BACKBONE = "efficientnetlite0"
+    MEAN_PIXEL = np.array([127.0, 127.0, 127.0])
+    IMAGE_RESIZE_MODE = "stretch"
+    IMAGE_MIN_DIM = 160
+    IMAGE_MAX_DIM = 224
+    IMAGE_ANTIALIAS = True
+    MAX_GT_INSTANCES = 2
+    MINI_MASK_SHAPE = (112, 112)
+
+    TOP_DOWN_PYRAMID_SIZE = 64
+    RPN_CONV_CHANNELS = 64
+    BACKBONE_STRIDES = [8, 16, 32, 64]
+    RPN_ANCHOR_SCALES = (24, 48, 96, 160)
+    RPN_TRAIN_ANCHORS_PER_IMAGE = 64
+    PRE_NMS_LIMIT = 300
+    POST_NMS_ROIS_TRAINING = 64
+    POST_NMS_ROIS_INFERENCE = 32
+    FPN_CLASSIF_FC_LAYERS_SIZE = 256
+    TRAIN_ROIS_PER_IMAGE = 16
+    ROI_POSITIVE_RATIO = 0.125
+    MASK_CONV_CHANNELS = 64
+    MASK_POOL_SIZE = 28
+    MASK_SHAPE = [56, 56]
+    DETECTION_MAX_INSTANCES = 3
+    DETECTION_MIN_CONFIDENCE = 0.05
+    DETECTION_ALL_CLASSES = True
+
+    ROI_ALIGNED = True
+    ROI_LEVEL_ROUNDING = "floor"
+    ROI_CANONICAL_SIZE = 224
+    MASK_CANONICAL_SIZE = 320
+    MASK_BOX_SCALE = 1.25
+    MASK_SOFT_TARGETS = True
+    MASK_LOSS = "crossentropy_dice"
+    ADD_GT_TO_PROPOSALS = True
+    SAMPLE_NEGATIVES_ALWAYS = True
+    IGNORE_PADDED_ROIS = True
+    CLAMP_DELTAS = True
+
+    OPTIMIZER = "adamw"
+    WEIGHT_DECAY = 0.01
+    LEARNING_RATE = 0.001
+    LEARNING_RATE_DECAY = "cosine"
+    WARMUP_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The lesion found in one image.
+
+    Attributes:
+        mask: bool [height, width] of the image; all false where nothing was found.
+        score: the network's score in 0..1, zero where nothing was found.
+        box: `(y1, x1, y2, x2)` in pixels, or None.
+    """
+
+    mask: np.ndarray
+    score: float
+    box: tuple[int, int, int, int] | None
+
+
+class BoundaryPredictor:
+    """Finds the lesion's boundary in images.
+
+    Args:
+        model: a `MaskRCNN` with its weights.
+        weights: the path these came from.
+    """
+
+    def __init__(self, model, weights):
+        self.model = model
+        self.weights = Path(weights)
+        self._sha256 = sha256_of(self.weights)
+
+    def predict(self, images):
+        """The boundary in each of a list of images [height, width(, channels)]: `Boundary`s."""
+        return [_best(result) for result in self.model.detect(images)]
+
+    def describe(self):
+        """Name, weights and input size, as plain JSON values."""
+        height, width = (int(side) for side in self.model.config.IMAGE_SHAPE[:2])
+        return {
+            "task": "boundary",
+            "network": "Mask R-CNN",
+            "backbone": str(self.model.config.BACKBONE),
+            "weights": self.weights.name,
+            "sha256": self._sha256,
+            "input_size": [height, width],
+        }
+
+
+def _best(result):
+    """The detection of the best score as one region without holes, as the challenge asks."""
+    if not len(result["scores"]):
+        return Boundary(np.zeros(result["masks"].shape[:2], bool), 0.0, None)
+    best = int(np.argmax(result["scores"]))
+    mask = ndimage.binary_fill_holes(_largest_region(result["masks"][:, :, best]))
+    box = tuple(int(side) for side in result["rois"][best])
+    return Boundary(mask, float(result["scores"][best]), box)
+
+
+def _largest_region(mask):
+    regions, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    return regions == 1 + np.argmax(np.bincount(regions.ravel())[1:])
+
+
+def load_predictor(weights, batch=4):
+    """The predictor of a weights file of the boundary task.
+
+    Args:
+        weights: path of a file that `lesion/train.py` wrote, or "last".
+        batch: images per pass through the network.
+
+    Raises:
+        mrcnn.weights.WeightsError: if the file is damaged or of another task.
+        FileNotFoundError: if there is none.
+    """
+    weights = weights_path(weights, "logs", BoundaryConfig.NAME)
+    metadata = read_metadata(weights)
+    if metadata.get("task") != "boundary":
+        raise WeightsError(
+            f"{weights} does not hold weights of the boundary task, but of "
+            f"{metadata.get('task', 'an unknown one')}. Train some with lesion/train.py "
+            "--task=boundary, or give the path of such a file."
+        )
+    settings = {**metadata["config"], "IMAGES_PER_GPU": batch, "GPU_COUNT": 1}
+    model = MaskRCNN("inference", BoundaryConfig.from_dict(settings), "logs")
+    report = model.load_weights(weights)
+    if report.missing_layers:
+        raise WeightsError(f"{weights} is incomplete: {', '.join(report.missing_layers)} missing.")
+    return BoundaryPredictor(model, weights)

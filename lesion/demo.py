@@ -1,0 +1,77 @@
+"""Trains the boundary task for some minutes on phantoms and shows what it learned.
+
+python lesion/demo.py [--out demo]
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+if __package__ in (
+    None,
+    "",
+):  # run as a script: import the packages beside it, not the modules in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from lesion import NOTICE  # noqa: E402
+
+# The seeds keep the phantoms that are learned from and those that are shown apart.
+TRAINING_SEED, SHOWN_SEED = 1, 2
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        prog="lesion demo", description="Trains briefly on phantoms and reports.", epilog=NOTICE
+    )
+    parser.add_argument("--out", default="demo", metavar="DIR", help="folder for all results")
+    parser.add_argument("--images", type=int, default=400, help="phantoms to learn from")
+    parser.add_argument("--shown", type=int, default=24, help="further phantoms to analyse")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--image-size", type=int, default=192, help="width of the network's input")
+    return parser
+
+
+def main(argv=None):
+    arguments = build_parser().parse_args(argv)
+    from lesion import analyze, evaluate, train
+    from lesion.phantom import IMAGE_FOLDER, write_phantoms
+    from mrcnn.runs import find_last
+
+    out = Path(arguments.out)
+    learned, shown, logs = out / "phantoms", out / "shown", out / "logs"
+    print(f"1. Drawing {arguments.images} + {arguments.shown} phantoms in {out}/")
+    write_phantoms(learned, arguments.images, seed=TRAINING_SEED, overwrite=True)
+    write_phantoms(shown, arguments.shown, seed=SHOWN_SEED, height=450, width=600, overwrite=True)
+
+    print("2. Training Mask R-CNN on them (some minutes)")
+    shutil.rmtree(logs, ignore_errors=True)
+    code = train.main(
+        [
+            f"--dataset={learned}",
+            "--weights=imagenet",
+            f"--epochs={arguments.epochs}",
+            f"--image-size={arguments.image_size}",
+            f"--logs={logs}",
+        ]
+    )
+    if code:
+        return code
+    weights = find_last(logs, "boundary")
+
+    print("3. Scoring phantoms it has not seen")
+    code = evaluate.main(
+        [f"--dataset={shown}", f"--weights={weights}", f"--out={out / 'evaluation'}"]
+    )
+    if code:
+        return code
+
+    print("4. Analysing them")
+    report = out / "report"
+    code = analyze.main([str(shown / IMAGE_FOLDER), f"--weights={weights}", f"--out={report}"])
+    print(f"\nOpen {(report / 'report.html').absolute()} in a browser.")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+
+from lesion.augment import DermoscopyAugmentation
+
+HEIGHT, WIDTH = 90, 120
+# Every change of the geometry that does not move the middle is off; turning stays.
+ROTATION_ALONE = {"scale": (1, 1), "shift": 0, "stretch": 0, "colour": 0, "blur": 0}
+
+
+def bright(*centres, radius=12):
+    """Bright discs on mid-grey, and their masks."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    masks = np.stack([(y - cy) ** 2 + (x - cx) ** 2 < radius**2 for cy, cx in centres], axis=-1)
+    image = np.where(masks.any(axis=-1)[..., None], 250, 100).astype(np.uint8)
+    return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image, masks
+
+
+def overlap(first, second):
+    return (first & second).sum() / max(1, (first | second).sum())
+
+
+def centre(mask):
+    return np.argwhere(mask).mean(axis=0)
+
+
+@pytest.fixture
+def disc():
+    return bright((40, 50))
+
+
+def test_masks_move_with_the_image(disc):
+    for seed in range(20):
+        augmentation = DermoscopyAugmentation(colour=0.05)
+        image, masks = augmentation(*disc, np.random.default_rng(seed))
+        assert overlap(image.mean(axis=2) > 170, masks[..., 0]) > 0.8
+
+
+def test_all_instances_move_alike():
+    image, masks = bright((45, 35), (45, 85))
+    for seed in range(8):
+        _, moved = DermoscopyAugmentation(**ROTATION_ALONE)(
+            image, masks, np.random.default_rng(seed)
+        )
+        distance = np.linalg.norm(centre(moved[..., 0]) - centre(moved[..., 1]))
+        assert distance == pytest.approx(50, abs=1)
+
+
+def test_shapes_and_types_stay(disc):
+    image, masks = DermoscopyAugmentation()(*disc, np.random.default_rng(0))
+    assert (image.shape, image.dtype) == (disc[0].shape, np.uint8)
+    assert (masks.shape, masks.dtype) == (disc[1].shape, bool)
+
+
+def test_image_without_a_lesion(disc):
+    image, masks = DermoscopyAugmentation()(disc[0], disc[1][..., :0], np.random.default_rng(0))
+    assert image.shape == disc[0].shape
+    assert masks.shape == (HEIGHT, WIDTH, 0)
+
+
+def test_the_generator_alone_decides(disc):
+    augmentation = DermoscopyAugmentation()
+    first, other, second = (augmentation(*disc, np.random.default_rng(seed)) for seed in (1, 2, 1))
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_the_originals_are_left_alone(disc):
+    image, masks = (array.copy() for array in disc)
+    DermoscopyAugmentation()(*disc, np.random.default_rng(0))
+    np.testing.assert_array_equal(disc[0], image)
+    np.testing.assert_array_equal(disc[1], masks)
+
+
+def test_turns_about_the_middle_of_the_image():
+    image, masks = bright(((HEIGHT - 1) / 2, (WIDTH - 1) / 2), radius=20)
+    for seed in range(8):
+        _, moved = DermoscopyAugmentation(**ROTATION_ALONE)(
+            image, masks, np.random.default_rng(seed)
+        )
+        assert overlap(moved[..., 0], masks[..., 0]) > 0.97
+
+
+def test_turns_by_any_angle_and_mirrors():
+    image, masks = bright((45, 60), (45, 85))
+    angles = []
+    for seed in range(60):
+        _, moved = DermoscopyAugmentation(**ROTATION_ALONE)(
+            image, masks, np.random.default_rng(seed)
+        )
+        y, x = centre(moved[..., 1]) - centre(moved[..., 0])
+        angles.append(np.degrees(np.arctan2(y, x)) % 360)
+    assert np.histogram(angles, bins=4, range=(0, 360))[0].min() > 5
+
+
+@pytest.mark.parametrize(("scale", "factor"), [((0.8, 0.8), 0.64), ((1.3, 1.3), 1.69)])
+def test_scale_is_the_magnification(disc, scale, factor):
+    augmentation = DermoscopyAugmentation(**{**ROTATION_ALONE, "scale": scale})
+    _, moved = augmentation(*disc, np.random.default_rng(0))
+    assert moved.sum() == pytest.approx(factor * disc[1].sum(), rel=0.05)
+
+
+def test_shift_stays_within_its_bound():
+    image, masks = bright(((HEIGHT - 1) / 2, (WIDTH - 1) / 2))
+    augmentation = DermoscopyAugmentation(**{**ROTATION_ALONE, "shift": 0.1})
+    moves = []
+    for seed in range(30):
+        _, moved = augmentation(image, masks, np.random.default_rng(seed))
+        moves.append(np.abs(centre(moved[..., 0]) - centre(masks[..., 0])))
+    assert 3 < np.max(moves) < np.hypot(0.1 * HEIGHT, 0.1 * WIDTH) + 1
+
+
+def test_surround_is_black_or_of_the_rim(disc):
+    augmentation = DermoscopyAugmentation(**{**ROTATION_ALONE, "scale": (0.5, 0.5)})
+    corners = set()
+    for seed in range(12):
+        image, _ = augmentation(*disc, np.random.default_rng(seed))
+        corners.add(int(np.round(image[:3, :3].mean() / 50)) * 50)
+    assert corners == {0, 100}
+
+
+def test_colour_changes_no_geometry(disc):
+    augmentation = DermoscopyAugmentation(**{**ROTATION_ALONE, "colour": 0.2})
+    plain = DermoscopyAugmentation(**ROTATION_ALONE)
+    recoloured, masks = augmentation(*disc, np.random.default_rng(3))
+    original, same = plain(*disc, np.random.default_rng(3))
+    np.testing.assert_array_equal(masks, same)
+    assert np.abs(recoloured.astype(int) - original).mean() > 2

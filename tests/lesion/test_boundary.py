@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+
+from lesion.boundary import BoundaryConfig, BoundaryPredictor, load_predictor
+from mrcnn.files import sha256_of
+from mrcnn.model import MaskRCNN
+from mrcnn.weights import WeightsError, load_arrays, read_metadata, save_arrays, save_weights
+
+
+class Detector:
+    """Stands in for `MaskRCNN`: gives the results it was made with."""
+
+    def __init__(self, *results):
+        self.results = list(results)
+        self.config = BoundaryConfig()
+
+    def detect(self, images):
+        return [self.results[index] for index in range(len(images))]
+
+
+def result(masks, scores, rois=None):
+    masks = np.asarray(masks, bool)
+    count = masks.shape[-1]
+    return {
+        "masks": masks,
+        "scores": np.asarray(scores, np.float32),
+        "rois": np.zeros((count, 4), np.int32) if rois is None else np.asarray(rois, np.int32),
+        "class_ids": np.ones(count, np.int32),
+    }
+
+
+@pytest.fixture
+def predictor(tmp_path):
+    weights = tmp_path / "some.weights.h5"
+    save_arrays(weights, {"a": np.zeros(3)})
+    return lambda *results: BoundaryPredictor(Detector(*results), weights)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A weights file of an untrained network, as training would write it."""
+    config = BoundaryConfig(IMAGE_MAX_DIM=64, IMAGE_MIN_DIM=64, DETECTION_MIN_CONFIDENCE=0.0)
+    model = MaskRCNN("training", config, tmp_path_factory.mktemp("logs"))
+    path = tmp_path_factory.mktemp("weights") / "boundary.weights.h5"
+    model.class_names = ["BG", "lesion"]
+    save_weights(model.keras_model, path, {**model.metadata(), "task": "boundary"})
+    return path
+
+
+def test_configuration_is_valid():
+    BoundaryConfig().validate()
+
+
+class TestPredict:
+    def test_best_detection_is_the_boundary(self, predictor):
+        masks = np.zeros((4, 5, 2), bool)
+        masks[:2, :2, 0] = masks[2:, 2:, 1] = True
+        found = result(masks, [0.3, 0.8], [[0, 0, 2, 2], [2, 2, 4, 5]])
+        (boundary,) = predictor(found).predict([np.zeros((4, 5, 3), np.uint8)])
+        np.testing.assert_array_equal(boundary.mask, masks[..., 1])
+        assert boundary.score == pytest.approx(0.8)
+        assert boundary.box == (2, 2, 4, 5)
+
+    def test_holes_are_filled(self, predictor):
+        ring = np.ones((5, 5, 1), bool)
+        ring[2, 2] = False
+        (boundary,) = predictor(result(ring, [0.9])).predict([np.zeros((5, 5, 3), np.uint8)])
+        assert boundary.mask.all()
+
+    def test_nothing_found_is_an_empty_mask(self, predictor):
+        nothing = result(np.zeros((4, 5, 0)), [])
+        (boundary,) = predictor(nothing).predict([np.zeros((4, 5, 3), np.uint8)])
+        assert (boundary.mask.shape, boundary.mask.dtype) == ((4, 5), bool)
+        assert not boundary.mask.any()
+        assert (boundary.score, boundary.box) == (0.0, None)
+
+    def test_one_for_each_image(self, predictor):
+        found = [result(np.ones((size, 3, 1)), [0.5]) for size in (2, 4, 6)]
+        boundaries = predictor(*found).predict([np.zeros((s, 3, 3), np.uint8) for s in (2, 4, 6)])
+        assert [boundary.mask.shape for boundary in boundaries] == [(2, 3), (4, 3), (6, 3)]
+
+
+class TestLoad:
+    @pytest.fixture(scope="class")
+    def loaded(self, weights):
+        return load_predictor(weights, batch=2)
+
+    def test_weights_alone_are_enough(self, loaded, weights):
+        config = loaded.model.config
+        stored = read_metadata(weights)["config"]
+        assert {**config.to_dict(), "IMAGES_PER_GPU": 8, "BATCH_SIZE": 8} == stored
+        assert config.BATCH_SIZE == 2
+
+    def test_any_images(self, loaded):
+        images = [np.full((50, 70, 3), 90, np.uint8), np.full((31, 40), 9, np.uint8)]
+        boundaries = loaded.predict([*images, images[0]])
+        assert [boundary.mask.shape for boundary in boundaries] == [(50, 70), (31, 40), (50, 70)]
+        assert all(0 <= boundary.score <= 1 for boundary in boundaries)
+
+    def test_describes_itself(self, loaded, weights):
+        assert loaded.describe() == {
+            "task": "boundary",
+            "network": "Mask R-CNN",
+            "backbone": "efficientnetlite0",
+            "weights": "boundary.weights.h5",
+            "sha256": sha256_of(weights),
+            "input_size": [64, 64],
+        }
+
+
+class TestRefused:
+    def test_missing_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="none.h5"):
+            load_predictor(tmp_path / "none.h5")
+
+    @pytest.mark.parametrize("content", [b"", b"<!doctype html>", b"\x89HDF\r\n\x1a\n" + b"x" * 9])
+    def test_no_weights_file(self, tmp_path, content):
+        (tmp_path / "x.h5").write_bytes(content)
+        with pytest.raises(WeightsError, match="x.h5"):
+            load_predictor(tmp_path / "x.h5")
+
+    @pytest.mark.parametrize("metadata", [{}, {"task": "diagnosis"}])
+    def test_weights_of_another_task(self, tmp_path, metadata):
+        save_arrays(tmp_path / "x.h5", {"a": np.zeros(3)}, metadata)
+        with pytest.raises(WeightsError, match="boundary task, but of (diagnosis|an unknown one)"):
+            load_predictor(tmp_path / "x.h5")
+
+    def test_incomplete_file(self, weights, tmp_path):
+        arrays, metadata = load_arrays(weights)
+        arrays = {name: value for name, value in arrays.items() if "mrcnn_mask/" not in name}
+        save_arrays(tmp_path / "x.h5", arrays, metadata)
+        with pytest.raises(WeightsError, match="incomplete: mrcnn_mask missing"):
+            load_predictor(tmp_path / "x.h5")

@@ -1,0 +1,262 @@
+"""Evaluation: scores, files and exit codes on small data sets with a stand-in for the network."""
+
+import csv
+import json
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from lesion import NOTICE
+from lesion.evaluate import (
+    BoundaryEvaluation,
+    choose_cases,
+    evaluate_boundary,
+    format_table,
+    main,
+    summarize_boundary,
+    write_boundary,
+)
+from lesion.layouts import find_samples
+from lesion.metrics import METRICS, boundary_metrics
+from lesion.samples import Sample
+from lesion.splits import Split
+from mrcnn.images import write_image
+
+KEYS = ["images", *METRICS]
+
+
+@pytest.fixture
+def dataset(tmp_path, lesion_image):
+    """Makes a plain data set whose truth is shifted by 0, 1, 2, ... pixels."""
+
+    def make(name="first", images=4):
+        root = tmp_path / name
+        for number in range(images):
+            image, mask = lesion_image()
+            write_image(root / "images" / f"i{number}.png", image)
+            write_image(root / "masks" / f"i{number}.png", np.roll(mask, number, axis=1))
+        return root
+
+    return make
+
+
+@pytest.fixture
+def command(monkeypatch, darkness, tmp_path):
+    """The command line with a predictor that needs no weights; gives its code and its JSON."""
+    module = ModuleType("lesion.boundary")
+    module.load_predictor = lambda weights: darkness
+    monkeypatch.setitem(sys.modules, "lesion.boundary", module)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        code = main(["--weights", "w", *map(str, arguments)])
+        return code, json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+
+    return run
+
+
+def shifted(lesion_image, pixels):
+    _, mask = lesion_image()
+    return boundary_metrics(mask, np.roll(mask, pixels, axis=1))
+
+
+# === Functions ===
+
+
+def test_scores_are_those_of_the_masks(dataset, darkness, lesion_image):
+    samples = find_samples(dataset()).samples
+    evaluation = evaluate_boundary(darkness, samples, batch=3)
+    assert evaluation.samples == samples
+    assert evaluation.scores == [shifted(lesion_image, pixels) for pixels in range(4)]
+    assert evaluation.problems == []
+
+
+def test_mask_of_another_size_is_a_problem(dataset, darkness):
+    root = dataset()
+    write_image(root / "masks" / "i1.png", np.ones((47, 64), bool))
+    evaluation = evaluate_boundary(darkness, find_samples(root).samples)
+    assert [str(problem) for problem in evaluation.problems] == [
+        f"{root / 'masks' / 'i1.png'}: mask of another size: 64 x 47 pixels, its image 64 x 48"
+    ]
+    assert [sample.image_id for sample in evaluation.samples] == ["i0", "i2", "i3"]
+
+
+@pytest.mark.parametrize("place", ["images", "masks"])
+def test_unreadable_file_is_a_problem(dataset, darkness, place):
+    root = dataset()
+    (root / place / "i2.png").write_bytes(b"")
+    evaluation = evaluate_boundary(darkness, find_samples(root).samples, batch=1)
+    assert [str(p) for p in evaluation.problems] == [
+        f"{root / place / 'i2.png'}: the file is empty."
+    ]
+    assert len(evaluation.scores) == 3
+
+
+def test_image_without_a_mask_is_a_problem(dataset, darkness):
+    root = dataset()
+    (root / "masks" / "i0.png").unlink()
+    (problem,) = evaluate_boundary(darkness, find_samples(root).samples).problems
+    assert problem.path == root / "images" / "i0.png"
+    assert problem.reason == "image without a mask"
+
+
+def test_summary_weighs_images_not_data_sets(tmp_path):
+    perfect = {name: 1.0 for name in METRICS}
+    failed = {name: 0.0 for name in METRICS}
+    samples = [Sample(name, f"i{i}", tmp_path) for i, name in enumerate(["a", "a", "a", "b"])]
+    evaluation = BoundaryEvaluation(samples, [perfect, perfect, perfect, failed])
+    summary = summarize_boundary(evaluation)
+    assert (summary["images"], summary["jaccard"]) == (4, 0.75)
+    assert summary["datasets"]["a"] == {"images": 3, **perfect}
+    assert summary["datasets"]["b"] == {"images": 1, **failed}
+    assert list(summary["datasets"]["a"]) == KEYS
+
+
+def test_interval_is_by_lesion(tmp_path):
+    values = [{name: value for name in METRICS} for value in (0.2, 0.9)]
+    alone = [Sample("a", f"i{i}", tmp_path) for i in range(2)]
+    together = [Sample("a", f"i{i}", tmp_path, lesion_id="L") for i in range(2)]
+    apart = summarize_boundary(BoundaryEvaluation(alone, values))["intervals"]["all"]["jaccard"]
+    joint = summarize_boundary(BoundaryEvaluation(together, values))["intervals"]["all"]["jaccard"]
+    assert apart == pytest.approx((0.2, 0.9))
+    assert joint == pytest.approx((0.55, 0.55))
+
+
+def test_summary_of_nothing_has_no_means():
+    summary = summarize_boundary(BoundaryEvaluation(), ["a"])
+    assert {key: summary[key] for key in KEYS} == {"images": 0, **dict.fromkeys(METRICS)}
+    assert summary["datasets"]["a"]["jaccard"] is None
+    assert "–" in format_table(summary)
+
+
+def test_cases_are_chosen_from_both_ends_and_the_middle():
+    values = [0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8]
+    assert choose_cases(values, 2) == {"worst": [1, 5], "median": [3, 0], "best": [6, 2]}
+
+
+@pytest.mark.parametrize("number", range(1, 16))
+def test_no_case_is_chosen_twice(number):
+    chosen = [case for row in choose_cases([0.0] * number, 4).values() for case in row]
+    assert len(chosen) == len(set(chosen)) == (min(12, number // 3 * 3) or number)
+
+
+def test_files_of_an_evaluation(dataset, darkness, tmp_path, lesion_image):
+    evaluation = evaluate_boundary(darkness, find_samples(dataset(images=3)).samples)
+    written = write_boundary(evaluation, darkness, tmp_path / "out")
+    assert sorted(path.name for path in written) == ["cases.png", "jaccard.csv", "jaccard.png"]
+    assert all(path.is_file() for path in written)
+    with open(tmp_path / "out" / "jaccard.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image_id"] for row in rows] == ["i0", "i1", "i2"]
+    assert {row["dataset"] for row in rows} == {"first"}
+    assert float(rows[1]["dice"]) == pytest.approx(shifted(lesion_image, 1)["dice"], abs=1e-6)
+
+
+# === Command line ===
+
+
+def test_command_writes_json_and_prints_the_table(command, dataset, capsys, lesion_image):
+    code, result = command("--dataset", dataset(), "--task", "boundary")
+    jaccards = [shifted(lesion_image, pixels)["jaccard"] for pixels in range(4)]
+    assert code == 0
+    assert list(result)[: len(KEYS)] == KEYS
+    assert (result["images"], result["part"], result["notice"]) == (4, "all", NOTICE)
+    assert result["jaccard"] == pytest.approx(np.mean(jaccards))
+    assert result["weights"] == {"name": "darkness.weights.h5", "sha256": "0123456789abcdef" * 4}
+    assert list(result["datasets"]) == ["first"]
+    assert list(result["datasets"]["first"]) == KEYS
+    printed = capsys.readouterr().out
+    assert f"{np.mean(jaccards):.4f}" in printed
+    assert NOTICE in printed
+
+
+def test_several_data_sets_have_a_line_each_and_one_for_all(command, dataset, capsys):
+    arguments = ("--dataset", dataset("first"), "--dataset", dataset("second", 2))
+    code, result = command(*arguments)
+    assert code == 0
+    assert {name: means["images"] for name, means in result["datasets"].items()} == {
+        "first": 4,
+        "second": 2,
+    }
+    assert result["images"] == 6
+    lines = capsys.readouterr().out.splitlines()
+    starts = [line.split()[:2] for line in lines[2:5]]
+    assert starts == [["first", "4"], ["second", "2"], ["all", "6"]]
+
+
+def test_json_goes_where_it_is_asked_to(command, dataset, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        command("--dataset", dataset(), "--json", tmp_path / "here" / "r.json")
+    assert json.loads((tmp_path / "here" / "r.json").read_text())["images"] == 4
+
+
+def test_failed_sample_is_named_and_counted(command, dataset, capsys):
+    root = dataset()
+    (root / "images" / "i3.png").write_text("no image")
+    code, result = command("--dataset", root)
+    assert code == 1
+    assert (result["images"], result["failed"]) == (3, 1)
+    assert result["problems"][0]["path"] == str(root / "images" / "i3.png")
+    printed = capsys.readouterr().err
+    assert "1 of 4 samples failed" in printed
+    assert str(root / "images" / "i3.png") in printed
+
+
+def test_all_samples_failing_still_writes_json(command, dataset):
+    root = dataset(images=1)
+    (root / "images" / "i0.png").write_text("no image")
+    code, result = command("--dataset", root)
+    assert (code, result["images"], result["jaccard"], result["failed"]) == (1, 0, None, 1)
+
+
+@pytest.mark.parametrize(("options", "images"), [([], 1), (["--part", "train"], 3)])
+def test_split_chooses_the_part(command, dataset, tmp_path, options, images):
+    keys = {"train": ["first/i0", "first/i1", "first/i2"], "test": ["first/i3"]}
+    Split(keys, seed=0, fractions={"train": 0.75, "test": 0.25}).save(tmp_path / "split.json")
+    code, result = command("--dataset", dataset(), "--split", tmp_path / "split.json", *options)
+    assert (code, result["images"]) == (0, images)
+    assert result["part"] == (options[1] if options else "test")
+
+
+def test_part_without_a_split_is_the_challenges_own(command, tmp_path, lesion_image):
+    image, mask = lesion_image()
+    for part, ids in (("Training", (1, 2)), ("Test", (3,))):
+        for number in ids:
+            name = f"ISIC_{number:07d}"
+            write_image(tmp_path / f"c/ISIC2018_Task1-2_{part}_Input/{name}.jpg", image)
+            folder = tmp_path / f"c/ISIC2018_Task1_{part}_GroundTruth"
+            write_image(folder / f"{name}_segmentation.png", mask)
+    assert command("--dataset", tmp_path / "c", "--part", "test")[1]["images"] == 1
+    assert command("--dataset", tmp_path / "c", "--part", "train")[1]["images"] == 2
+    assert command("--dataset", tmp_path / "c")[1]["images"] == 3
+
+
+def test_limit_takes_the_first_of_each_data_set(command, dataset):
+    arguments = ("--dataset", dataset("first"), "--dataset", dataset("second"), "--limit", 1)
+    _, result = command(*arguments)
+    assert [means["images"] for means in result["datasets"].values()] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "gone"], "gone does not exist"),
+        (["--dataset", "first", "--split", "gone.json"], "gone.json cannot be read"),
+        (["--dataset", "first", "--part", "test"], "has no parts"),
+        (["--dataset", "first", "--batch", "0"], "--batch must be at least 1"),
+        (["--dataset", "first", "--limit", "0"], "--limit must be at least 1"),
+        (["--dataset", "first", "--task", "diagnosis"], "invalid choice"),
+        (["--dataset", "first", "--out", "first/images/i0.png"], "is a file"),
+        (["--dataset", "unmasked"], "None of the 2 samples"),
+    ],
+)
+def test_usage_errors(command, dataset, capsys, arguments, message):
+    dataset("first")
+    for mask in (dataset("unmasked", 2) / "masks").iterdir():
+        mask.unlink()
+    with pytest.raises(SystemExit) as stop:
+        command(*arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

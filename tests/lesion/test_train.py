@@ -1,0 +1,365 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lesion import NOTICE, phantom
+from lesion import train as train_module
+from lesion.boundary import BoundaryConfig
+from lesion.samples import DatasetError
+from lesion.splits import Split
+from lesion.train import build_parser, choose_precision, load_samples, main
+from mrcnn.weights import read_arrays, read_metadata, save_arrays
+
+SCRIPT = Path(train_module.__file__)
+SETTINGS = [
+    "--image-size=64",
+    "--weights=none",
+    "--epochs=4",
+    "--head-epochs=1",
+    "--steps=3",
+    "--batch=2",
+    "--seed=7",
+]
+# Seconds that a training of a few steps may take on a busy machine.
+PATIENCE = 900
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    """Twelve phantoms and a split of them, with something in every part."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    names = phantom.write_phantoms(folder / "data", 12, height=72, width=96)
+    keys = [f"data/{name}" for name in names]
+    split = Split(
+        {"train": keys[:8], "validation": keys[8:10], "test": keys[10:]},
+        seed=0,
+        fractions={"train": 0.7, "validation": 0.15, "test": 0.15},
+    )
+    split.save(folder / "split.json")
+    return SimpleNamespace(data=folder / "data", split=folder / "split.json", names=names)
+
+
+def arguments(phantoms, *more, logs="logs"):
+    return [f"--dataset={phantoms.data}", f"--logs={logs}", *more]
+
+
+def run_of(logs):
+    (folder,) = Path(logs).glob("boundary*")
+    return folder
+
+
+def checkpoint(logs, epoch):
+    return run_of(logs) / f"mask_rcnn_boundary_{epoch:04d}.h5"
+
+
+def history(logs):
+    with open(run_of(logs) / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TestContinue:
+    """Killed between its stages and within the second, a training ends as if never stopped."""
+
+    @pytest.fixture(scope="class")
+    def logs(self, phantoms, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("runs")
+
+        def start(name, *more):
+            with open(folder / f"{name}.txt", "a") as log:
+                return subprocess.Popen(
+                    [
+                        *(sys.executable, SCRIPT),
+                        *arguments(phantoms, *more, logs=folder / name),
+                        f"--cache={folder / name}-cache",
+                    ],
+                    env={**os.environ, "TF_DETERMINISTIC_OPS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+
+        def finish(process, name):
+            code = process.wait(PATIENCE)
+            assert code == 0, (folder / f"{name}.txt").read_text()
+
+        def kill_after(process, name, epoch):
+            end = time.monotonic() + PATIENCE
+            while not list((folder / name).glob(f"boundary*/mask_rcnn_*_{epoch:04d}.h5")):
+                running = process.poll() is None and time.monotonic() < end
+                assert running, (folder / f"{name}.txt").read_text()
+                time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait(60) == -signal.SIGKILL
+
+        whole = start("whole", *SETTINGS, f"--split={phantoms.split}")
+        try:
+            cut = start("cut", *SETTINGS, f"--split={phantoms.split}")
+            kill_after(cut, "cut", 1)
+            # Nothing but data and folder are given again: the run knows its settings and split.
+            kill_after(start("cut", "--weights=last"), "cut", 2)
+            finish(start("cut", "--weights=last"), "cut")
+            finish(whole, "whole")
+        finally:
+            whole.kill()
+        return folder
+
+    def test_weights_are_the_same(self, logs):
+        expected, weights = (read_arrays(checkpoint(logs / n, 4)) for n in ("whole", "cut"))
+        assert weights.keys() == expected.keys()
+        for name, value in weights.items():
+            np.testing.assert_allclose(value, expected[name], 1e-4, 1e-5, err_msg=name)
+
+    def test_the_last_epochs_did_change_them(self, logs):
+        before, after = (read_arrays(checkpoint(logs / "cut", epoch)) for epoch in (2, 4))
+        assert np.abs(after["stem_conv/kernel"] - before["stem_conv/kernel"]).max() > 1e-4
+
+    def test_every_epoch_is_in_the_history_once(self, logs):
+        rows, expected = history(logs / "cut"), history(logs / "whole")
+        assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+        for row, other in zip(rows, expected, strict=True):
+            assert [float(v) for v in row.values()] == pytest.approx(
+                [float(v) for v in other.values()], rel=1e-3
+            )
+
+    def test_one_folder_holds_the_run(self, logs):
+        names = {path.name for path in run_of(logs / "cut").iterdir()}
+        assert {"run.json", "split.json", "history.csv", "training_state.h5"} <= names
+        assert {name for name in names if name.startswith("mask_rcnn")} == {
+            f"mask_rcnn_boundary_{epoch:04d}.h5" for epoch in (2, 3, 4)
+        }
+
+    def test_split_is_the_one_given(self, logs, phantoms):
+        for name in ("whole", "cut"):
+            split = Split.load(run_of(logs / name) / "split.json")
+            assert split.parts == Split.load(phantoms.split).parts
+
+    def test_weights_say_what_they_are(self, logs):
+        metadata = read_metadata(checkpoint(logs / "whole", 4))
+        assert (metadata["task"], metadata["notice"]) == ("boundary", NOTICE)
+        assert metadata["class_names"] == ["BG", "lesion"]
+
+    def test_finished_run_is_left_as_it_is(self, logs, phantoms, capsys, caplog):
+        caplog.set_level("INFO")
+        before = checkpoint(logs / "whole", 4).stat().st_mtime_ns
+        assert main(arguments(phantoms, "--weights=last", logs=logs / "whole")) == 0
+        assert checkpoint(logs / "whole", 4).stat().st_mtime_ns == before
+        assert f"start one from its weights: --weights={checkpoint(logs / 'whole', 4)}" in (
+            caplog.text
+        )
+        assert NOTICE in capsys.readouterr().out
+
+
+class TestRefused:
+    """Code 2 and one clear line, before any long work."""
+
+    def check(self, capsys, command, message):
+        assert main(command) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lesion")]
+        assert len(lines) == 1
+        assert lines[0].startswith("lesion train: ")
+        assert message in lines[0]
+
+    @pytest.mark.parametrize(
+        "argument",
+        [
+            "--epochs=0",
+            "--epochs=few",
+            "--head-epochs=-1",
+            "--steps=0",
+            "--batch=0",
+            "--image-size=-64",
+            "--mask-size=50",
+            "--learning-rate=0",
+            "--learning-rate=nan",
+            "--learning-rate=inf",
+            "--seed=-1",
+            "--workers=0",
+            "--precision=half",
+            "--task=diagnosis",
+            "--colour=red",
+        ],
+    )
+    def test_value(self, argument, capsys):
+        with pytest.raises(SystemExit) as stopped:
+            main(["--dataset=x", argument])
+        assert stopped.value.code == 2
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert last.startswith("lesion train: error: ")
+        assert argument.partition("=")[0] in last
+
+    def test_no_data_set(self, capsys):
+        with pytest.raises(SystemExit) as stopped:
+            main([])
+        assert stopped.value.code == 2
+        assert "--dataset" in capsys.readouterr().err
+
+    def test_missing_data_set(self, tmp_path, capsys):
+        command = [f"--dataset={tmp_path / 'none'}", f"--logs={tmp_path}", "--weights=none"]
+        self.check(capsys, command, f"{tmp_path / 'none'} does not exist")
+
+    def test_folder_that_is_no_data_set(self, tmp_path, capsys):
+        command = [f"--dataset={tmp_path}", f"--logs={tmp_path}", "--weights=none"]
+        self.check(capsys, command, "is no data set that is known here")
+
+    def test_no_sound_image(self, tmp_path, capsys):
+        for folder in ("images", "masks"):
+            (tmp_path / "data" / folder).mkdir(parents=True)
+            (tmp_path / "data" / folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n cut short")
+        command = [f"--dataset={tmp_path / 'data'}", f"--logs={tmp_path}", "--weights=none"]
+        self.check(capsys, command, "No sound image with a mask in")
+
+    def test_missing_weights(self, phantoms, tmp_path, capsys):
+        command = arguments(phantoms, f"--weights={tmp_path / 'none.h5'}", logs=tmp_path)
+        self.check(capsys, command, f"no weights file at {tmp_path / 'none.h5'}")
+
+    @pytest.mark.parametrize("content", [b"", b"<html>", b"\x89HDF\r\n\x1a\n" + bytes(99)])
+    def test_corrupt_weights(self, phantoms, tmp_path, capsys, content):
+        path = tmp_path / "broken.h5"
+        path.write_bytes(content)
+        command = arguments(phantoms, f"--weights={path}", logs=tmp_path)
+        self.check(capsys, command, f"{path} is ")
+
+    def test_weights_of_another_network(self, phantoms, tmp_path, capsys):
+        path = tmp_path / "other.h5"
+        save_arrays(path, {"dense/kernel": np.zeros((2, 2))})
+        command = arguments(phantoms, f"--weights={path}", "--image-size=64", logs=tmp_path)
+        self.check(capsys, command, "another kind of network")
+
+    def test_no_run_to_continue(self, phantoms, tmp_path, capsys):
+        command = arguments(phantoms, "--weights=last", logs=tmp_path)
+        self.check(capsys, command, "No checkpoint of 'boundary'")
+
+    def test_more_epochs_for_the_heads_than_in_all(self, phantoms, tmp_path, capsys):
+        more = ("--weights=none", "--epochs=2", "--head-epochs=3")
+        self.check(capsys, arguments(phantoms, *more, logs=tmp_path), "--head-epochs=3 is more")
+
+    def test_size_of_the_input(self, phantoms, tmp_path, capsys):
+        command = arguments(phantoms, "--weights=none", "--image-size=100", logs=tmp_path)
+        self.check(capsys, command, "divisible by 32")
+
+    def test_unknown_backbone(self, phantoms, tmp_path, capsys):
+        command = arguments(phantoms, "--weights=none", "--backbone=resnet49", logs=tmp_path)
+        self.check(capsys, command, "resnet49")
+
+    @pytest.mark.parametrize("content", [None, "{", '{"parts": 3}'])
+    def test_split_file(self, phantoms, tmp_path, capsys, content):
+        path = tmp_path / "split.json"
+        if content is not None:
+            path.write_text(content)
+        command = arguments(phantoms, "--weights=none", f"--split={path}", logs=tmp_path)
+        self.check(capsys, command, str(path))
+
+    def test_split_of_other_data(self, phantoms, tmp_path, capsys):
+        keys = {"train": ["other/ISIC_1"], "validation": [], "test": []}
+        Split(keys, 0, {"train": 1.0, "validation": 0.0, "test": 0.0}).save(tmp_path / "s.json")
+        command = arguments(phantoms, "--weights=none", f"--split={tmp_path / 's.json'}")
+        self.check(capsys, [*command, f"--logs={tmp_path}"], "None of the samples is in the split")
+
+    def test_nothing_is_written_to_the_logs(self, phantoms, tmp_path, capsys):
+        main(arguments(phantoms, "--weights=none", "--image-size=100", logs=tmp_path))
+        assert not list(tmp_path.glob("boundary*"))
+
+
+class TestDiverged:
+    def test_message_and_code(self, monkeypatch, capsys):
+        def diverge(arguments):
+            raise FloatingPointError("The loss became nan in batch 2.")
+
+        monkeypatch.setattr(train_module, "train", diverge)
+        assert main(["--dataset=x"]) == 1
+        assert "lesion train: The loss became nan in batch 2." in capsys.readouterr().err
+
+    def test_interrupt_says_how_to_go_on(self, monkeypatch, capsys):
+        def interrupt(arguments):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(train_module, "train", interrupt)
+        assert main(["--dataset=x"]) == 130
+        assert "--weights=last" in capsys.readouterr().err
+
+
+class TestSamples:
+    @pytest.fixture
+    def flawed(self, phantoms, tmp_path):
+        """Two sound phantoms and a broken one."""
+        phantom.write_phantoms(tmp_path / "data", 3, height=72, width=96)
+        broken = next((tmp_path / "data").glob("*/ISIC_9000001.jpg"))
+        broken.write_bytes(broken.read_bytes()[:300])
+        return build_parser().parse_args(
+            [f"--dataset={tmp_path / 'data'}", f"--logs={tmp_path / 'logs'}"]
+        )
+
+    def test_unsound_images_are_named_and_left_out(self, flawed, caplog):
+        assert [sample.image_id for sample in load_samples(flawed)] == [
+            "ISIC_9000000",
+            "ISIC_9000002",
+        ]
+        assert "ISIC_9000001.jpg" in caplog.text
+
+    def test_strict_stops_at_them(self, flawed, caplog):
+        flawed.strict = True
+        with pytest.raises(DatasetError, match="1 problems .*--strict"):
+            load_samples(flawed)
+        assert "ISIC_9000001.jpg" in caplog.text
+
+    def test_strict_passes_sound_data(self, phantoms, tmp_path):
+        command = arguments(phantoms, "--strict", logs=tmp_path)
+        assert len(load_samples(build_parser().parse_args(command))) == 12
+
+
+class TestDefaults:
+    @pytest.fixture
+    def configuration(self):
+        def make(*more, images=100):
+            parsed = build_parser().parse_args(["--dataset=x", *more])
+            return train_module._config(BoundaryConfig, parsed, images)
+
+        return make
+
+    def test_are_those_of_the_task(self, configuration):
+        config = configuration()
+        computed = ("STEPS_PER_EPOCH", "VALIDATION_STEPS", "PRECISION")
+        given, default = config.to_dict(), BoundaryConfig().to_dict()
+        assert {name for name in given if given[name] != default[name]} <= set(computed)
+        config.validate()
+
+    def test_an_epoch_is_all_images_once(self, configuration):
+        assert configuration("--batch=8", images=100).STEPS_PER_EPOCH == 13
+        assert configuration("--steps=5").STEPS_PER_EPOCH == 5
+
+    @pytest.mark.parametrize("size", [64, 96, 128, 160, 224, 320, 384, 512])
+    def test_any_input_size(self, configuration, size):
+        config = configuration(f"--image-size={size}")
+        config.validate()
+        assert config.IMAGE_SHAPE[1] == size
+        assert config.IMAGE_SHAPE[0] == pytest.approx(0.75 * size, abs=16.1)
+
+    @pytest.mark.parametrize("size", [28, 56, 112])
+    def test_any_mask_size(self, configuration, size):
+        config = configuration(f"--mask-size={size}")
+        config.validate()
+        assert config.MASK_SHAPE == [size, size]
+
+    def test_resnets_have_the_mean_of_their_weights(self, configuration):
+        assert configuration("--backbone=resnet50").MEAN_PIXEL == [123.7, 116.8, 103.9]
+
+    def test_precision_given_is_taken(self):
+        assert choose_precision("mixed_bfloat16", "efficientnetlite0") == "mixed_bfloat16"
+        assert choose_precision("float32", "resnet50") == "float32"
+
+    def test_precision_chosen_is_valid(self):
+        for backbone in ("efficientnetlite0", "resnet50"):
+            assert choose_precision("auto", backbone) in ("float32", "mixed_bfloat16")
+
+    def test_settings_of_a_run_are_all_arguments(self):
+        parsed = vars(build_parser().parse_args(["--dataset=x"]))
+        assert set(train_module.RUN_SETTINGS) <= set(parsed)
+        json.dumps({name: parsed[name] for name in train_module.RUN_SETTINGS})

@@ -1,0 +1,54 @@
+"""What the benchmarks share: a stop-watch and the yardstick of a bare ResNet-50."""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import keras
+import numpy as np
+
+
+def parser(description, size, backbone="resnet50"):
+    """The options all benchmarks have."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("--size", type=int, default=size, help="side of the square input")
+    result.add_argument("--backbone", default=backbone)
+    result.add_argument("--precision", choices=["float32", "mixed_bfloat16"], default="float32")
+    result.add_argument("--repeats", type=int, default=5)
+    return result
+
+
+def milliseconds(function, repeats):
+    """Median time of a call in milliseconds, after two calls to warm up."""
+    for _ in range(2):
+        function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def resnet50_forward(size, repeats):
+    """Milliseconds of a bare `keras.applications.ResNet50` float32 forward pass of one image."""
+    model = keras.applications.ResNet50(
+        include_top=False, weights=None, input_shape=(size, size, 3)
+    )
+    image = np.random.default_rng(0).uniform(0, 255, (1, size, size, 3)).astype(np.float32)
+    return milliseconds(lambda: model.predict_on_batch(image), repeats)
+
+
+def report(name, own, yardstick):
+    """Prints a result as milliseconds and as the ratio to the yardstick of the same run."""
+    print(
+        f"{name}: {own:.0f} ms, {own / yardstick:.2f} x a ResNet-50 forward pass "
+        f"({yardstick:.0f} ms); {os.cpu_count()} cores, {platform.machine()}"
+    )

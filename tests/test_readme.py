@@ -1,0 +1,81 @@
+"""Every command and every example of the README runs, on phantoms and with tiny settings."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lesion.phantom import IMAGE_FOLDER, write_phantoms
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TINY = {"lesion/train.py": ["--epochs=2", "--steps=2", "--batch=2", "--image-size=64"]}
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def lesion_commands():
+    """The README's `python lesion/…` commands that read a data set or images."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("python lesion/")]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder in which /isic and images/ of the README exist under other names."""
+    folder = tmp_path_factory.mktemp("readme")
+    write_phantoms(folder / "isic", 16, height=48, width=64)
+    (folder / "images").symlink_to(folder / "isic" / IMAGE_FOLDER)
+    return folder
+
+
+def run(command, folder):
+    finished = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
+    return finished.stdout
+
+
+def test_commands_run_one_after_another(workplace):
+    commands = lesion_commands()
+    assert [shlex.split(line)[1] for line in commands] == [
+        "lesion/train.py",
+        "lesion/evaluate.py",
+        "lesion/analyze.py",
+    ]
+    for line in commands:
+        _, script, *options = shlex.split(line.replace("/isic", str(workplace / "isic")))
+        run([str(ROOT / script), *options, *TINY.get(script, [])], workplace)
+    names = {path.name for path in (workplace / "results").iterdir()}
+    assert "report.html" in names
+    assert "ISIC_9000000_segmentation.png" in names
+
+
+def test_demo_command(tmp_path):
+    assert "make demo" in README
+    options = ["--images=12", "--shown=2", "--epochs=1", "--image-size=64", f"--out={tmp_path}"]
+    printed = run([str(ROOT / "lesion" / "demo.py"), *options], tmp_path)
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert "not a medical device" in printed
+
+
+def test_python_example():
+    (example,) = blocks("python")
+    names = {"image": np.zeros((40, 50, 3), np.uint8)}
+    # The example's network has 64 million parameters; its code is what counts here.
+    small = example.replace("NUM_CLASSES = 1 + 2", 'NUM_CLASSES = 3; BACKBONE = "resnet50"')
+    exec(small.replace("=512", "=128"), names)
+    assert set(names["result"]) == {"rois", "class_ids", "scores", "masks"}

@@ -47,6 +47,11 @@ def weights(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def loaded(weights):
+    return load_predictor(weights, batch=2)
+
+
 def test_configuration_is_valid():
     BoundaryConfig().validate()
 
@@ -81,10 +86,6 @@ class TestPredict:
 
 
 class TestLoad:
-    @pytest.fixture(scope="class")
-    def loaded(self, weights):
-        return load_predictor(weights, batch=2)
-
     def test_weights_alone_are_enough(self, loaded, weights):
         config = loaded.model.config
         stored = read_metadata(weights)["config"]

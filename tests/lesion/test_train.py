@@ -30,7 +30,7 @@ SETTINGS = [
     "--seed=7",
 ]
 # Seconds that a training of a few steps may take on a busy machine.
-PATIENCE = 900
+PATIENCE = 1800
 
 
 @pytest.fixture(scope="module")
@@ -66,92 +66,98 @@ def history(logs):
         return list(csv.DictReader(file))
 
 
-class TestContinue:
-    """Killed between its stages and within the second, a training ends as if never stopped."""
+@pytest.fixture(scope="module")
+def runs(phantoms, tmp_path_factory):
+    """Logs of two like trainings: "whole", never stopped, and "cut", killed twice on the way."""
+    folder = tmp_path_factory.mktemp("runs")
+    started = []
 
-    @pytest.fixture(scope="class")
-    def logs(self, phantoms, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("runs")
+    def start(name, *more):
+        with open(folder / f"{name}.txt", "a") as log:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, SCRIPT),
+                    *arguments(phantoms, *more, logs=folder / name),
+                    f"--cache={folder / name}-cache",
+                ],
+                env={**os.environ, "TF_DETERMINISTIC_OPS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        started.append(process)
+        return process
 
-        def start(name, *more):
-            with open(folder / f"{name}.txt", "a") as log:
-                return subprocess.Popen(
-                    [
-                        *(sys.executable, SCRIPT),
-                        *arguments(phantoms, *more, logs=folder / name),
-                        f"--cache={folder / name}-cache",
-                    ],
-                    env={**os.environ, "TF_DETERMINISTIC_OPS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"},
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
+    def finish(process, name):
+        code = process.wait(PATIENCE)
+        assert code == 0, (folder / f"{name}.txt").read_text()
 
-        def finish(process, name):
-            code = process.wait(PATIENCE)
-            assert code == 0, (folder / f"{name}.txt").read_text()
+    def kill_after(process, name, epoch):
+        end = time.monotonic() + PATIENCE
+        while not list((folder / name).glob(f"boundary*/mask_rcnn_*_{epoch:04d}.h5")):
+            running = process.poll() is None and time.monotonic() < end
+            assert running, (folder / f"{name}.txt").read_text()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL
 
-        def kill_after(process, name, epoch):
-            end = time.monotonic() + PATIENCE
-            while not list((folder / name).glob(f"boundary*/mask_rcnn_*_{epoch:04d}.h5")):
-                running = process.poll() is None and time.monotonic() < end
-                assert running, (folder / f"{name}.txt").read_text()
-                time.sleep(0.02)
-            process.send_signal(signal.SIGKILL)
-            assert process.wait(60) == -signal.SIGKILL
-
+    try:
         whole = start("whole", *SETTINGS, f"--split={phantoms.split}")
-        try:
-            cut = start("cut", *SETTINGS, f"--split={phantoms.split}")
-            kill_after(cut, "cut", 1)
-            # Nothing but data and folder are given again: the run knows its settings and split.
-            kill_after(start("cut", "--weights=last"), "cut", 2)
-            finish(start("cut", "--weights=last"), "cut")
-            finish(whole, "whole")
-        finally:
-            whole.kill()
-        return folder
+        cut = start("cut", *SETTINGS, f"--split={phantoms.split}")
+        kill_after(cut, "cut", 1)
+        # Nothing but data and folder are given again: the run knows its settings and split.
+        kill_after(start("cut", "--weights=last"), "cut", 2)
+        finish(start("cut", "--weights=last"), "cut")
+        finish(whole, "whole")
+    finally:
+        for process in started:
+            process.kill()
+    return folder
 
-    def test_weights_are_the_same(self, logs):
-        expected, weights = (read_arrays(checkpoint(logs / n, 4)) for n in ("whole", "cut"))
+
+class TestContinue:
+    """Killed between its stages and again within the second, a training ends as the other."""
+
+    def test_weights_are_the_same(self, runs):
+        expected, weights = (read_arrays(checkpoint(runs / n, 4)) for n in ("whole", "cut"))
         assert weights.keys() == expected.keys()
         for name, value in weights.items():
             np.testing.assert_allclose(value, expected[name], 1e-4, 1e-5, err_msg=name)
 
-    def test_the_last_epochs_did_change_them(self, logs):
-        before, after = (read_arrays(checkpoint(logs / "cut", epoch)) for epoch in (2, 4))
+    def test_the_last_epochs_did_change_them(self, runs):
+        before, after = (read_arrays(checkpoint(runs / "cut", epoch)) for epoch in (2, 4))
         assert np.abs(after["stem_conv/kernel"] - before["stem_conv/kernel"]).max() > 1e-4
 
-    def test_every_epoch_is_in_the_history_once(self, logs):
-        rows, expected = history(logs / "cut"), history(logs / "whole")
+    def test_every_epoch_is_in_the_history_once(self, runs):
+        rows, expected = history(runs / "cut"), history(runs / "whole")
         assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
         for row, other in zip(rows, expected, strict=True):
             assert [float(v) for v in row.values()] == pytest.approx(
                 [float(v) for v in other.values()], rel=1e-3
             )
 
-    def test_one_folder_holds_the_run(self, logs):
-        names = {path.name for path in run_of(logs / "cut").iterdir()}
+    def test_one_folder_holds_the_run(self, runs):
+        names = {path.name for path in run_of(runs / "cut").iterdir()}
         assert {"run.json", "split.json", "history.csv", "training_state.h5"} <= names
         assert {name for name in names if name.startswith("mask_rcnn")} == {
             f"mask_rcnn_boundary_{epoch:04d}.h5" for epoch in (2, 3, 4)
         }
 
-    def test_split_is_the_one_given(self, logs, phantoms):
+    def test_split_is_the_one_given(self, runs, phantoms):
         for name in ("whole", "cut"):
-            split = Split.load(run_of(logs / name) / "split.json")
+            split = Split.load(run_of(runs / name) / "split.json")
             assert split.parts == Split.load(phantoms.split).parts
 
-    def test_weights_say_what_they_are(self, logs):
-        metadata = read_metadata(checkpoint(logs / "whole", 4))
+    def test_weights_say_what_they_are(self, runs):
+        metadata = read_metadata(checkpoint(runs / "whole", 4))
         assert (metadata["task"], metadata["notice"]) == ("boundary", NOTICE)
         assert metadata["class_names"] == ["BG", "lesion"]
 
-    def test_finished_run_is_left_as_it_is(self, logs, phantoms, capsys, caplog):
+    def test_finished_run_is_left_as_it_is(self, runs, phantoms, capsys, caplog):
         caplog.set_level("INFO")
-        before = checkpoint(logs / "whole", 4).stat().st_mtime_ns
-        assert main(arguments(phantoms, "--weights=last", logs=logs / "whole")) == 0
-        assert checkpoint(logs / "whole", 4).stat().st_mtime_ns == before
-        assert f"start one from its weights: --weights={checkpoint(logs / 'whole', 4)}" in (
+        before = checkpoint(runs / "whole", 4).stat().st_mtime_ns
+        assert main(arguments(phantoms, "--weights=last", logs=runs / "whole")) == 0
+        assert checkpoint(runs / "whole", 4).stat().st_mtime_ns == before
+        assert f"start one from its weights: --weights={checkpoint(runs / 'whole', 4)}" in (
             caplog.text
         )
         assert NOTICE in capsys.readouterr().out

@@ -87,6 +87,12 @@ def noise(*shape, dtype=np.uint8):
     return np.random.default_rng(sum(shape)).integers(np.iinfo(dtype).max, size=shape, dtype=dtype)
 
 
+@pytest.fixture(scope="module")
+def model(tiny_config, tmp_path_factory):
+    """A network of its own, which no test trains."""
+    return MaskRCNN("training", tiny_config(**RECIPE), tmp_path_factory.mktemp("model"))
+
+
 class TestTrain:
     def test_backbone_is_fixed_while_the_heads_learn(self, whole):
         layers = changed(whole.stages[0], whole.stages[1])
@@ -207,11 +213,6 @@ class TestTrain:
 
 
 class TestFiles:
-    @pytest.fixture(scope="class")
-    def model(self, tiny_config, tmp_path_factory):
-        """A network of its own, which no test trains."""
-        return MaskRCNN("training", tiny_config(**RECIPE), tmp_path_factory.mktemp("model"))
-
     def test_checkpoint_gives_folder_and_epoch(self, whole, model):
         model.load_weights(whole.model.find_last())
         assert (model.epoch, model.log_dir) == (3, whole.model.log_dir)

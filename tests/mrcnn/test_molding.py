@@ -221,12 +221,32 @@ class TestResizeImage:
         assert resize_image(NOISE, 20, mode="crop")[4] == first
         assert any(other != first for other in others)
 
-    def test_stretch_fills_the_square(self):
-        image, window, scale, padding, crop = resize_image(NOISE, None, 180, mode="stretch")
-        expected = resize_bilinear(NOISE, (180, 180)).astype(np.uint8)
+    def test_stretch_fills_the_format(self):
+        image, window, scale, padding, crop = resize_image(NOISE, 120, 180, mode="stretch")
+        expected = resize_bilinear(NOISE, (120, 180)).astype(np.uint8)
         np.testing.assert_array_equal(image, expected)
-        assert (window, padding, crop) == ((0, 0, 180, 180), NO_PADDING, None)
-        assert scale == pytest.approx((180 / 90 + 180 / 140) / 2)
+        assert (window, padding, crop) == ((0, 0, 120, 180), NO_PADDING, None)
+        assert scale == pytest.approx((120 / 90 + 180 / 140) / 2)
+
+    def test_antialias_averages_what_is_left_out(self):
+        columns = np.zeros((8, 64), np.uint8)
+        columns[:, ::4] = 255  # every fourth column: a quarter of the light
+        skipped = resize_image(columns, 8, 16, mode="stretch")[0]
+        averaged = resize_image(columns, 8, 16, mode="stretch", antialias=True)[0]
+        assert skipped.std() == 0 and skipped.mean() == 0
+        assert averaged[:, 2:-2].mean() == pytest.approx(255 / 4, abs=3)
+
+    def test_antialias_keeps_images_that_grow(self):
+        plain = resize_image(NOISE, 180, 280, mode="stretch")[0].astype(int)
+        averaged = resize_image(NOISE, 180, 280, mode="stretch", antialias=True)[0].astype(int)
+        # Truncated there and rounded here, and without the fade at the rim.
+        assert np.abs(plain - averaged)[2:-2, 2:-2].max() <= 1
+
+    def test_antialias_of_five_channels(self):
+        image = np.random.default_rng(0).integers(0, 256, (40, 60, 5), dtype=np.uint8)
+        resized = resize_image(image, 16, 32, mode="stretch", antialias=True)[0]
+        single = resize_image(image[:, :, 3], 16, 32, mode="stretch", antialias=True)[0]
+        np.testing.assert_array_equal(resized[:, :, 3], single)
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
     @pytest.mark.parametrize("mode", ["none", "square", "pad64", "crop", "stretch"])
@@ -243,6 +263,7 @@ class TestResizeImage:
             ({"mode": "diamond", "min_dim": 8, "max_dim": 8}, "'diamond'"),
             ({"mode": "square", "min_dim": 8}, "'square' needs max_dim"),
             ({"mode": "stretch", "min_dim": 8}, "'stretch' needs max_dim"),
+            ({"mode": "stretch", "max_dim": 8}, "'stretch' needs min_dim"),
             ({"mode": "crop", "max_dim": 8}, "'crop' needs min_dim"),
             ({"mode": "pad64", "max_dim": 8}, "'pad64' needs min_dim"),
             ({"mode": "pad64", "min_dim": 100}, "multiples of 64.*100"),

@@ -23,6 +23,7 @@ from lesion.layouts import find_collections  # noqa: E402
 from lesion.samples import DatasetError  # noqa: E402
 from lesion.splits import SPLIT_FILE, Split, split_samples  # noqa: E402
 from mrcnn.arrays import read_metadata  # noqa: E402
+from mrcnn.config import Config  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.runs import find_last  # noqa: E402
 
@@ -36,6 +37,7 @@ ALL_LAYERS_RATE = 0.4
 RUN_SETTINGS = (
     "task",
     "backbone",
+    "released_heads",
     "image_size",
     "mask_size",
     "epochs",
@@ -103,6 +105,7 @@ def build_parser():
     parser.add_argument("--seed", type=_natural, default=0)
     parser.add_argument("--workers", type=_positive, default=2, help="threads that prepare images")
     parser.add_argument("--strict", action="store_true", help="stop if any image is unsound")
+    parser.set_defaults(released_heads=False)  # set by --weights=coco, kept with the run
     return parser
 
 
@@ -152,6 +155,9 @@ def main(argv=None):
 
 def train(arguments):
     """Trains as the parsed `arguments` say; returns the `MaskRCNN`."""
+    if arguments.weights == "coco":  # these weights fit the widths of their own network alone
+        arguments.released_heads = True
+        arguments.backbone = arguments.backbone or "resnet101"
     last = _last_run(arguments) if arguments.weights == "last" else None
     _check_arguments(arguments)
     samples = load_samples(arguments)
@@ -272,7 +278,15 @@ def _config(config_class, arguments, image_count):
     if backbone in ("resnet50", "resnet101"):
         mean = [123.7, 116.8, 103.9]
     scale = width / config_class.IMAGE_MAX_DIM
+    widths = (
+        "TOP_DOWN_PYRAMID_SIZE",
+        "RPN_CONV_CHANNELS",
+        "FPN_CLASSIF_FC_LAYERS_SIZE",
+        "MASK_CONV_CHANNELS",
+    )
+    source = Config if arguments.released_heads else config_class
     return config_class(
+        **{name: getattr(source, name) for name in widths},
         BACKBONE=backbone,
         MEAN_PIXEL=mean,
         IMAGE_MAX_DIM=width,

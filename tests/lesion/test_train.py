@@ -17,7 +17,10 @@ from lesion.boundary import BoundaryConfig
 from lesion.samples import DatasetError
 from lesion.splits import Split
 from lesion.train import build_parser, choose_precision, load_samples, main
-from mrcnn.weights import read_arrays, read_metadata, save_arrays
+from mrcnn.config import Config
+from mrcnn.model import CLASS_LAYERS, MaskRCNN
+from mrcnn.network import MaskRCNNNetwork
+from mrcnn.weights import load_weights, read_arrays, read_metadata, save_arrays, save_weights
 
 SCRIPT = Path(train_module.__file__)
 SETTINGS = [
@@ -369,3 +372,23 @@ class TestDefaults:
         parsed = vars(build_parser().parse_args(["--dataset=x"]))
         assert set(train_module.RUN_SETTINGS) <= set(parsed)
         json.dumps({name: parsed[name] for name in train_module.RUN_SETTINGS})
+
+
+def test_released_weights_fit_all_but_the_classes(tmp_path, monkeypatch):
+    released = Config(NUM_CLASSES=81, IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=64)
+    path = tmp_path / "mask_rcnn_coco.h5"
+    save_weights(MaskRCNNNetwork("inference", released), path)
+    monkeypatch.setattr("mrcnn.download.coco_weights", lambda: path)
+    parsed = build_parser().parse_args(["--dataset=x", "--weights=coco", "--image-size=64"])
+    parsed.released_heads, parsed.backbone = True, "resnet101"
+    model = MaskRCNN("training", train_module._config(BoundaryConfig, parsed, 8), tmp_path)
+    before = model.keras_model.get_layer("fpn_p2").kernel.numpy()
+    train_module._load_start_weights(model, parsed, None)
+    assert np.abs(model.keras_model.get_layer("fpn_p2").kernel.numpy() - before).max() > 0
+    report = load_weights(model.keras_model, path, exclude=CLASS_LAYERS)
+    assert {name.partition("/")[0] for name in report.excluded} == {
+        "mrcnn_class_logits",
+        "mrcnn_bbox_fc",
+        "mrcnn_mask",
+    }
+    assert not report.missing and not report.mismatched

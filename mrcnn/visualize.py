@@ -1,0 +1,379 @@
+"""matterport's pictures: instances on their image, regions, overlaps, and tables of weights.
+
+What makes a figure also takes `save_to`: the figure is then written to that file, whole or not at
+all, and no window opens. Without it the `display_` functions show their figure where matplotlib
+has a screen; where it has none, `plt.savefig` writes it as ever.
+"""
+
+import html
+import itertools
+import logging
+import math
+import sys
+
+import numpy as np
+
+from mrcnn.drawing import (
+    apply_mask,
+    check_at_least,
+    check_counts,
+    check_masks,
+    class_name,
+    draw_box,
+    draw_boxes,
+    draw_caption,
+    draw_mask,
+    draw_rectangle,
+    draw_rois,
+    new_axes,
+    new_figure,
+    random_colors,
+    save_or_show,
+)
+from mrcnn.evaluate import compute_matches
+from mrcnn.images import as_rgb8
+from mrcnn.weights import named_weights
+
+__all__ = [
+    "apply_mask",
+    "display_differences",
+    "display_images",
+    "display_instances",
+    "display_table",
+    "display_top_masks",
+    "display_weight_stats",
+    "draw_box",
+    "draw_boxes",
+    "draw_rois",
+    "plot_overlaps",
+    "plot_precision_recall",
+    "random_colors",
+]
+
+logger = logging.getLogger(__name__)
+
+# A green and a red that the colour-blind can tell apart (Okabe and Ito 2008).
+TRUTH_COLOR = (0.0, 0.62, 0.45)
+PREDICTION_COLOR = (0.84, 0.37, 0.0)
+
+
+def display_images(
+    images, titles=None, cols=4, cmap=None, norm=None, interpolation=None, *, save_to=None
+):
+    """Shows images side by side and returns the axes of each.
+
+    Args:
+        images: RGB as `mrcnn.images.as_rgb8` takes them; or [height, width] or
+            [height, width, 1] of any values, coloured by `cmap`.
+        titles: one per image.
+        cols: images per row.
+        cmap, norm, interpolation: as of `matplotlib.axes.Axes.imshow`.
+        save_to: file to write instead of opening a window.
+
+    Raises:
+        ValueError: if the numbers of images and titles differ.
+    """
+    titles = [""] * len(images) if titles is None else titles
+    check_counts("images", len(images), titles=len(titles))
+    rows = max(1, math.ceil(len(images) / cols))
+    tallest = max((image.shape[0] / image.shape[1] for image in images), default=1)
+    height = rows * (0.3 + 14 / cols * min(tallest, 1))  # 0.3 inches for a title
+    figure = new_figure((14, height), save_to)
+    axes = figure.subplots(rows, cols, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, image, title in zip(axes, images, titles, strict=False):
+        values = image if image.ndim == 2 or image.shape[2] == 1 else as_rgb8(image)
+        axis.imshow(values, cmap=cmap, norm=norm, interpolation=interpolation)
+        axis.set_title(title, fontsize=9, parse_math=False)
+    save_or_show(figure, save_to)
+    return list(axes[: len(images)])
+
+
+def display_instances(
+    image,
+    boxes,
+    masks,
+    class_ids,
+    class_names,
+    scores=None,
+    title="",
+    figsize=(16, 16),
+    ax=None,
+    show_mask=True,
+    show_bbox=True,
+    colors=None,
+    captions=None,
+    *,
+    save_to=None,
+):
+    """Shows an image with its instances and returns the axes.
+
+    Args:
+        image: [height, width] or [height, width, channels], as `mrcnn.images.as_rgb8` takes it;
+            it is not changed.
+        boxes: [instances, (y1, x1, y2, x2)] in pixels; instances whose box is all zero are left
+            out.
+        masks: [height, width, instances]; above 0.5 is inside.
+        class_ids: int [instances]; a crowd has the negative id of its class.
+        class_names: names by class id.
+        scores: float [instances], or None.
+        title: above the image.
+        figsize: (width, height) in inches of the figure made where `ax` is None.
+        ax: matplotlib's axes to draw on; no window opens then.
+        show_mask: tint the masks; their outlines are drawn in any case.
+        show_bbox: draw the boxes.
+        colors: one per instance, as matplotlib takes them.
+        captions: one per instance, instead of class and score.
+        save_to: file to write instead of opening a window.
+
+    Raises:
+        ValueError: if lengths or sizes do not fit one another, or a class has no name.
+    """
+    count = len(boxes)
+    picture = np.array(as_rgb8(image))
+    colors = random_colors(count) if _absent(colors) else colors
+    captions = None if _absent(captions) else captions
+    if count:
+        check_counts("boxes", count, masks=np.shape(masks)[-1], class_ids=len(class_ids))
+        check_at_least("boxes", count, scores=scores, colors=colors, captions=captions)
+        check_masks(masks, picture)
+    else:
+        logger.warning("No instances to display: the image is shown alone.")
+    axes = new_axes(picture, title, figsize, ax, save_to, margin=0.02)
+    for i in range(count):
+        if not np.any(boxes[i]):  # lost when the image was cropped
+            continue
+        if show_bbox:
+            draw_rectangle(axes, boxes[i], colors[i], linestyle="dashed", alpha=0.7)
+        draw_mask(axes, picture, masks[:, :, i], colors[i], tinted=show_mask)
+        if captions is not None:
+            caption = captions[i]
+        else:
+            caption = class_name(class_names, class_ids[i])
+            caption += f" {scores[i]:.3f}" if scores is not None and scores[i] else ""
+        draw_caption(axes, picture, boxes[i], caption, colors[i])
+    axes.imshow(picture)
+    save_or_show(axes.figure, save_to, show=ax is None)
+    return axes
+
+
+def display_differences(
+    image,
+    gt_box,
+    gt_class_id,
+    gt_mask,
+    pred_box,
+    pred_class_id,
+    pred_score,
+    pred_mask,
+    class_names,
+    title="",
+    ax=None,
+    show_mask=True,
+    show_box=True,
+    iou_threshold=0.5,
+    score_threshold=0.5,
+    *,
+    save_to=None,
+):
+    """Shows ground truth and predictions on one image and returns the axes.
+
+    A prediction's caption is its score and its IoU with the instance it matches, or else with the
+    one it overlaps most.
+
+    Args:
+        As of `compute_matches` and `display_instances`.
+    """
+    check_counts("gt_box", len(gt_box), gt_class_id=len(gt_class_id), gt_mask=gt_mask.shape[-1])
+    check_counts(
+        "pred_box",
+        len(pred_box),
+        pred_class_id=len(pred_class_id),
+        pred_score=len(pred_score),
+        pred_mask=pred_mask.shape[-1],
+    )
+    # The order that compute_matches reports in: no padding, the best score first.
+    truths = np.flatnonzero(np.any(gt_box != 0, axis=-1))
+    found = np.flatnonzero(np.any(pred_box != 0, axis=-1))
+    found = found[np.argsort(-pred_score[found], kind="stable")]
+    gt_box, gt_class_id, gt_mask = gt_box[truths], gt_class_id[truths], gt_mask[..., truths]
+    pred_box, pred_class_id, pred_score = pred_box[found], pred_class_id[found], pred_score[found]
+    pred_mask = pred_mask[..., found]
+    _, pred_match, overlaps = compute_matches(
+        gt_box,
+        gt_class_id,
+        gt_mask,
+        pred_box,
+        pred_class_id,
+        pred_score,
+        pred_mask,
+        iou_threshold=iou_threshold,
+        score_threshold=score_threshold,
+    )
+    captions = [""] * len(truths)
+    for score, match, row in zip(pred_score, pred_match, overlaps, strict=True):
+        captions.append(f"{score:.2f} / {row[match] if match > -1 else row.max(initial=0):.2f}")
+    return display_instances(
+        image,
+        np.concatenate([gt_box, pred_box]),
+        np.concatenate([gt_mask, pred_mask], axis=-1),
+        np.concatenate([gt_class_id, pred_class_id]),
+        class_names,
+        title=title or "Ground truth green, predictions red; captions: score / IoU",
+        ax=ax,
+        show_mask=show_mask,
+        show_bbox=show_box,
+        colors=[TRUTH_COLOR] * len(truths) + [PREDICTION_COLOR] * len(found),
+        captions=captions,
+        save_to=save_to,
+    )
+
+
+def display_top_masks(image, mask, class_ids, class_names, limit=4, *, save_to=None):
+    """Shows an image and the masks of the classes that cover most of it; returns the axes.
+
+    Args:
+        image, class_ids, class_names: as of `display_instances`.
+        mask: [height, width, instances].
+        limit: largest number of classes.
+        save_to: file to write instead of opening a window.
+
+    Raises:
+        ValueError: if lengths do not fit one another, or a class has no name.
+    """
+    check_counts("class_ids", len(class_ids), mask=mask.shape[-1])
+    areas, panels = {}, {}
+    for class_id in np.unique(class_ids):
+        inside = mask[:, :, np.asarray(class_ids) == class_id] > 0.5
+        areas[class_id] = np.count_nonzero(inside)
+        # Each instance has a shade of its own.
+        panels[class_id] = (inside * np.arange(1, inside.shape[-1] + 1)).max(axis=-1)
+    top = sorted((i for i in areas if areas[i]), key=areas.get, reverse=True)[:limit]
+    return display_images(
+        [image, *(panels[i] for i in top)],
+        [f"H x W={image.shape[0]}x{image.shape[1]}", *(class_name(class_names, i) for i in top)],
+        cols=limit + 1,
+        cmap="Blues_r",
+        save_to=save_to,
+    )
+
+
+def plot_precision_recall(AP, precisions, recalls, *, save_to=None):
+    """Plots the curve that `mrcnn.evaluate.compute_ap` returns, and returns the axes."""
+    axes = new_figure((6.4, 4.8), save_to).subplots()
+    axes.plot(recalls, precisions)
+    axes.set(xlim=(0, 1.1), ylim=(0, 1.1), xlabel="Recall", ylabel="Precision")
+    axes.set_title(f"Precision-Recall Curve. AP@50 = {AP:.3f}")
+    save_or_show(axes.figure, save_to, show=False)
+    return axes
+
+
+def plot_overlaps(
+    gt_class_ids, pred_class_ids, pred_scores, overlaps, class_names, threshold=0.5, *, save_to=None
+):
+    """Plots a grid of the overlaps of predictions and ground truth, and returns the axes.
+
+    Args:
+        gt_class_ids: int [instances]; zeros are padding.
+        pred_class_ids: int [predictions], in the order of `overlaps`; zeros are padding.
+        pred_scores: float [predictions].
+        overlaps: [predictions, instances], as `mrcnn.evaluate.compute_matches` returns them.
+        class_names: names by class id.
+        threshold: overlap above which a cell says "match", or "wrong" if the classes differ.
+        save_to: file to write.
+
+    Raises:
+        ValueError: if lengths do not fit one another, or a class has no name.
+    """
+    gt_class_ids = gt_class_ids[gt_class_ids != 0]
+    pred_class_ids = pred_class_ids[pred_class_ids != 0]
+    predictions, instances = overlaps.shape
+    check_counts("rows of overlaps", predictions, pred_class_ids=len(pred_class_ids))
+    check_counts("columns of overlaps", instances, gt_class_ids=len(gt_class_ids))
+    check_at_least("rows of overlaps", predictions, pred_scores=pred_scores)
+    axes = new_figure((12, 10), save_to).subplots()
+    if overlaps.size:
+        axes.imshow(overlaps, interpolation="nearest", cmap="Blues")
+    axes.set(xlabel="Ground truth", ylabel="Predictions")
+    axes.set_xticks(
+        range(len(gt_class_ids)),
+        [class_name(class_names, i) for i in gt_class_ids],
+        rotation=90,
+        parse_math=False,
+    )
+    axes.set_yticks(
+        range(len(pred_class_ids)),
+        [
+            f"{class_name(class_names, i)} ({score:.2f})"
+            for i, score in zip(pred_class_ids, pred_scores, strict=False)
+        ],
+        parse_math=False,
+    )
+    for (row, column), overlap in np.ndenumerate(overlaps):
+        verdict = ""
+        if overlap > threshold:
+            same = gt_class_ids[column] == pred_class_ids[row]
+            verdict = "match" if same else "wrong"
+        axes.text(
+            column,
+            row,
+            f"{overlap:.3f}\n{verdict}",
+            horizontalalignment="center",
+            verticalalignment="center",
+            fontsize=9,
+            color="white" if overlap > overlaps.max() / 2 else "black" if overlap else "gray",
+        )
+    save_or_show(axes.figure, save_to, show=False)
+    return axes
+
+
+def display_table(table):
+    """Shows rows of values as a table: in Jupyter as HTML, and printed elsewhere."""
+    rows = [[str(value) for value in row] for row in table]
+    if _in_jupyter():
+        from IPython.display import HTML, display
+
+        lines = ("".join(f"<td>{html.escape(text)}</td>" for text in row) for row in rows)
+        display(HTML(f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"))
+        return
+    widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
+    for row in rows:
+        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False))
+        print(line.rstrip())  # noqa: T201
+
+
+def display_weight_stats(model):
+    """Shows shape, extremes and spread of each weight of a `MaskRCNN`.
+
+    Marked are weights that are all the same, but for biases, which begin so ("dead?"), beyond
+    1,000 ("overflow?"), or not finite.
+    """
+    table = [["WEIGHT NAME", "SHAPE", "MIN", "MAX", "STD"]]
+    for name, weight in named_weights(model.keras_model).items():
+        values = weight.variable.numpy().astype(np.float64)
+        low, high = values.min(), values.max()
+        alert = ""
+        if not np.isfinite([low, high]).all():
+            alert = " *** not finite"
+        elif low == high and not name.endswith("/bias"):
+            alert = " *** dead?"
+        elif max(-low, high) > 1000:
+            alert = " *** overflow?"
+        with np.errstate(invalid="ignore"):
+            spread = values.std()
+        table.append(
+            [name + alert, values.shape, f"{low:+9.4f}", f"{high:+10.4f}", f"{spread:+9.4f}"]
+        )
+    display_table(table)
+
+
+def _in_jupyter() -> bool:
+    """Whether this runs in a Jupyter kernel, which has imported IPython before."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def _absent(values) -> bool:
+    """Whether an optional list was not given; matterport took an empty one as none."""
+    return values is None or not len(values)

@@ -5,15 +5,16 @@ import contextlib
 import keras
 import numpy as np
 
-from mrcnn.anchors import compute_backbone_shapes, generate_pyramid_anchors
+from mrcnn.anchors import anchors_of
 from mrcnn.augment import augment_instances
 from mrcnn.dataset import Dataset
-from mrcnn.images import as_rgb8
+from mrcnn.distribution import process_share
+from mrcnn.images import as_channels
 from mrcnn.masks import extract_bboxes, minimize_mask, resize_mask
 from mrcnn.molding import compose_image_meta, mold_image, resize_image
 from mrcnn.targets import build_rpn_targets
 
-__all__ = ["Batches", "Dataset", "SampleError", "failures_raised", "load_image_gt"]
+__all__ = ["Batches", "Dataset", "SampleError", "failures_raised", "load_image_gt", "load_sample"]
 
 
 class SampleError(ValueError):
@@ -41,14 +42,14 @@ def load_image_gt(
         rng: `numpy.random.Generator`; a new unseeded one by default.
 
     Returns:
-        image uint8 [h, w, c], image_meta [12 + classes], class_ids int32 [n],
+        image [h, w, c], uint8 where c is 1 or 3, image_meta [12 + classes], class_ids int32 [n],
         bbox int32 [n, 4] in pixels, mask bool [h, w, n] or [*MINI_MASK_SHAPE, n].
 
     Raises:
         SampleError: naming the image, if it or its masks cannot be used.
     """
     rng = np.random.default_rng() if rng is None else rng
-    image, mask, class_ids = _load_sample(dataset, image_id, config.IMAGE_CHANNEL_COUNT)
+    image, mask, class_ids = load_sample(dataset, image_id, config.IMAGE_CHANNEL_COUNT)
     original_shape = image.shape
     image, window, scale, padding, crop = resize_image(
         image,
@@ -63,6 +64,12 @@ def load_image_gt(
     if augment and rng.random() < 0.5:
         image, mask = np.fliplr(image), np.fliplr(mask)
     if augmentation is not None:
+        if image.dtype != np.uint8:
+            raise SampleError(
+                f"Image {image_id} ({dataset.image_reference(image_id)}) is {image.dtype}; only "
+                "uint8 images can be augmented. Train without augmentation, or let load_image "
+                "return uint8."
+            )
         image, mask = augment_instances(augmentation, image, mask, rng)
     # Cropping and augmentation may have moved an instance out of the image.
     visible = mask.any(axis=(0, 1))
@@ -76,17 +83,19 @@ def load_image_gt(
     return image, meta, class_ids, bbox, mask
 
 
-def _load_sample(dataset, image_id, channels):
+def load_sample(dataset, image_id, channels):
+    """Image [h, w, channels], masks bool [h, w, n] and class ids int32 [n], checked.
+
+    Raises:
+        SampleError: naming the image, if it or its masks cannot be used.
+    """
     reference = dataset.image_reference(image_id) or dataset.image_info[image_id]["path"]
     try:
-        image = dataset.load_image(image_id)
+        image = as_channels(dataset.load_image(image_id), channels)
         mask, class_ids = dataset.load_mask(image_id)
     except (OSError, ValueError) as error:
         raise SampleError(f"Image {image_id} ({reference}) cannot be loaded: {error}") from error
-    image, mask = np.asarray(image), np.asarray(mask)
-    class_ids = np.asarray(class_ids, np.int32)
-    if channels == 3:
-        image = as_rgb8(image)
+    mask, class_ids = np.asarray(mask), np.asarray(class_ids, np.int32)
     if mask.shape[-1:] == (0,) or not len(class_ids):
         return image, np.zeros((*image.shape[:2], 0), bool), np.zeros(0, np.int32)
     if mask.shape != (*image.shape[:2], len(class_ids)):
@@ -163,13 +172,7 @@ class Batches(keras.utils.PyDataset):
         self.seed = seed
         self.epoch = epoch
         self.failure = None
-        self.anchors = generate_pyramid_anchors(
-            config.RPN_ANCHOR_SCALES,
-            config.RPN_ANCHOR_RATIOS,
-            compute_backbone_shapes(config, config.IMAGE_SHAPE),
-            config.BACKBONE_STRIDES,
-            config.RPN_ANCHOR_STRIDE,
-        )
+        self.anchors = anchors_of(config, config.IMAGE_SHAPE)
 
     def __len__(self):
         return self.steps
@@ -188,13 +191,18 @@ class Batches(keras.utils.PyDataset):
 
     def references(self, index):
         """Names of the images of batch `index`, for messages."""
-        return [self.dataset.image_reference(i) or str(i) for i in self.image_ids(index)]
+        return [str(self.dataset.image_reference(i) or i) for i in self.image_ids(index)]
 
     def __getitem__(self, index):
         try:
+            ids = self.image_ids(index)
+            process, count = process_share()
+            part = len(ids) // count
             samples = [
-                self._sample(image_id, np.random.default_rng((self.seed, self.epoch, index, place)))
-                for place, image_id in enumerate(self.image_ids(index))
+                self._sample(
+                    ids[place], np.random.default_rng((self.seed, self.epoch, index, place))
+                )
+                for place in range(process * part, (process + 1) * part)
             ]
             return (tuple(np.stack(arrays) for arrays in zip(*samples, strict=True)),)
         except Exception as error:

@@ -1,0 +1,312 @@
+"""Data sets in COCO's annotation format (https://cocodataset.org/#format-data).
+
+Polygons and run lengths (RLE) become masks by faster-coco-eval's mask functions, pixel for pixel
+as by COCO's own.
+"""
+
+import json
+import logging
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mrcnn.dataset import Dataset
+
+logger = logging.getLogger(__name__)
+
+# The rasteriser walks along every edge: a coordinate far outside would fill the memory.
+_FARTHEST = 100_000
+
+
+class CocoDataset(Dataset):
+    """Images and instances of one or several COCO annotation files.
+
+    Example:
+        ```python
+        dataset = CocoDataset()
+        dataset.load_annotations("annotations/instances_val2017.json", "val2017")
+        masks, class_ids = dataset.load_mask(0)
+        ```
+    """
+
+    def load_annotations(
+        self,
+        annotations: str | os.PathLike,
+        images: str | os.PathLike,
+        class_ids=None,
+        source: str = "coco",
+    ) -> None:
+        """Adds the images of one annotation file and prepares the data set.
+
+        Annotations without area are left out with a warning; images without annotations stay.
+
+        Args:
+            annotations: the JSON file.
+            images: folder that the file names in it start from.
+            class_ids: ids of the categories to take, in the order of the classes here; images that
+                show none of them are then left out. By default all categories and all images.
+            source: name of the source; files of other categories need another one.
+
+        Raises:
+            FileNotFoundError: if the file or an image is missing.
+            ValueError: if the file is cut short or an entry cannot be used; names the entry.
+            ImportError: if faster-coco-eval is not installed.
+        """
+        coco_masks()  # its absence is to show before minutes have passed
+        content = read_json(annotations)
+        names = _categories(annotations, content)
+        unknown = [class_id for class_id in class_ids or () if class_id not in names]
+        if unknown:
+            raise ValueError(
+                f"{annotations} has no category {unknown[0]!r}; its categories are "
+                f"{', '.join(f'{i} ({name})' for i, name in sorted(names.items()))}."
+            )
+        records = _images(annotations, content, Path(images))
+        _add_annotations(annotations, content, records, names, class_ids)
+        taken = {i: r for i, r in records.items() if class_ids is None or r["annotations"]}
+        for image_id, record in taken.items():
+            if not record["path"].is_file():
+                raise FileNotFoundError(
+                    f"{annotations}: image {image_id} is missing: there is no {record['path']}."
+                )
+        for class_id in sorted(names) if class_ids is None else class_ids:
+            self._add_category(annotations, source, class_id, names[class_id])
+        for image_id, record in taken.items():
+            self.add_image(source, image_id, **record)
+        self.prepare()
+
+    def _add_category(self, file, source, class_id, name):
+        for known in self.class_info:
+            if (known["source"], known["id"]) == (source, class_id) and known["name"] != name:
+                raise ValueError(
+                    f"{file} calls category {class_id} {name!r}, which an earlier file of source "
+                    f"{source!r} called {known['name']!r}; give it a source of its own."
+                )
+        self.add_class(source, class_id, name)
+
+    def load_mask(self, image_id):
+        """Masks bool [height, width, instances] and int32 class ids, negative ones for crowds."""
+        masks = coco_masks()
+        info = self.image_info[image_id]
+        planes, class_ids = [], []
+        for annotation in self.coco_annotations(image_id):
+            try:
+                plane = masks.decode(annotation["segmentation"]).astype(bool)
+            except (ValueError, RuntimeError) as error:
+                raise ValueError(
+                    f"{info['path']}: annotation {annotation['id']} holds a damaged run-length "
+                    f"code ({error})."
+                ) from error
+            if plane.any():
+                planes.append(plane)
+                sign = -1 if annotation["iscrowd"] else 1
+                class_ids.append(sign * annotation["category_id"])
+        if not planes:
+            return np.zeros((info["height"], info["width"], 0), bool), np.zeros(0, np.int32)
+        return np.stack(planes, axis=2), np.array(class_ids, np.int32)
+
+    def coco_annotations(self, image_id) -> list[dict]:
+        """The image's annotations in COCO's format, by which COCO's own measure is computed.
+
+        `category_id` is the class id here, `segmentation` a compressed RLE, `bbox` and `area` are
+        the file's own where it has them.
+        """
+        masks = coco_masks()
+        info = self.image_info[image_id]
+        result = []
+        for annotation in info["annotations"]:
+            code = annotation["segmentation"]
+            if isinstance(code, list):
+                polygons = [polygon.tolist() for polygon in code]
+                code = masks.merge(masks.frPyObjects(polygons, info["height"], info["width"]))
+            category = self.map_source_class_id(f"{info['source']}.{annotation['category_id']}")
+            bbox, area = annotation["bbox"], annotation["area"]
+            result.append(
+                {
+                    **annotation,
+                    "category_id": int(category),
+                    "segmentation": code,
+                    "bbox": masks.toBbox(code).tolist() if bbox is None else bbox,
+                    "area": float(masks.area(code) if area is None else area),
+                }
+            )
+        return result
+
+
+def coco_masks():
+    """The mask functions of faster-coco-eval; ImportError saying what to install without it."""
+    try:
+        from faster_coco_eval.core import mask
+    except ImportError as error:
+        raise ImportError(
+            "COCO's masks and average precision need faster-coco-eval: pip install faster-coco-eval"
+        ) from error
+    return mask
+
+
+def read_json(path: str | os.PathLike):
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no JSON, or cut short.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return json.load(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no annotation file {path}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is no valid JSON ({error}); it may have been cut short. Fetch or export it "
+            "again."
+        ) from error
+
+
+def _list(file, content, key):
+    entries = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError(
+            f"{file} is no COCO annotation file, which holds the lists 'images', 'annotations' "
+            f"and 'categories': it has no {key!r}."
+        )
+    return entries
+
+
+def _name(entry, index):
+    return entry.get("id", f"number {index}") if isinstance(entry, dict) else f"number {index}"
+
+
+def _value(where, entry, key, types):
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, types) or isinstance(value, bool):
+        raise ValueError(f"{where} lacks {key!r}, or it is unusable: {value!r}.")
+    return value
+
+
+def _categories(file, content):
+    names = {}
+    for index, entry in enumerate(_list(file, content, "categories")):
+        where = f"{file}: category {_name(entry, index)}"
+        class_id = _value(where, entry, "id", int)
+        if class_id in names:
+            raise ValueError(f"{where} is listed twice.")
+        names[class_id] = _value(where, entry, "name", str)
+    return names
+
+
+def _images(file, content, folder):
+    records = {}
+    for index, entry in enumerate(_list(file, content, "images")):
+        where = f"{file}: image {_name(entry, index)}"
+        image_id = _value(where, entry, "id", (int, str))
+        if image_id in records:
+            raise ValueError(f"{where} is listed twice.")
+        height, width = (_value(where, entry, side, int) for side in ("height", "width"))
+        if height < 1 or width < 1:
+            raise ValueError(f"{where} has height {height} and width {width}.")
+        path = folder / _value(where, entry, "file_name", str)
+        records[image_id] = {"path": path, "height": height, "width": width, "annotations": []}
+    return records
+
+
+def _add_annotations(file, content, records, names, class_ids):
+    """Puts the annotations of the classes asked for into the `records` of their images."""
+    flat = []
+    for index, entry in enumerate(_list(file, content, "annotations")):
+        where = f"{file}: annotation {_name(entry, index)}"
+        image_id = _value(where, entry, "image_id", (int, str))
+        if image_id not in records:
+            raise ValueError(f"{where} belongs to image {image_id!r}, which is not listed.")
+        category = _value(where, entry, "category_id", int)
+        if category not in names:
+            raise ValueError(f"{where} is of category {category}, which is not listed.")
+        if class_ids is not None and category not in class_ids:
+            continue
+        record = records[image_id]
+        segmentation = _segmentation(where, entry, record["height"], record["width"])
+        if segmentation is None:
+            flat.append(where)
+            continue
+        record["annotations"].append(
+            {
+                "id": entry.get("id", index),
+                "category_id": category,
+                "segmentation": segmentation,
+                "iscrowd": int(bool(entry.get("iscrowd", 0))),
+                "bbox": _bbox(where, entry),
+                "area": _area(entry),
+            }
+        )
+    if flat:
+        logger.warning(
+            "%d annotations have no area and are left out, the first of them is %s.",
+            len(flat),
+            flat[0],
+        )
+
+
+def _segmentation(where, entry, height, width):
+    """Polygons as float [2 * points] each, or a compressed RLE; None for one without area."""
+    value = entry.get("segmentation")
+    if isinstance(value, list) and value:
+        polygons = [_polygon(where, polygon) for polygon in value]
+        flat = all(np.ptp(p[0::2]) == 0 or np.ptp(p[1::2]) == 0 for p in polygons)
+        return None if flat else polygons
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{where} has no segmentation, only a box perhaps; a Mask R-CNN learns from masks. "
+            f"Received: {value!r}."
+        )
+    size, counts = value.get("size"), value.get("counts")
+    if size != [height, width]:
+        raise ValueError(
+            f"{where} has a mask of size {size}, but its image is [{height}, {width}]."
+        )
+    masks = coco_masks()
+    if isinstance(counts, list):
+        whole = all(isinstance(count, int) and count >= 0 for count in counts)
+        if not whole or sum(counts) != height * width:
+            raise ValueError(
+                f"{where} has run lengths that do not add up to its image's {height * width} "
+                "pixels."
+            )
+        value = masks.frPyObjects(value, height, width)
+    elif not isinstance(counts, str):
+        raise ValueError(f"{where} has a segmentation without 'counts': {value!r}.")
+    try:
+        return value if masks.area(value) else None
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{where} holds a damaged run-length code ({error}).") from error
+
+
+def _polygon(where, values):
+    if not isinstance(values, list) or len(values) < 6 or len(values) % 2:
+        raise ValueError(
+            f"{where} has a polygon of fewer than three points, or an odd number of coordinates: "
+            f"{values!r}."
+        )
+    try:
+        polygon = np.array(values, np.float64)
+    except (TypeError, ValueError):
+        polygon = np.array([math.nan])
+    if polygon.ndim != 1 or not (np.abs(polygon) < _FARTHEST).all():
+        raise ValueError(f"{where} has a polygon whose coordinates are unusable: {values!r}.")
+    return polygon
+
+
+def _bbox(where, entry):
+    box = entry.get("bbox")
+    if not box:
+        return None
+    numbers = isinstance(box, list) and all(isinstance(side, int | float) for side in box)
+    if not numbers or len(box) != 4 or not all(map(math.isfinite, box)):
+        raise ValueError(f"{where} has an unusable bbox: {box!r}; expected [x, y, width, height].")
+    return box
+
+
+def _area(entry):
+    area = entry.get("area")
+    return area if isinstance(area, int | float) and 0 < area < math.inf else None

@@ -1,0 +1,242 @@
+"""Average precision of a data set as COCO measures it, and the confusion of its classes."""
+
+import logging
+
+import keras
+import numpy as np
+
+from mrcnn.coco import CocoDataset, coco_masks
+from mrcnn.data import load_sample
+from mrcnn.evaluate import compute_matches
+
+logger = logging.getLogger(__name__)
+
+METRICS = (
+    "AP",
+    "AP50",
+    "AP75",
+    "APs",
+    "APm",
+    "APl",
+    "AR1",
+    "AR10",
+    "AR100",
+    "ARs",
+    "ARm",
+    "ARl",
+)
+"""COCO's measures (https://cocodataset.org/#detection-eval), in its order: average precision over
+IoU 0.50 to 0.95, at 0.50 and at 0.75, of objects below 32^2, up to 96^2 and from 96^2 pixels;
+average recall with 1, 10 and 100 detections per image, and by size as before."""
+
+
+def evaluate_dataset(model, dataset, image_ids=None) -> dict:
+    """Measures the detections of a network on a data set as COCO does.
+
+    All detections count that `config.DETECTION_MIN_CONFIDENCE` lets pass: 0 gives the values that
+    are published, matterport's default of 0.7 lower ones.
+
+    Args:
+        model: a `MaskRCNN`, which may be one in training.
+        dataset: a prepared `Dataset`; crowds (negative class ids) count neither way.
+        image_ids: of the images to look at; all by default.
+
+    Returns:
+        `bbox` and `segm`, each a dictionary of `METRICS`, 0 to 1, and `per_class`, the AP by class
+        name. NaN where the images show nothing of the class or size.
+
+    Raises:
+        mrcnn.data.SampleError: naming an image that cannot be used.
+        ImportError: if faster-coco-eval is not installed.
+    """
+    masks = coco_masks()
+    images, instances, boxes, shapes = [], [], [], []
+    for image_id, (height, width), truth, result in _detected(model, dataset, image_ids):
+        images.append({"id": image_id, "height": height, "width": width})
+        if isinstance(dataset, CocoDataset):
+            annotations = dataset.coco_annotations(image_id)
+        else:
+            annotations = _annotations(masks, *truth)
+        for annotation in annotations:
+            number = len(instances) + 1  # 0 would mean "unmatched"
+            instances.append({**annotation, "image_id": image_id, "id": number})
+        common = [
+            {"image_id": image_id, "category_id": int(class_id), "score": float(score)}
+            for class_id, score in zip(result["class_ids"], result["scores"], strict=True)
+        ]
+        # Boxes and masks apart: with both in one entry, its size would be that of the box.
+        boxes += [
+            {**entry, "bbox": _bbox(roi)} for entry, roi in zip(common, result["rois"], strict=True)
+        ]
+        codes = _encoded(masks, result["masks"])
+        shapes += [
+            {**entry, "segmentation": code} for entry, code in zip(common, codes, strict=True)
+        ]
+    categories = [{"id": int(i), "name": name} for i, name in _class_names(dataset).items()]
+    truth = {"images": images, "annotations": instances, "categories": categories}
+    return {"bbox": _measured(truth, boxes, "bbox"), "segm": _measured(truth, shapes, "segm")}
+
+
+class AveragePrecision(keras.callbacks.Callback):
+    """Adds COCO's average precision on a data set to the logs of an epoch.
+
+    Their names are `val_bbox_AP`, `val_segm_AP50` and so on, with AP, AP50, AP75 and AR100 for
+    boxes (`bbox`) and masks (`segm`). In `custom_callbacks` it stands before those that read them:
+
+        ```python
+        model.train(..., custom_callbacks=[
+            AveragePrecision(model, val_dataset),
+            keras.callbacks.ModelCheckpoint(
+                "best.weights.h5", "val_segm_AP", mode="max",
+                save_best_only=True, save_weights_only=True,
+            ),
+        ])
+        ```
+
+    Args:
+        model: the `MaskRCNN` in training; its `DETECTION_MIN_CONFIDENCE` decides what counts.
+        dataset: a prepared `Dataset`.
+        every: number of epochs from one measurement to the next; the last epoch always has one.
+        limit: largest number of images, every n-th of the data set; None takes all.
+    """
+
+    def __init__(self, model, dataset, every=1, limit=None):
+        super().__init__()
+        if every < 1 or (limit is not None and limit < 1):
+            raise ValueError(
+                f"every and limit must be at least 1; received every={every}, limit={limit}."
+            )
+        self.mask_rcnn = model  # `model` is Keras's name for the network
+        self.dataset = dataset
+        self.every = every
+        self.limit = limit
+
+    def on_train_begin(self, logs=None):
+        coco_masks()  # its absence is to show before an epoch has passed
+        confidence = self.mask_rcnn.config.DETECTION_MIN_CONFIDENCE
+        if confidence > 0.05:
+            logger.warning(
+                "Detections of a score below DETECTION_MIN_CONFIDENCE=%s do not count towards the "
+                "average precision; set it to 0 in the configuration of the training for COCO's.",
+                confidence,
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every and epoch + 1 != self.params["epochs"]:
+            return
+        ids = self.dataset.image_ids
+        ids = ids if self.limit is None else ids[:: max(1, -(-len(ids) // self.limit))]
+        for kind, metrics in evaluate_dataset(self.mask_rcnn, self.dataset, ids).items():
+            for name in ("AP", "AP50", "AP75", "AR100"):
+                logs[f"val_{kind}_{name}"] = metrics[name]
+
+
+def confusion_matrix(
+    model, dataset, image_ids=None, iou_threshold=0.5, score_threshold=0.5
+) -> np.ndarray:
+    """Counts which class each instance was found as.
+
+    Detections, best first, are matched to the instances whose masks they overlap most, whatever
+    their classes. Those that lie in a crowd and match nothing do not count.
+
+    Args:
+        model, dataset, image_ids: as `evaluate_dataset`.
+        iou_threshold: smallest overlap of the masks of a match.
+        score_threshold: smallest score of a detection.
+
+    Returns:
+        int64 [classes, classes], rows by the true class and columns by the detected one. Row 0
+        holds detections where there is nothing, column 0 instances that were not found.
+    """
+    counts = np.zeros((dataset.num_classes, dataset.num_classes), np.int64)
+    for _, _, (masks, class_ids), result in _detected(model, dataset, image_ids):
+        kept = result["scores"] >= score_threshold
+        found, found_masks = result["class_ids"][kept], result["masks"][:, :, kept]
+        crowd = masks[:, :, class_ids < 0].any(axis=2)
+        masks, class_ids = masks[:, :, class_ids > 0], class_ids[class_ids > 0]
+        some, other = np.ones((len(class_ids), 4)), np.ones((len(found), 4))  # no padding
+        gt_match, pred_match, _ = compute_matches(
+            some,
+            np.ones_like(class_ids),
+            masks,
+            other,
+            np.ones_like(found),
+            result["scores"][kept],
+            found_masks,
+            iou_threshold,
+        )
+        np.add.at(counts, (class_ids, np.append(found, 0)[gt_match]), 1)
+        sizes = np.maximum(found_masks.sum(axis=(0, 1)), 1)
+        in_crowd = found_masks[crowd].sum(axis=0) / sizes >= iou_threshold
+        np.add.at(counts, (0, found[(pred_match < 0) & ~in_crowd]), 1)
+    return counts
+
+
+def _detected(model, dataset, image_ids):
+    """Yields image id, (height, width), (masks, class ids) and the result of `detect`."""
+    image_ids = dataset.image_ids if image_ids is None else image_ids
+    size = model.config.BATCH_SIZE
+    for start in range(0, len(image_ids), size):
+        ids = [int(image_id) for image_id in image_ids[start : start + size]]
+        samples = [load_sample(dataset, i, model.config.IMAGE_CHANNEL_COUNT) for i in ids]
+        results = model.detect([image for image, _, _ in samples])
+        for image_id, (image, *truth), result in zip(ids, samples, results, strict=True):
+            yield image_id, image.shape[:2], truth, result
+
+
+def _annotations(masks, instances, class_ids):
+    """Instances bool [height, width, n] as COCO's annotations."""
+    codes = _encoded(masks, instances)
+    return [
+        {
+            "category_id": abs(int(class_id)),
+            "iscrowd": int(class_id < 0),
+            "segmentation": code,
+            "bbox": masks.toBbox(code).tolist(),
+            "area": float(masks.area(code)),
+        }
+        for code, class_id in zip(codes, class_ids, strict=True)
+    ]
+
+
+def _encoded(masks, instances):
+    return masks.encode(np.asfortranarray(instances, np.uint8)) if instances.shape[2] else []
+
+
+def _bbox(roi):
+    y1, x1, y2, x2 = (float(side) for side in roi)
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def _class_names(dataset):
+    """Names by class id, without the background; the source tells equal ones apart."""
+    names = dataset.class_names
+    return {
+        i: f"{info['source']}.{names[i]}" if names.count(names[i]) > 1 else names[i]
+        for i, info in enumerate(dataset.class_info)
+        if i
+    }
+
+
+def _measured(truth, detections, kind):
+    """COCO's measures of detections, entries of its results format."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    # The evaluator writes into what it is given.
+    truth = COCO({**truth, "annotations": [dict(entry) for entry in truth["annotations"]]})
+    evaluator = COCOeval_faster(truth, truth.loadRes(detections), kind, print_function=logger.debug)
+    evaluator.run()
+    # [IoU thresholds, recalls, classes, sizes, numbers of detections]; -1 where there is nothing
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]
+    names = {category["id"]: category["name"] for category in truth.dataset["categories"]}
+    per_class = {
+        names[class_id]: _mean(precision[:, :, place])
+        for place, class_id in enumerate(evaluator.params.catIds)
+    }
+    values = (float(value) if value >= 0 else np.nan for value in evaluator.stats)
+    return {**dict(zip(METRICS, values, strict=True)), "per_class": per_class}
+
+
+def _mean(values):
+    values = values[values > -1]
+    return float(values.mean()) if values.size else np.nan

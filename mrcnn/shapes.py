@@ -1,0 +1,132 @@
+"""Shapes drawn with annotation tools: as VIA and labelme store them, and their pixels.
+
+A shape is a pair of its kind and its numbers, in pixels, x to the right and y down:
+
+    "polygon"  float [points, (x, y)]; corners lie on pixel centres, as in both tools' converters
+    "box"      (x, y, width, height), half-open
+    "ellipse"  (centre x, centre y, radius x, radius y, angle): clockwise in radians
+"""
+
+import math
+
+import numpy as np
+from skimage import draw
+
+
+def via_shape(where: str, region) -> tuple:
+    """The shape of a region of VIA 1.x or 2.x.
+
+    Raises:
+        ValueError: for another kind or unusable numbers; begins with `where`.
+    """
+    attributes = region.get("shape_attributes") if isinstance(region, dict) else None
+    attributes = attributes if isinstance(attributes, dict) else {}
+    kind = attributes.get("name")
+    if kind == "polygon":
+        xs, ys = attributes.get("all_points_x"), attributes.get("all_points_y")
+        if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
+            raise ValueError(f"{where} has x and y coordinates that are no lists of one length.")
+        return "polygon", _points(where, list(zip(xs, ys, strict=True)), minimum=3)
+    if kind == "rect":
+        return "box", _numbers(where, attributes, ("x", "y", "width", "height"))
+    if kind == "circle":
+        x, y, radius = _numbers(where, attributes, ("cx", "cy", "r"))
+        return "ellipse", (x, y, radius, radius, 0.0)
+    if kind == "ellipse":
+        attributes = {"theta": 0, **attributes}
+        return "ellipse", _numbers(where, attributes, ("cx", "cy", "rx", "ry", "theta"))
+    raise ValueError(
+        f"{where} is of shape {kind!r}; an instance must be a polygon, rect, circle or ellipse."
+    )
+
+
+def via_class(where: str, region: dict, attribute: str) -> str:
+    """The class that a region's attribute names: text, a choice, or the one box that is checked.
+
+    Raises:
+        ValueError: if it names none or several; begins with `where`.
+    """
+    attributes = region.get("region_attributes") or {}
+    value = attributes.get(attribute) if isinstance(attributes, dict) else None
+    if isinstance(value, dict):
+        checked = [name for name, is_checked in value.items() if is_checked]
+        value = checked[0] if len(checked) == 1 else checked
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(
+            f"{where} has no single class in its attribute {attribute!r}: {value!r}. Its "
+            f"attributes are {attributes!r}."
+        )
+    return value.strip()
+
+
+def labelme_shape(where: str, entry) -> tuple:
+    """Label, group id (or None) and shape of an entry of labelme's `shapes`.
+
+    Raises:
+        ValueError: for another kind or unusable numbers; begins with `where`.
+    """
+    entry = entry if isinstance(entry, dict) else {}
+    label, kind = entry.get("label"), entry.get("shape_type") or "polygon"
+    if not isinstance(label, str) or not label:
+        raise ValueError(f"{where} has no label.")
+    if kind not in ("polygon", "rectangle", "circle"):
+        raise ValueError(
+            f"{where} ({label}) is of shape {kind!r}; an instance must be a polygon, rectangle or "
+            "circle."
+        )
+    points = _points(f"{where} ({label})", entry.get("points"), 3 if kind == "polygon" else 2)
+    shape = (kind, points)
+    if kind == "rectangle":
+        shape = ("box", (*points.min(axis=0), *np.ptp(points, axis=0)))
+    elif kind == "circle":  # its centre and a point on it
+        radius = math.dist(points[0], points[1])
+        shape = ("ellipse", (*points[0], radius, radius, 0.0))
+    return label, entry.get("group_id"), shape
+
+
+def has_area(kind: str, values) -> bool:
+    """Whether a shape is more than a point or a line."""
+    if kind == "polygon":
+        return bool(np.ptp(values, axis=0).all())
+    return values[2] > 0 and values[3] > 0
+
+
+def draw_shape(mask: np.ndarray, kind: str, values) -> None:
+    """Sets the pixels of a mask bool [height, width] that lie inside a shape."""
+    if kind == "box":
+        x, y, width, height = values
+        rows, columns = (
+            slice(max(0, round(start)), max(0, round(start + length)))
+            for start, length in ((y, height), (x, width))
+        )
+    elif kind == "polygon":
+        rows, columns = draw.polygon(values[:, 1], values[:, 0], mask.shape)
+    else:
+        x, y, radius_x, radius_y, angle = values
+        # scikit-image turns against the clock.
+        rows, columns = draw.ellipse(y, x, radius_y, radius_x, mask.shape, rotation=-angle)
+    mask[rows, columns] = True
+
+
+def _points(where, values, minimum) -> np.ndarray:
+    try:
+        points = np.array(values, np.float64)
+    except (TypeError, ValueError):
+        points = np.zeros(0)
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise ValueError(f"{where} has unusable points: {values!r}; expected pairs of numbers.")
+    if len(points) < minimum:
+        raise ValueError(f"{where} has {len(points)} points; it needs at least {minimum}.")
+    return points
+
+
+def _numbers(where, attributes, keys) -> tuple:
+    try:
+        values = tuple(float(attributes[key]) for key in keys)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where} needs the numbers {', '.join(keys)}; received {attributes!r}."
+        ) from error
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"{where} has numbers that are not finite: {attributes!r}.")
+    return values

@@ -22,7 +22,31 @@ def parser(description, size, backbone="resnet50"):
     result.add_argument("--backbone", default=backbone)
     result.add_argument("--precision", choices=["float32", "mixed_bfloat16"], default="float32")
     result.add_argument("--repeats", type=int, default=5)
+    result.add_argument(
+        "--instances", type=int, default=100, help="detections that get a mask, at most"
+    )
     return result
+
+
+def detector(arguments):
+    """A `MaskRCNN` of random weights that detects `--instances` things, and an image for it."""
+    from mrcnn.config import Config
+    from mrcnn.model import MaskRCNN
+
+    size = arguments.size
+    config = Config(
+        NAME="benchmark",
+        NUM_CLASSES=81,
+        BACKBONE=arguments.backbone,
+        IMAGES_PER_GPU=1,
+        IMAGE_MIN_DIM=size,
+        IMAGE_MAX_DIM=size,
+        PRECISION=arguments.precision,
+        DETECTION_MIN_CONFIDENCE=0.0,
+        DETECTION_MAX_INSTANCES=arguments.instances,
+    )
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    return MaskRCNN("inference", config, "logs"), image
 
 
 def milliseconds(function, repeats):

@@ -4,25 +4,43 @@ import numpy as np
 from timing import milliseconds, parser, report, resnet50_forward
 
 from mrcnn.config import Config
-from mrcnn.data import Batches, Dataset
+from mrcnn.data import Batches
+from mrcnn.dataset import Dataset
 from mrcnn.model import MaskRCNN
 
 
 class Rectangles(Dataset):
-    """Noise with ten rectangular instances."""
+    """Noise with rectangles of another brightness, which is their class."""
+
+    def __init__(self, images, size, classes, instances):
+        super().__init__()
+        self.size, self.classes, self.instances = size, classes, instances
+        for class_id in range(1, classes + 1):
+            self.add_class("benchmark", class_id, str(class_id))
+        for number in range(images):
+            self.add_image("benchmark", number, path="noise")
+        self.prepare()
 
     def load_image(self, image_id):
+        masks, class_ids = self.load_mask(image_id)
         rng = np.random.default_rng(image_id)
-        return rng.integers(0, 256, (*self.image_info[image_id]["size"], 3), dtype=np.uint8)
+        image = rng.integers(0, 64, (*self.size, 3), dtype=np.uint8)
+        for index, class_id in enumerate(class_ids):
+            image[masks[:, :, index]] += np.uint8(64 + 120 * class_id // self.classes)
+        return image
 
     def load_mask(self, image_id):
-        height, width = self.image_info[image_id]["size"]
+        height, width = self.size
         rng = np.random.default_rng(image_id)
-        masks = np.zeros((height, width, 10), bool)
-        for index in range(10):
+        masks = np.zeros((height, width, self.instances), bool)
+        taken = np.zeros(self.size, bool)
+        for index in range(self.instances):
             y, x = rng.integers(0, height // 2), rng.integers(0, width // 2)
             masks[y : y + height // 4, x : x + width // 3, index] = True
-        return masks, np.ones(10, np.int32)
+            masks[taken, index] = False
+            taken |= masks[:, :, index]
+        there = masks.any(axis=(0, 1))
+        return masks[:, :, there], rng.integers(1, self.classes + 1, there.sum(), dtype=np.int32)
 
 
 def main():
@@ -37,11 +55,7 @@ def main():
         IMAGE_MAX_DIM=size,
         PRECISION=arguments.precision,
     )
-    dataset = Rectangles()
-    for class_id in range(1, 81):
-        dataset.add_class("benchmark", class_id, str(class_id))
-    dataset.add_image("benchmark", 0, path="noise", size=(size, size))
-    dataset.prepare()
+    dataset = Rectangles(images=1, size=(size, size), classes=80, instances=10)
     batch = Batches(dataset, config)[0][0]
     model = MaskRCNN("training", config, "logs")
     model.compile(config.LEARNING_RATE, steps=1000)

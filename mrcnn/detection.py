@@ -36,6 +36,10 @@ class DetectionLayer(keras.layers.Layer):
         super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
         self.config = config
 
+    def compute_output_spec(self, rois, probabilities, deltas, windows, frame):
+        shape = (rois.shape[0], self.config.DETECTION_MAX_INSTANCES, 6)
+        return keras.KerasTensor(shape, dtype="float32")
+
     def call(self, rois, probabilities, deltas, windows, frame):
         """Detections [batch, DETECTION_MAX_INSTANCES, 6], zero-padded, best score first.
 
@@ -116,7 +120,8 @@ def unmold_detections(
     boxes = denorm_boxes(relative, (height, width))
     solid = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
     boxes, class_ids = boxes[solid], detections[solid, 4].astype(np.int32)
-    masks = np.zeros((height, width, len(solid)), bool)
+    # Instance by instance in memory: writing, and looking at one mask, is several times quicker.
+    masks = np.zeros((len(solid), height, width), bool)
     if box_scale != 1.0:
         # matterport's masks fill the rounded box; enlarged ones lie exactly where they were
         # pooled, from the edges of the network's pixels to those of the image.
@@ -126,7 +131,8 @@ def unmold_detections(
     for place, row in enumerate(solid):
         mask = mrcnn_mask[row, :, :, class_ids[place]]
         if box_scale == 1.0:
-            masks[:, :, place] = paste_mask(mask, boxes[place], (height, width))
+            paste_mask(mask, boxes[place], (height, width), out=masks[place])
         else:
-            masks[:, :, place] = place_mask(mask, reach[row], (height, width))
-    return boxes, class_ids, detections[solid, 5].astype(np.float32), masks
+            place_mask(mask, reach[row], (height, width), out=masks[place])
+    scores = detections[solid, 5].astype(np.float32)
+    return boxes, class_ids, scores, np.moveaxis(masks, 0, -1)

@@ -64,7 +64,11 @@ def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[i
 
 
 def paste_mask(
-    mask: np.ndarray, box: Sequence[int], image_shape: Sequence[int], threshold: float = 0.5
+    mask: np.ndarray,
+    box: Sequence[int],
+    image_shape: Sequence[int],
+    threshold: float = 0.5,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """A predicted mask, resized into its box in an image of which only the box is touched.
 
@@ -73,18 +77,23 @@ def paste_mask(
         box: (y1, x1, y2, x2) in whole pixels; what of it lies outside the image is cut off.
         image_shape: (height, width, ...) of the image.
         threshold: pixels of at least this probability belong to the instance.
+        out: bool [image height, image width], all false, to write into.
 
     Returns:
         bool [image height, image width]; empty for a box without area.
     """
-    full = np.zeros(tuple(image_shape[:2]), bool)
+    full = np.zeros(tuple(image_shape[:2]), bool) if out is None else out
     window, values = _inside_box(mask, box, image_shape)
     full[window] = values >= threshold
     return full
 
 
 def place_mask(
-    mask: np.ndarray, box: Sequence[float], image_shape: Sequence[int], threshold: float = 0.5
+    mask: np.ndarray,
+    box: Sequence[float],
+    image_shape: Sequence[int],
+    threshold: float = 0.5,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """A predicted mask in a box whose edges lie between pixels; else as `paste_mask`.
 
@@ -93,7 +102,7 @@ def place_mask(
     """
     y1, x1, y2, x2 = (float(side) for side in box)
     height, width = (int(side) for side in image_shape[:2])
-    full = np.zeros((height, width), bool)
+    full = np.zeros((height, width), bool) if out is None else out
     if y2 <= y1 or x2 <= x1:
         return full
     rows, row_samples = _centres(y1, y2, height, mask.shape[0])

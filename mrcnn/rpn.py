@@ -48,6 +48,8 @@ class ProposalLayer(keras.layers.Layer):
         pre_nms_limit: anchors of the best scores that take part.
         bbox_std_dev: [4] by which the deltas are multiplied.
         clamp_deltas: whether growth is bounded.
+        per_level: whether the limit and the suppression hold for each pyramid level on its own,
+            as in the FPN paper's code; else for all levels together.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ProposalLayer(keras.layers.Layer):
         pre_nms_limit=6000,
         bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
         clamp_deltas=False,
+        per_level=False,
         **kwargs,
     ):
         super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
@@ -65,6 +68,7 @@ class ProposalLayer(keras.layers.Layer):
         self.pre_nms_limit = pre_nms_limit
         self.bbox_std_dev = [float(value) for value in bbox_std_dev]
         self.clamp_deltas = clamp_deltas
+        self.per_level = per_level
 
     def get_config(self):
         return {
@@ -74,35 +78,46 @@ class ProposalLayer(keras.layers.Layer):
             "pre_nms_limit": self.pre_nms_limit,
             "bbox_std_dev": self.bbox_std_dev,
             "clamp_deltas": self.clamp_deltas,
+            "per_level": self.per_level,
         }
 
-    def call(self, scores, deltas, anchors):
+    def compute_output_spec(self, scores, deltas, anchors, levels=None):
+        return keras.KerasTensor((scores.shape[0], self.proposal_count, 4), dtype="float32")
+
+    def call(self, scores, deltas, anchors, levels=None):
         """Normalised proposals [batch, proposal_count, 4].
 
         Args:
             scores: [batch, anchors, 2] of background and object.
             deltas: [batch, anchors, 4].
             anchors: [1 or batch, anchors, 4], normalised.
+            levels: list of [batch, anchors of the level, 2] in the order of the anchors, of which
+                only the sizes count; needed with `per_level`.
         """
-        objectness = scores[:, :, 1]
         anchors = ops.broadcast_to(anchors, ops.shape(deltas))
-        limit = self.pre_nms_limit
-        if scores.shape[1] is None:  # in a graph for images of any size
-            limit = ops.minimum(limit, ops.shape(scores)[1])
-        else:
-            limit = min(limit, scores.shape[1])
-        objectness, best = ops.top_k(objectness, limit)
+        parts = [scores] if not self.per_level else levels
+        objectness, best, level = self._best_anchors(scores[:, :, 1], parts)
         deltas = gather_rows(deltas, best) * ops.convert_to_tensor(self.bbox_std_dev)
         boxes = apply_box_deltas(
             gather_rows(anchors, best), deltas, MAX_LOG_SCALE if self.clamp_deltas else None
         )
         boxes = clip_boxes(boxes, ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0]))
         proposals, _, _ = suppress(
-            boxes,
-            objectness,
-            ops.zeros_like(best),
-            1,
-            self.nms_threshold,
-            self.proposal_count,
+            boxes, objectness, level, len(parts), self.nms_threshold, self.proposal_count
         )
         return proposals
+
+    def _best_anchors(self, objectness, parts):
+        """Scores, indices and number of the part, each [batch, n], of every part's best anchors."""
+        chosen, start = [], 0
+        for number, part in enumerate(parts):
+            count = part.shape[1]
+            if count is None:  # in a graph for images of any size
+                count = ops.shape(part)[1]
+                limit = ops.minimum(self.pre_nms_limit, count)
+            else:
+                limit = min(self.pre_nms_limit, count)
+            values, indices = ops.top_k(objectness[:, start : start + count], limit)
+            chosen.append((values, indices + start, ops.full_like(indices, number)))
+            start = start + count
+        return (ops.concatenate(list(columns), axis=1) for columns in zip(*chosen, strict=True))

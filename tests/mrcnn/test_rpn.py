@@ -1,8 +1,11 @@
 """The proposal network's head and its proposals against NumPy."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from mrcnn.boxes import non_max_suppression
 from mrcnn.rpn import ProposalLayer, build_rpn_model
@@ -32,8 +35,8 @@ class TestHead:
             [head.get_layer("rpn_class_raw").output, head.get_layer("rpn_bbox_pred").output],
         )
         features = np.random.default_rng(2).standard_normal((2, 5, 7, 4)).astype(np.float32)
-        logits, scores, deltas = (np.asarray(output) for output in head(features))
-        logit_map, delta_map = (np.asarray(output) for output in maps([features]))
+        logits, scores, deltas = map(ops.convert_to_numpy, head(features))
+        logit_map, delta_map = map(ops.convert_to_numpy, maps([features]))
         assert logits.shape == (2, 105, 2) and deltas.shape == (2, 105, 4)
         row = (3 * 7 + 5) * 3 + 2  # y = 3, x = 5, third ratio
         np.testing.assert_allclose(logits[1, row], logit_map[1, 3, 5, 4:6], atol=1e-6)
@@ -57,8 +60,8 @@ def random_inputs(seed=0, batch=2, count=60):
     return scores.astype("float32"), deltas.astype("float32"), anchors.astype("float32")
 
 
-def oracle(scores, deltas, anchors, count, threshold, limit):
-    """Proposals of one image."""
+def kept(scores, deltas, anchors, threshold, limit):
+    """Proposals of one image and their scores, best first."""
     best = np.argsort(-scores[:, 1])[:limit]
     y1, x1, y2, x2 = anchors[best].T
     dy, dx, log_height, log_width = (deltas[best] * STD_DEV).T
@@ -66,8 +69,14 @@ def oracle(scores, deltas, anchors, count, threshold, limit):
     height, width = (y2 - y1) * np.exp(log_height), (x2 - x1) * np.exp(log_width)
     boxes = np.stack([y - height / 2, x - width / 2, y + height / 2, x + width / 2], axis=1)
     boxes = np.clip(boxes, 0, 1)
-    kept = boxes[non_max_suppression(boxes, scores[best, 1], threshold)][:count]
-    return np.pad(kept, ((0, count - len(kept)), (0, 0)))
+    rows = non_max_suppression(boxes, scores[best, 1], threshold)
+    return boxes[rows], scores[best, 1][rows]
+
+
+def oracle(scores, deltas, anchors, count, threshold, limit):
+    """The first `count` proposals of one image, zero-padded."""
+    boxes = kept(scores, deltas, anchors, threshold, limit)[0][:count]
+    return np.pad(boxes, ((0, count - len(boxes)), (0, 0)))
 
 
 class TestProposals:
@@ -80,18 +89,36 @@ class TestProposals:
             expected = oracle(scores[image], deltas[image], anchors[0], count, 0.5, limit)
             np.testing.assert_allclose(proposals[image], expected, atol=1e-6)
 
+    @pytest.mark.parametrize("sizes", [(60,), (40, 15, 5), (3, 57)])
+    def test_each_level_on_its_own(self, sizes):
+        """The levels' own proposals, best first, are those of all levels."""
+        scores, deltas, anchors = random_inputs(4)
+        starts = np.cumsum([0, *sizes])
+        parts = [slice(*bounds) for bounds in itertools.pairwise(starts)]
+        layer = ProposalLayer(12, 0.5, 20, STD_DEV, per_level=True)
+        levels = [scores[:, part] for part in parts]
+        proposals = ops.convert_to_numpy(layer(scores, deltas, anchors, levels))
+        for image in range(2):
+            found = [
+                kept(scores[image, part], deltas[image, part], anchors[0, part], 0.5, 20)
+                for part in parts
+            ]
+            boxes, values = (np.concatenate(column) for column in zip(*found, strict=True))
+            expected = boxes[np.argsort(-values)][:12]
+            np.testing.assert_allclose(proposals[image, : len(expected)], expected, atol=1e-6)
+            assert not proposals[image, len(expected) :].any()
+
     def test_anchors_may_be_given_for_each_image(self):
         scores, deltas, anchors = random_inputs(1)
         layer = ProposalLayer(10, 0.5)
         repeated = layer(scores, deltas, np.repeat(anchors, 2, axis=0))
         np.testing.assert_array_equal(repeated, layer(scores, deltas, anchors))
 
-    def test_fewer_anchors_than_the_limit_where_their_number_is_open(self):
+    def test_fewer_anchors_than_the_limit_where_their_number_is_open(self, tensorflow):
         """As in a network for images of any size: the graph is traced once for all of them."""
-        tf = pytest.importorskip("tensorflow")
         layer = ProposalLayer(10, 0.5)
-        signature = [tf.TensorSpec((None, None, n)) for n in (2, 4, 4)]
-        graph = tf.function(lambda *inputs: layer(*inputs), input_signature=signature)
+        signature = [tensorflow.TensorSpec((None, None, n)) for n in (2, 4, 4)]
+        graph = tensorflow.function(lambda *inputs: layer(*inputs), input_signature=signature)
         for count in (30, 40):
             inputs = random_inputs(2, count=count)
             np.testing.assert_allclose(graph(*inputs), layer(*inputs), atol=1e-6)

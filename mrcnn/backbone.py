@@ -3,9 +3,10 @@
 import difflib
 import inspect
 import logging
+import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import keras
@@ -121,12 +122,24 @@ def imagenet_weights(backbone_name: str) -> Path:
     return fetch(_file_name(backbone_name))
 
 
-def load_imagenet(model: keras.Model, config) -> LoadReport:
+def is_imagenet_file(path: str | os.PathLike, config) -> bool:
+    """Whether a file has the name of the one that Keras offers for `config.BACKBONE`."""
+    return not callable(config.BACKBONE) and Path(path).name == _file_name(config.BACKBONE)
+
+
+def load_imagenet(
+    model: keras.Model,
+    config,
+    path: str | os.PathLike | None = None,
+    exclude: Iterable[str] | None = None,
+) -> LoadReport:
     """Loads a backbone's ImageNet weights into a built network.
 
     Args:
         model: that `build_backbone` made part of.
         config: as then. Its BACKBONE must be a name.
+        path: of the file that `imagenet_weights` gave; by default it is asked.
+        exclude: names of layers to leave alone.
 
     Returns:
         The report of `load_weights`; the layers beyond the backbone are listed as missing.
@@ -141,11 +154,11 @@ def load_imagenet(model: keras.Model, config) -> LoadReport:
         raise ValueError(
             "There are no known ImageNet weights for a callable BACKBONE. Load a file instead."
         )
-    path = imagenet_weights(backbone)
+    path = path or imagenet_weights(backbone)
     if backbone == "efficientnetlite0":
-        return load_weights(model, path)
+        return load_weights(model, path, exclude)
     arrays = _resnet_arrays(path) if backbone in BLOCKS else _application_arrays(backbone, path)
-    return assign_weights(model, arrays, str(path))
+    return assign_weights(model, arrays, str(path), exclude)
 
 
 # ---- keras.applications ------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
+COMPUTED = ("BATCH_SIZE", "IMAGE_SHAPE", "IMAGE_META_SIZE", "TRAIN_MASK_ROIS")
+
 
 class Config:
     """Settings with matterport's names and defaults; subclass and override what differs.
@@ -59,7 +61,7 @@ class Config:
     IMAGE_MAX_DIM = 1024
     IMAGE_MIN_SCALE = 0
     IMAGE_CHANNEL_COUNT = 3
-    MEAN_PIXEL = np.array([123.7, 116.8, 103.9])
+    MEAN_PIXEL = np.array([123.7, 116.8, 103.9])  # one per channel, or one for all
     USE_MINI_MASK = True
     MINI_MASK_SHAPE = (56, 56)
     MAX_GT_INSTANCES = 100
@@ -96,6 +98,7 @@ class Config:
     IMAGE_ANTIALIAS = False  # average over the pixels that a reduced image leaves out
     PRECISION = "float32"  # or "mixed_bfloat16": convolutions in bfloat16, boxes in float32
     RPN_CONV_CHANNELS = 512
+    RPN_NMS_PER_LEVEL = False  # True: PRE_NMS_LIMIT and suppression for each pyramid level alone
     MASK_CONV_CHANNELS = 256
     FREEZE_BACKBONE_STAGES = 0  # no gradient below this stage: 2 freezes C1 and C2
     ROI_ALIGNED = False  # True: half-pixel-exact ROIAlign, the mean of 2x2 samples per bin
@@ -113,14 +116,16 @@ class Config:
     OPTIMIZER = "sgd"  # or "adamw"
     WARMUP_STEPS = 0
     LEARNING_RATE_DECAY = None  # or "cosine": to zero over all epochs of `train`
+    DIVIDE_WEIGHT_DECAY = True  # each weight's L2 by its size; False: half the sum of squares
 
     def __init__(self, **settings):
         for name, value in settings.items():
-            self._check_name(name)
+            _check_keyword(type(self), name)
             setattr(self, name, value)
-        for name in vars(type(self)):
-            if name.isupper():
-                self._check_name(name, warn=True)
+        for parent in type(self).__mro__:
+            if parent not in Config.__mro__:
+                for name in vars(parent):
+                    _check_attribute(parent, name)
         self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
         height = width = self.IMAGE_MAX_DIM
         if self.IMAGE_RESIZE_MODE in ("crop", "stretch"):
@@ -130,17 +135,10 @@ class Config:
         self.IMAGE_SHAPE = np.array([height, width, self.IMAGE_CHANNEL_COUNT])
         self.IMAGE_META_SIZE = 12 + self.NUM_CLASSES
 
-    def _check_name(self, name, warn=False):
-        # A class derived from Config may have settings of its own.
-        known = [key for key in dir(Config if warn else type(self)) if key.isupper()]
-        if name in known:
-            return
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        if not warn:
-            raise ValueError(f"{type(self).__name__} has no setting named {name}.{hint}")
-        if close:  # any other name may well be meant
-            logger.warning("%s.%s is not a setting of Config.%s", type(self).__name__, name, hint)
+    def __setattr__(self, name, value):
+        if not hasattr(self, name) and name not in COMPUTED:
+            _check_attribute(type(self), name)
+        super().__setattr__(name, value)
 
     def validate(self):
         """Checks that the settings fit one another.
@@ -191,6 +189,11 @@ class Config:
                     f"{name} must be one of {', '.join(map(repr, allowed))}; "
                     f"received {getattr(self, name)!r}."
                 )
+        if np.size(self.MEAN_PIXEL) not in (1, self.IMAGE_CHANNEL_COUNT):
+            raise ValueError(
+                "MEAN_PIXEL needs one value for each of the IMAGE_CHANNEL_COUNT="
+                f"{self.IMAGE_CHANNEL_COUNT} channels, or one for all; received {self.MEAN_PIXEL}."
+            )
         for name in ("NUM_CLASSES", "IMAGES_PER_GPU", "TRAIN_ROIS_PER_IMAGE", "MAX_GT_INSTANCES"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; received {getattr(self, name)}.")
@@ -211,13 +214,83 @@ class Config:
     @classmethod
     def from_dict(cls, settings):
         """Inverse of `to_dict`; computed settings are computed anew, unknown ones refused."""
-        computed = ("BATCH_SIZE", "IMAGE_SHAPE", "IMAGE_META_SIZE")
-        return cls(**{name: value for name, value in settings.items() if name not in computed})
+        return cls(**{name: value for name, value in settings.items() if name not in COMPUTED})
 
     def display(self):
         """Prints all settings, one a line."""
         lines = [f"{name:30} {value}" for name, value in self.to_dict().items()]
         print("\nConfigurations:\n" + "\n".join(lines) + "\n")  # noqa: T201
+
+
+class PaperConfig(Config):
+    """The settings of He et al. 2017 on a feature pyramid; Detectron's where they are left open.
+
+    They are for COCO on pictures whose shorter side becomes 800 pixels. The learning rate falls
+    to a tenth after three quarters of the steps (120,000 of 160,000): call `train` twice.
+    """
+
+    IMAGE_MAX_DIM = 1344  # 1333 rounded up to what the pyramid can halve
+    MINI_MASK_SHAPE = (112, 112)  # Detectron draws polygons at the mask head's own resolution
+    FREEZE_BACKBONE_STAGES = 2
+
+    # Region proposal network: every level's best 2000, deltas as they are
+    RPN_CONV_CHANNELS = 256
+    RPN_BBOX_STD_DEV = np.ones(4)
+    PRE_NMS_LIMIT = 2000
+    RPN_NMS_PER_LEVEL = True
+    CLAMP_DELTAS = True
+
+    # 512 regions per image, one in four positive
+    TRAIN_ROIS_PER_IMAGE = 512
+    ROI_POSITIVE_RATIO = 0.25
+    ADD_GT_TO_PROPOSALS = True
+    SAMPLE_NEGATIVES_ALWAYS = True
+    IGNORE_PADDED_ROIS = True
+    ROI_ALIGNED = True
+    ROI_LEVEL_ROUNDING = "floor"
+
+    DETECTION_ALL_CLASSES = True
+    DETECTION_MIN_CONFIDENCE = 0.05
+    DETECTION_NMS_THRESHOLD = 0.5
+
+    LEARNING_RATE = None  # 0.02 for 16 images, in proportion for other batches
+    WARMUP_STEPS = 500
+    DIVIDE_WEIGHT_DECAY = False
+    GRADIENT_CLIP_NORM = None
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        if self.LEARNING_RATE is None:
+            self.LEARNING_RATE = 0.02 * self.BATCH_SIZE / 16
+
+
+def _check_keyword(config_class, name):
+    known = _settings(config_class)  # a class derived from Config may have settings of its own
+    if name in COMPUTED:
+        raise ValueError(f"{name} is computed from other settings and cannot be given.")
+    if name not in known:
+        raise ValueError(
+            f"{config_class.__name__} has no setting named {name}.{_hint(name, known)}"
+        )
+
+
+def _check_attribute(config_class, name):
+    known = _settings(Config)
+    if name in COMPUTED:
+        logger.warning("%s.%s is computed from other settings.", config_class.__name__, name)
+    elif name not in known and (hint := _hint(name, known)):  # any other name may well be meant
+        logger.warning("%s.%s is not a setting of Config.%s", config_class.__name__, name, hint)
+
+
+def _settings(config_class):
+    return [name for name in dir(config_class) if name.isupper() and name not in COMPUTED]
+
+
+def _hint(name, known):
+    """The setting that was probably meant; a name in lower case differs in nothing else."""
+    cutoff = 0.75 if name.isupper() else 1.0
+    close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=cutoff)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def _plain(value):

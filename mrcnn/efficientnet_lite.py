@@ -67,11 +67,16 @@ def efficientnet_lite0(
             taps.append(x)
     if not include_top:
         return taps
-    x = layers.Conv2D(1280, 1, padding="same", use_bias=False, name="top_conv")(x)
-    x = BatchNorm(train_bn, name="top_bn")(x)
-    x = layers.ReLU(6.0, name="top_act")(x)
+    x = top_features(x, train_bn)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     return layers.Dense(classes, activation="softmax", name="predictions")(x)
+
+
+def top_features(x, train_bn=False):
+    """The 1280 channels from which the network classifies, of its last feature map."""
+    x = layers.Conv2D(1280, 1, padding="same", use_bias=False, name="top_conv")(x)
+    x = BatchNorm(train_bn, name="top_bn")(x)
+    return layers.ReLU(6.0, name="top_act")(x)
 
 
 def _inverted_residual(x, kernel, stride, expansion, channels, name, train_bn):

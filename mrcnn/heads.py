@@ -69,6 +69,13 @@ class BoxBranch(keras.Model):
         self.head = head
         self.built = True  # the head came with its weights
 
+    def compute_output_spec(self, rois, pyramid):
+        logits, deltas = (output.shape[1:] for output in self.head.outputs)
+        return tuple(
+            keras.KerasTensor((*rois.shape[:2], *shape), dtype="float32")
+            for shape in (logits, logits, deltas)
+        )
+
     def call(self, rois, pyramid):
         """Logits [batch, n, c], probabilities [batch, n, c], deltas [batch, n, c, 4]."""
         count = rois.shape[1]
@@ -108,6 +115,10 @@ class MaskBranch(keras.Model):
             "head": self.head,
             "box_scale": self.box_scale,
         }
+
+    def compute_output_spec(self, boxes, pyramid):
+        shape = (*boxes.shape[:2], *self.head.outputs[0].shape[1:])
+        return keras.KerasTensor(shape, dtype="float32")
 
     def call(self, boxes, pyramid):
         """Masks float32 [batch, n, m, m, c] in 0..1 of normalised boxes [batch, n, 4]."""

@@ -154,6 +154,33 @@ def as_rgb8(array: np.ndarray) -> np.ndarray:
     return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
 
 
+def as_channels(array: np.ndarray, channels: int) -> np.ndarray:
+    """An image given as an array, with the number of channels that a network takes.
+
+    Args:
+        array: for 1 or 3 channels whatever `as_rgb8` takes, made grey or RGB; for any other
+            number [height, width, channels] of any real type.
+        channels: `Config.IMAGE_CHANNEL_COUNT`.
+
+    Returns:
+        [height, width, channels]: uint8 for 1 or 3 channels, else the array as it is.
+
+    Raises:
+        ImageError: for any other shape, type or range.
+    """
+    if channels == 3:
+        return as_rgb8(array)
+    if channels == 1:
+        return np.asarray(Image.fromarray(as_rgb8(array)).convert("L"))[:, :, np.newaxis]
+    array = np.asarray(array)
+    if array.ndim != 3 or array.shape[2] != channels or array.dtype.kind not in "buif":
+        raise ImageError(
+            f"IMAGE_CHANNEL_COUNT is {channels}, so an image must be of shape [height, width, "
+            f"{channels}] and of numbers; received {array.dtype} {array.shape}."
+        )
+    return array
+
+
 def write_image(path: str | os.PathLike, array: np.ndarray) -> None:
     """Write an image or a mask as PNG or JPEG, whichever the suffix says, whole or not at all.
 

@@ -1,10 +1,12 @@
 """The five losses (Ren et al. 2015, equation 1; He et al. 2017, section 3).
 
-Every one is a mean over what counts, and zero where nothing does.
+Every one is a mean over what counts, and zero where nothing does. On several devices each gives
+its share of the mean over the whole batch (`mrcnn.distribution`).
 """
 
 from keras import ops
 
+from mrcnn.distribution import sum_over_replicas
 from mrcnn.tensors import gather_rows
 
 
@@ -102,7 +104,7 @@ def _crossentropy(class_ids, logits):
 
 
 def _weighted_mean(values, weights):
-    total = ops.sum(weights)
+    total = sum_over_replicas(ops.sum(weights))
     # What does not count may not be finite; zero times infinity would not be zero.
     values = ops.where(weights > 0, values * weights, 0.0)
     return ops.sum(values) / ops.maximum(total, 1.0)

@@ -1,47 +1,28 @@
 """`MaskRCNN`: train, detect, load and save, with matterport's interface."""
 
+import contextlib
 import itertools
 import logging
 from pathlib import Path
 
+import keras
 import numpy as np
 
-from mrcnn import __version__
-from mrcnn.anchors import compute_backbone_shapes, generate_pyramid_anchors
-from mrcnn.boxes import denorm_boxes, norm_boxes
-from mrcnn.data import Batches, failures_raised, load_image_gt
+from mrcnn import compat, inspection, training
+from mrcnn.anchors import anchors_of
+from mrcnn.backbone import imagenet_weights, is_imagenet_file, load_imagenet
+from mrcnn.boxes import norm_boxes
+from mrcnn.compat import *  # noqa: F403  # the names that old scripts import from here
+from mrcnn.compat import log
+from mrcnn.data import Batches, failures_raised
 from mrcnn.detection import unmold_detections
-from mrcnn.heads import BoxBranch, MaskBranch
-from mrcnn.images import as_rgb8
-from mrcnn.losses import smooth_l1_loss
-from mrcnn.molding import (
-    compose_image_meta,
-    mold_image,
-    parse_image_meta,
-    resize_image,
-    unmold_image,
-)
-from mrcnn.network import MaskRCNNNetwork, normalised_anchors
-from mrcnn.resnet import resnet_graph
-from mrcnn.roi_align import PyramidROIAlign
-from mrcnn.rpn import ProposalLayer, build_rpn_model
+from mrcnn.distribution import training_scope
+from mrcnn.molding import mold_inputs
+from mrcnn.network import MaskRCNNNetwork
 from mrcnn.runs import find_last, new_run, run_of
-from mrcnn.targets import DetectionTargetLayer, build_rpn_targets
-from mrcnn.training import (
-    LAYER_SHORTCUTS,
-    Checkpoint,
-    EpochOfBatches,
-    Stage,
-    StopOnNonFiniteLoss,
-    build_optimizer,
-    count_parameters,
-    find_state,
-    log_callbacks,
-    restore_state,
-    set_trainable,
-    stopped_stage,
-)
 from mrcnn.weights import load_weights, read_metadata
+
+__all__ = ["CLASS_LAYERS", "MaskRCNN", "MaskRCNNNetwork", *compat.__all__]
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +58,9 @@ class MaskRCNN:
         self._anchor_cache = {}
         self._resume = None
         self.set_log_dir()
-        self.keras_model = self.build(mode, config)
+        self._scope = training_scope(config) if mode == "training" else contextlib.nullcontext
+        with self._scope():
+            self.keras_model = self.build(mode, config)
 
     def build(self, mode, config):
         """The network of a configuration."""
@@ -106,7 +89,8 @@ class MaskRCNN:
         """Loads a weights file by the names of layers and weights.
 
         Args:
-            filepath: a file of this project, of matterport or of Keras.
+            filepath: a file of this project, of matterport or of Keras, also the one that
+                `get_imagenet_weights` gives.
             by_name: accepted for compatibility; loading is always by name.
             exclude: names of layers to leave as they are.
             skip_mismatch: leave layers of other shapes as they are instead of raising.
@@ -118,13 +102,17 @@ class MaskRCNN:
             mrcnn.weights.WeightsError: if the file is damaged, foreign or does not fit.
             FileNotFoundError: if there is none.
         """
-        report = load_weights(
-            self.keras_model, filepath, exclude=exclude or (), skip_mismatch=skip_mismatch
-        )
+        if is_imagenet_file(filepath, self.config):
+            report = load_imagenet(self.keras_model, self.config, filepath, exclude)
+        else:
+            report = load_weights(
+                self.keras_model, filepath, exclude=exclude, skip_mismatch=skip_mismatch
+            )
+        logger.info(report.summary())
         self.class_names = read_metadata(filepath).get("class_names", self.class_names)
         self.set_log_dir(filepath)
         if self.mode == "training" and self.epoch and not report.missing_layers:
-            self._resume, self.epoch = find_state(self.log_dir, self.epoch)
+            self._resume, self.epoch = training.find_state(self.log_dir, self.epoch)
         if self.mode == "inference" and report.missing_layers:
             logger.warning(
                 "These layers are not in %s and stay random; detections mean nothing: %s.",
@@ -133,20 +121,19 @@ class MaskRCNN:
             )
         return report
 
+    def get_imagenet_weights(self):
+        """Path of the backbone's ImageNet weights, fetched if need be, for `load_weights`."""
+        return str(imagenet_weights(self.config.BACKBONE))
+
     def metadata(self):
         """What a weights file says of its network: config, class names, version."""
-        return {
-            "network": "mask_rcnn",
-            "version": __version__,
-            "config": self.config.to_dict(),
-            "class_names": self.class_names,
-        }
+        return {**self.keras_model.metadata(), "class_names": self.class_names}
 
     # ---- training ----------------------------------------------------------------------------
 
     def set_trainable(self, layer_regex, keras_model=None, indent=0, verbose=1):
         """See `mrcnn.training.set_trainable`; `indent` is accepted for compatibility."""
-        names = set_trainable(keras_model or self.keras_model, layer_regex)
+        names = training.set_trainable(keras_model or self.keras_model, layer_regex)
         if verbose:
             logger.info("Layers that learn: %s.", ", ".join(names))
 
@@ -196,9 +183,9 @@ class MaskRCNN:
         if self.epoch >= epochs:
             logger.info("Epoch %d of %d is reached.", self.epoch, epochs)
             return None
-        layers = LAYER_SHORTCUTS.get(layers, layers)
-        stage = Stage(layers, float(learning_rate), self.epoch, epochs)
-        stopped = stopped_stage(self._resume, stage)
+        layers = training.LAYER_SHORTCUTS.get(layers, layers)
+        stage = training.Stage(layers, float(learning_rate), self.epoch, epochs)
+        stopped = training.stopped_stage(self._resume, stage)
         stage = stopped or stage
         batches = Batches(
             train_dataset,
@@ -212,7 +199,7 @@ class MaskRCNN:
         )
         self.class_names = list(train_dataset.class_names)
         validation = None
-        if val_dataset is not None and len(val_dataset.image_ids):
+        if val_dataset is not None and val_dataset.image_info:
             validation = Batches(
                 val_dataset,
                 self.config,
@@ -224,17 +211,18 @@ class MaskRCNN:
         self.set_trainable(layers)
         self.compile(learning_rate, steps=(epochs - stage.first_epoch) * len(batches))
         if self._resume:
-            restore_state(self.keras_model, self._resume, optimizer=stopped is not None)
+            training.restore_state(self.keras_model, self._resume, optimizer=stopped is not None)
         self._resume = None
         logger.info(
             "Epochs %d to %d, %d of %d parameters learn.",
             self.epoch + 1,
             epochs,
-            count_parameters(self.keras_model.trainable_variables),
+            training.count_parameters(self.keras_model.trainable_variables),
             self.keras_model.count_params(),
         )
         Path(self.log_dir).mkdir(parents=True, exist_ok=True)
         metadata = {**self.metadata(), **(metadata or {})}
+        training.keep_freed_memory()
         with failures_raised(*filter(None, (batches, validation))):
             history = self.keras_model.fit(
                 batches,
@@ -243,11 +231,11 @@ class MaskRCNN:
                 validation_data=validation,
                 shuffle=False,  # Keras would shuffle the batches, with no seed
                 callbacks=[
-                    EpochOfBatches(batches),
-                    StopOnNonFiniteLoss(batches),
+                    training.EpochOfBatches(batches),
+                    training.StopOnNonFiniteLoss(batches),
                     *(custom_callbacks or []),
-                    *log_callbacks(self.log_dir, self.epoch),
-                    Checkpoint(self.checkpoint_path, metadata, stage, keep_checkpoints),
+                    *training.log_callbacks(self.log_dir, self.epoch),
+                    training.Checkpoint(self.checkpoint_path, metadata, stage, keep_checkpoints),
                 ],
             )
         self.epoch = history.epoch[-1] + 1
@@ -256,13 +244,17 @@ class MaskRCNN:
     def compile(self, learning_rate, momentum=None, steps=1):
         """Gives the network its optimizer for a stage of `steps` steps.
 
-        `momentum` is accepted for compatibility; `config.LEARNING_MOMENTUM` decides.
+        `momentum`, where given, is taken instead of `config.LEARNING_MOMENTUM`.
         """
-        self.keras_model.compile(
-            optimizer=build_optimizer(self.config, learning_rate, steps), jit_compile=False
-        )
-        # Slots exist from the start, so that a stopped training's can be put back.
-        self.keras_model.optimizer.build(self.keras_model.trainable_variables)
+        with self._scope():
+            optimizer = training.build_optimizer(self.config, learning_rate, steps)
+            if momentum is not None:
+                optimizer.momentum = momentum
+            # Without it JAX would not even trace the step; TensorFlow is quicker as it is.
+            jit_compile = keras.backend.backend() == "jax"
+            self.keras_model.compile(optimizer=optimizer, jit_compile=jit_compile)
+            # Slots exist from the start, so that a stopped training's can be put back.
+            optimizer.build(self.keras_model.trainable_variables)
 
     # ---- detection ---------------------------------------------------------------------------
 
@@ -272,7 +264,7 @@ class MaskRCNN:
         Args:
             images: any number of arrays [height, width] or [height, width, channels] of any size;
                 grey, RGB, RGBA, 8 or 16 bits.
-            verbose: accepted for compatibility.
+            verbose: 1 prints what goes in and, where nothing is found, at which stage.
 
         Returns:
             One dict per image: `rois` int32 [n, 4] in pixels, `class_ids` int32 [n], `scores`
@@ -280,69 +272,57 @@ class MaskRCNN:
         """
         results = []
         size = self.config.BATCH_SIZE
+        if verbose:
+            log(f"Processing {len(images)} images")
         for start in range(0, len(images), size):
-            chunk = [self._as_input(image) for image in images[start : start + size]]
-            inputs = [(*self.mold_inputs([image]), image.shape) for image in chunk]
+            chunk = images[start : start + size]
+            inputs = [(*self.mold_inputs([image]), np.shape(image)) for image in chunk]
             # Some resize modes make inputs of many shapes; a batch is of one.
             for _, group in itertools.groupby(inputs, key=lambda parts: parts[0].shape):
                 *arrays, shapes = zip(*group, strict=True)
-                results.extend(self._detect(*map(np.concatenate, arrays), shapes))
+                results.extend(self._detect(*map(np.concatenate, arrays), shapes, verbose))
         return results
 
     def detect_molded(self, molded_images, image_metas, verbose=0):
         """As `detect` for images that are molded already; results are in their pixels."""
         shapes = [image.shape for image in molded_images]
         windows = [(0, 0, *shape[:2]) for shape in shapes]
-        return self._detect(molded_images, image_metas, windows, shapes)
+        return self._detect(molded_images, image_metas, windows, shapes, verbose)
 
-    def _detect(self, molded, metas, windows, shapes):
-        detections, masks = self._predict(np.asarray(molded, np.float32), np.asarray(metas))
+    def _detect(self, molded, metas, windows, shapes, verbose):
+        if verbose:
+            log("molded_images", molded)
+            log("image_metas", metas)
+        outputs = self._predict(np.asarray(molded, np.float32), np.asarray(metas))
+        detections, probabilities, _, masks, proposals, *_ = outputs
         results = []
         for row, (window, shape) in enumerate(zip(windows, shapes, strict=True)):
             rois, class_ids, scores, mask = self.unmold_detections(
                 detections[row], masks[row], shape, molded[row].shape, window
             )
             results.append({"rois": rois, "class_ids": class_ids, "scores": scores, "masks": mask})
+            if verbose and not len(rois):
+                log(inspection.why_nothing(proposals[row], probabilities[row], self.config))
         return results
 
     def _predict(self, molded, metas):
-        """Detections and masks of a batch; short batches are filled up to the one size traced."""
+        """Outputs for a batch; short batches are filled up to the one size traced."""
         count, size = len(molded), self.config.BATCH_SIZE
         spare = max(0, size - count)
         molded = np.pad(molded, ((0, spare), (0, 0), (0, 0), (0, 0)))
-        metas = np.pad(metas.astype(np.float32), ((0, spare), (0, 0)))
+        metas = np.pad(metas, ((0, spare), (0, 0)))
+        outputs = self.keras_model.inference.predict_on_batch(self._inputs(molded, metas))
+        return [output[:count] for output in outputs]
+
+    def _inputs(self, molded, metas):
+        """Inputs of the inference network, with the anchors for images of their shape."""
         anchors = self.get_anchors(molded.shape[1:])
         anchors = np.broadcast_to(anchors, (len(molded), *anchors.shape))
-        outputs = self.keras_model.inference.predict_on_batch([molded, metas, anchors])
-        return outputs[0][:count], outputs[3][:count]
-
-    def _as_input(self, image):
-        image = np.asarray(image)
-        if self.config.IMAGE_CHANNEL_COUNT == 3:
-            return as_rgb8(image)
-        return image if image.ndim == 3 else image[..., None]
+        return [molded, metas.astype(np.float32), anchors]
 
     def mold_inputs(self, images):
-        """Resizes images and subtracts the mean.
-
-        Returns:
-            float32 [n, h, w, c], metas [n, 12 + classes], windows int [n, 4].
-        """
-        molded, metas, windows = [], [], []
-        for image in images:
-            resized, window, scale, _, _ = resize_image(
-                image,
-                min_dim=self.config.IMAGE_MIN_DIM,
-                max_dim=self.config.IMAGE_MAX_DIM,
-                min_scale=self.config.IMAGE_MIN_SCALE,
-                mode=self.config.IMAGE_RESIZE_MODE,
-                antialias=self.config.IMAGE_ANTIALIAS,
-            )
-            molded.append(mold_image(resized, self.config))
-            active = np.zeros(self.config.NUM_CLASSES, np.int32)
-            metas.append(compose_image_meta(0, image.shape, resized.shape, window, scale, active))
-            windows.append(window)
-        return np.stack(molded), np.stack(metas), np.stack(windows)
+        """See `mrcnn.molding.mold_inputs`."""
+        return mold_inputs(images, self.config)
 
     def unmold_detections(self, detections, mrcnn_mask, original_image_shape, image_shape, window):
         """See `mrcnn.detection.unmold_detections`."""
@@ -361,34 +341,41 @@ class MaskRCNN:
         if key not in self._anchor_cache:
             if len(self._anchor_cache) >= 8:  # with inputs of any size they would pile up
                 self._anchor_cache.clear()
-            anchors = normalised_anchors(self.config, key)
-            self._anchor_cache[key] = anchors, denorm_boxes(anchors, key)
+            anchors = anchors_of(self.config, key)
+            self._anchor_cache[key] = norm_boxes(anchors, key), anchors
         anchors, self.anchors = self._anchor_cache[key]
         return anchors
 
+    # ---- looking inside ----------------------------------------------------------------------
 
-__all__ = [
-    "CLASS_LAYERS",
-    "Batches",
-    "BoxBranch",
-    "DetectionTargetLayer",
-    "MaskBranch",
-    "MaskRCNN",
-    "MaskRCNNNetwork",
-    "ProposalLayer",
-    "PyramidROIAlign",
-    "build_rpn_model",
-    "build_rpn_targets",
-    "compose_image_meta",
-    "compute_backbone_shapes",
-    "denorm_boxes",
-    "generate_pyramid_anchors",
-    "load_image_gt",
-    "mold_image",
-    "norm_boxes",
-    "parse_image_meta",
-    "resize_image",
-    "resnet_graph",
-    "smooth_l1_loss",
-    "unmold_image",
-]
+    def run_graph(self, images, outputs, image_metas=None):
+        """Values of tensors inside the network, printed and returned in a dict by name.
+
+        Args:
+            images: as for `detect`; molded ones if `image_metas` are given.
+            outputs: pairs of a name and a tensor, such as
+                `("fpn_p2", model.keras_model.get_layer("fpn_p2").output)`.
+            image_metas: of molded images.
+
+        Raises:
+            ValueError: if an output cannot be computed from images alone.
+        """
+        if image_metas is None:
+            images, image_metas, _ = self.mold_inputs(images)
+        arrays = self._inputs(np.asarray(images, np.float32), np.asarray(image_metas))
+        values = inspection.run_graph(self.keras_model, arrays, outputs)
+        for name, value in values.items():
+            log(name, value)
+        return values
+
+    def ancestor(self, tensor, name, checked=None):
+        """See `mrcnn.inspection.ancestor`; `checked` is accepted for compatibility."""
+        return inspection.ancestor(tensor, name)
+
+    def get_trainable_layers(self):
+        """The layers that hold weights, in the models inside the network, too."""
+        return inspection.weighted_layers(self.keras_model)
+
+    def find_trainable_layer(self, layer):
+        """The layer that holds the weights, where others are wrapped around it."""
+        return self.find_trainable_layer(layer.layer) if hasattr(layer, "layer") else layer

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mrcnn.config import Config
+from mrcnn.images import as_channels
 
 Window = tuple[int, int, int, int]
 Padding = list[tuple[int, int]]
@@ -220,6 +221,41 @@ def parse_image_meta(meta: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def mold_inputs(
+    images: Sequence[np.ndarray], config: Config
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the network takes of images in which to find something.
+
+    Args:
+        images: arrays of any size, see `mrcnn.images.as_channels`.
+        config: gives the resizing, the channels and the mean pixel.
+
+    Returns:
+        molded: float32 [n, h, w, c].
+        metas: float64 [n, 12 + classes], no class active.
+        windows: int [n, (y1, x1, y2, x2)], of each image in its input.
+
+    Raises:
+        ValueError: if an image cannot be used, or the mode makes inputs of different sizes.
+    """
+    parts = []
+    active = np.zeros(config.NUM_CLASSES, np.int32)
+    for image in images:
+        image = as_channels(image, config.IMAGE_CHANNEL_COUNT)
+        resized, window, scale, _, _ = resize_image(
+            image,
+            min_dim=config.IMAGE_MIN_DIM,
+            max_dim=config.IMAGE_MAX_DIM,
+            min_scale=config.IMAGE_MIN_SCALE,
+            mode=config.IMAGE_RESIZE_MODE,
+            antialias=config.IMAGE_ANTIALIAS,
+        )
+        meta = compose_image_meta(0, image.shape, resized.shape, window, scale, active)
+        parts.append((mold_image(resized, config), meta, window))
+    molded, metas, windows = map(np.stack, zip(*parts, strict=True))
+    return molded, metas, windows
+
+
 def mold_image(images: np.ndarray, config: Config) -> np.ndarray:
     """float32 [..., channels] of images less MEAN_PIXEL, channels in RGB order."""
     return np.asarray(images, np.float32) - np.asarray(config.MEAN_PIXEL, np.float32)
@@ -243,7 +279,7 @@ def _resized(image: np.ndarray, size: tuple[int, int], antialias: bool) -> np.nd
     if antialias and image.dtype == np.uint8:
         shape = (*size, *image.shape[2:])
         channels = image.reshape(*image.shape[:2], -1)
-        if channels.shape[2] not in (1, 3, 4):
+        if channels.shape[2] not in (1, 3):  # Pillow would take a fourth for alpha
             parts = [_resized(channels[:, :, i], size, True) for i in range(channels.shape[2])]
             return np.stack(parts, axis=2).reshape(shape)
         picture = Image.fromarray(channels.squeeze(2) if channels.shape[2] == 1 else channels)

@@ -8,20 +8,22 @@ also detect (`MaskRCNNNetwork.inference`).
 
 import contextlib
 import functools
+import os
 
 import keras
-import numpy as np
 from keras import ops
 
-from mrcnn import losses
-from mrcnn.anchors import compute_backbone_shapes, generate_pyramid_anchors
+from mrcnn import __version__, losses
+from mrcnn.anchors import anchors_of
 from mrcnn.backbone import build_backbone
 from mrcnn.boxes import norm_boxes, norm_boxes_graph
 from mrcnn.detection import DetectionLayer
+from mrcnn.distribution import replica_count
 from mrcnn.fpn import feature_pyramid
 from mrcnn.heads import build_branches
 from mrcnn.rpn import ProposalLayer, build_rpn_model
 from mrcnn.targets import DetectionTargetLayer
+from mrcnn.weights import load_weights, save_weights
 
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)
 
@@ -34,7 +36,19 @@ LOSS_NAMES = (
 )
 
 
-class MaskRCNNNetwork(keras.Model):
+class _Network(keras.Model):
+    """A functional model whose inner layers are found by name, too."""
+
+    def get_layer(self, name=None, index=None):
+        """As in Keras; a name that no layer has is looked for in the models inside."""
+        if index is None and name not in {layer.name for layer in self.layers}:
+            for layer in self._flatten_layers(include_self=False, recursive=True):
+                if layer.name == name:
+                    return layer
+        return super().get_layer(name, index)
+
+
+class MaskRCNNNetwork(_Network):
     """The network as a functional Keras model with matterport's inputs and outputs.
 
     Args:
@@ -49,7 +63,7 @@ class MaskRCNNNetwork(keras.Model):
 
     def __init__(self, mode, config, **kwargs):
         config.validate()
-        with _precision(config.PRECISION):
+        with precision_policy(config.PRECISION):
             shared = _Layers(config)
             detecting = shared.inference_graph()
             inputs, outputs = detecting if mode == "inference" else shared.training_graph()
@@ -64,27 +78,61 @@ class MaskRCNNNetwork(keras.Model):
     def inference(self):
         if self.mode == "inference":
             return self
-        return keras.Model(*self._detecting, name="mask_rcnn_inference")
+        inputs, outputs = map(list, self._detecting)  # plain ones, as JAX's jit wants to see them
+        return _Network(inputs, outputs, name="mask_rcnn_inference")
+
+    def metadata(self):
+        """What a weights file says of its network."""
+        return {"network": "mask_rcnn", "version": __version__, "config": self.config.to_dict()}
+
+    def save_weights(self, filepath, overwrite=True):
+        """`mrcnn.weights.save_weights`, to a file of any name.
+
+        Raises:
+            FileExistsError: if there is one and `overwrite` is false.
+        """
+        if not overwrite and os.path.exists(filepath):
+            raise FileExistsError(f"{filepath} exists already.")
+        save_weights(self, filepath, self.metadata())
+
+    def load_weights(self, filepath, by_name=False, skip_mismatch=False):
+        """`mrcnn.weights.load_weights`; unless `by_name`, the file must hold every weight."""
+        return load_weights(self, filepath, by_name=by_name, skip_mismatch=skip_mismatch)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The weighted sum of the five losses and matterport's weight decay."""
-        total = 0.0
+        """The weighted sum of the five losses and matterport's weight decay.
+
+        On several replicas it is this one's share (`mrcnn.distribution`).
+        """
+        total, replicas = 0.0, replica_count()
         for tracker, name, value in zip(
             self.loss_trackers, LOSS_NAMES, y_pred[-len(LOSS_NAMES) :], strict=True
         ):
             value = value * self.config.LOSS_WEIGHTS.get(name, 1.0)
-            tracker.update_state(value)
+            tracker.update_state(value * replicas)  # of which Keras shows the mean
             total = total + value
         if self.config.OPTIMIZER == "sgd":  # AdamW decays by itself
-            total = total + self.weight_decay_loss()
+            total = total + self.weight_decay_loss() / replicas
         return total
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Of TensorFlow's trainer. Keras 3.15 takes the mean of a batch over the replicas to learn
+        # its shapes, which masks of bool do not have; here only an optimizer can be unbuilt.
+        if self._distribute_strategy is not None:
+            with self._distribute_strategy.scope():
+                self._symbolic_build()
+
     def weight_decay_loss(self):
-        """L2 over kernels and biases, each divided by its size, as matterport does."""
-        decay = 0.0
+        """L2: over kernels and biases, each divided by its size, as matterport does.
+
+        Without `DIVIDE_WEIGHT_DECAY` it is half the sum of the squares of the kernels.
+        """
+        divide, decay = self.config.DIVIDE_WEIGHT_DECAY, 0.0
         for weight in self.trainable_variables:
-            if weight.name not in ("gamma", "beta"):
+            if divide and weight.name not in ("gamma", "beta"):
                 decay = decay + ops.mean(ops.square(weight))
+            elif not divide and len(weight.shape) > 1:
+                decay = decay + 0.5 * ops.sum(ops.square(weight))
         return self.config.WEIGHT_DECAY * decay
 
 
@@ -118,6 +166,7 @@ class _Layers:
         )
         levels = dict(zip(PYRAMID_STRIDES, [*self.pyramid, coarsest], strict=True))
         levels = [rpn(levels[stride]) for stride in config.BACKBONE_STRIDES]
+        self.level_scores = [scores for _, scores, _ in levels]
         self.rpn_logits, self.rpn_scores, self.rpn_deltas = (
             keras.layers.Concatenate(axis=1, dtype="float32", name=name)(list(parts))
             for name, parts in zip(
@@ -133,24 +182,40 @@ class _Layers:
 
     def proposals(self, anchors, count):
         config = self.config
+        levels = self.level_scores if config.RPN_NMS_PER_LEVEL else None
         return ProposalLayer(
             count,
             config.RPN_NMS_THRESHOLD,
             config.PRE_NMS_LIMIT,
             config.RPN_BBOX_STD_DEV,
             config.CLAMP_DELTAS,
+            config.RPN_NMS_PER_LEVEL,
             name="ROI",
-        )(self.rpn_scores, self.rpn_deltas, anchors)
+        )(self.rpn_scores, self.rpn_deltas, anchors, levels)
+
+    def regions(self, rois):
+        """Class logits, probabilities and deltas of regions, each from a layer of its name."""
+        logits, _, deltas = self.box_branch(rois, self.pyramid)
+        last = self.box_branch.head.get_layer("mrcnn_class_logits")
+        logits = _Output(last, name=last.name)(logits)
+        classes = keras.layers.Softmax(dtype="float32", name="mrcnn_class")(logits)
+        deltas = keras.layers.Identity(dtype="float32", name="mrcnn_bbox")(deltas)
+        return logits, classes, deltas
+
+    def masks(self, boxes):
+        """Masks of boxes, from a layer of that name."""
+        last = self.mask_branch.head.get_layer("mrcnn_mask")
+        return _Output(last, name=last.name)(self.mask_branch(boxes, self.pyramid))
 
     def inference_graph(self):
         config = self.config
         anchors = keras.Input((None, 4), name="input_anchors")
         rpn_rois = self.proposals(anchors, config.POST_NMS_ROIS_INFERENCE)
-        _, classes, deltas = self.box_branch(rpn_rois, self.pyramid)
+        _, classes, deltas = self.regions(rpn_rois)
         detections = DetectionLayer(config, name="mrcnn_detection")(
             rpn_rois, classes, deltas, self.meta[:, 7:11], self.frame
         )
-        masks = self.mask_branch(detections[..., :4], self.pyramid)
+        masks = self.masks(detections[..., :4])
         outputs = [
             detections,
             classes,
@@ -184,12 +249,12 @@ class _Layers:
         rois, class_ids, box_targets, mask_targets = DetectionTargetLayer(
             config, name="proposal_targets"
         )(rpn_rois, gt_class_ids, normalised, gt_masks, self.frame)
-        logits, classes, deltas = self.box_branch(rois, self.pyramid)
+        rois = keras.layers.Identity(dtype="float32", name="output_rois")(rois)
+        logits, classes, deltas = self.regions(rois)
 
         count = config.TRAIN_MASK_ROIS
-        masks = self.mask_branch(
-            _PositiveBoxes(count, dtype="float32", name="positive_rois")(rois, class_ids),
-            self.pyramid,
+        masks = self.masks(
+            _PositiveBoxes(count, dtype="float32", name="positive_rois")(rois, class_ids)
         )
 
         def loss(name, function, *tensors):
@@ -265,6 +330,16 @@ class _PositiveBoxes(keras.layers.Layer):
         return rois[:, : self.count] * positive[..., None]
 
 
+class _Output(keras.layers.Wrapper):
+    """Hands on what a branch computed under the name, and with the weights, of its last layer."""
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(layer, dtype="float32", **kwargs)
+
+    def call(self, inputs):
+        return inputs
+
+
 class _Loss(keras.layers.Layer):
     """A loss as a layer, so that it is an output of its name; always float32."""
 
@@ -281,18 +356,11 @@ class _Loss(keras.layers.Layer):
 
 def normalised_anchors(config, image_shape):
     """Anchors float32 [a, 4] of an input of `image_shape`, normalised."""
-    anchors = generate_pyramid_anchors(
-        config.RPN_ANCHOR_SCALES,
-        config.RPN_ANCHOR_RATIOS,
-        compute_backbone_shapes(config, image_shape),
-        config.BACKBONE_STRIDES,
-        config.RPN_ANCHOR_STRIDE,
-    )
-    return norm_boxes(np.asarray(anchors), image_shape[:2])
+    return norm_boxes(anchors_of(config, image_shape), image_shape[:2])
 
 
 @contextlib.contextmanager
-def _precision(policy):
+def precision_policy(policy):
     """Layers built inside get this dtype policy; variables stay float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

@@ -30,6 +30,7 @@ class PyramidROIAlign(keras.layers.Layer):
         self.aligned = aligned
         self.rounding = rounding
         self.canonical_size = canonical_size
+        self.built = True  # it has no weights
 
     def get_config(self):
         return {
@@ -190,10 +191,16 @@ def _samples(start, stop, map_size, count):
     last = ops.cast(map_size, "float32")[:, None] - 1.0
     steps = ops.arange(count, dtype="float32")[None, :]
     if count > 1:
-        # In the order of TensorFlow's kernel, so that rounding puts the same samples outside.
-        step = (stop - start)[:, None] * last / (count - 1)
-        position = start[:, None] * last + steps * step
+        # In the order of TensorFlow's kernel, so that rounding puts the same samples outside. The
+        # divisor is no constant, which XLA would turn into a product with its inverse.
+        step = (stop - start)[:, None] * last / (0.0 * last + (count - 1))
+        position = _rounded(start[:, None] * last) + _rounded(steps * step)
     else:
         position = 0.5 * (start + stop)[:, None] * last
     inside = ops.logical_and(position >= 0, position <= last)
     return ops.clip(position, 0.0, last), inside
+
+
+def _rounded(product):
+    """The product, which XLA would else fuse with a sum and round once instead of twice."""
+    return ops.clip(product, -1e30, 1e30)

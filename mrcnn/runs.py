@@ -17,19 +17,21 @@ class Run:
         folder: of the run; made when training starts.
         name: of the configuration, in lower case.
         epoch: number of epochs trained.
+        prefix: of the names of checkpoints; a network that is no Mask R-CNN has none.
     """
 
     folder: Path
     name: str
     epoch: int = 0
+    prefix: str = "mask_rcnn_"
 
     @property
     def template(self):
         """Path of the checkpoints with `{epoch:04d}` in it."""
-        return self.folder / f"mask_rcnn_{self.name}_{{epoch:04d}}.h5"
+        return self.folder / f"{self.prefix}{self.name}_{{epoch:04d}}.h5"
 
 
-def new_run(model_dir, name):
+def new_run(model_dir, name, prefix="mask_rcnn_"):
     """A run that begins now; a second one within the same minute gets a number."""
     name = (name or "mask_rcnn").lower()
     base = Path(model_dir) / f"{name}{datetime.datetime.now():%Y%m%dT%H%M}"
@@ -37,16 +39,16 @@ def new_run(model_dir, name):
     while folder.exists():
         number += 1
         folder = base.with_name(f"{base.name}-{number}")
-    return Run(folder, name)
+    return Run(folder, name, prefix=prefix)
 
 
 def run_of(checkpoint, name):
     """The run that a checkpoint's path belongs to, or None for a path of another form."""
     name, path = (name or "mask_rcnn").lower(), Path(checkpoint).absolute()
-    epoch = re.fullmatch(rf"mask_rcnn_{re.escape(name)}_(\d{{4,}})\.h5", path.name)
-    if not epoch or not re.fullmatch(r".+\d{8}T\d{4}(-\d+)?", path.parent.name):
+    match = re.fullmatch(rf"(mask_rcnn_|){re.escape(name)}_(\d{{4,}})\.h5", path.name)
+    if not match or not re.fullmatch(r".+\d{8}T\d{4}(-\d+)?", path.parent.name):
         return None
-    return Run(path.parent, name, int(epoch.group(1)))
+    return Run(path.parent, name, int(match[2]), match[1])
 
 
 def find_last(model_dir, name):

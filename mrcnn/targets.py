@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from mrcnn.boxes import box_refinement, compute_overlaps, scale_boxes
+from mrcnn.distribution import own_rows
 from mrcnn.roi_align import crop_and_resize
 from mrcnn.tensors import batch_indices, gather_rows
 
@@ -78,6 +79,17 @@ class DetectionTargetLayer(keras.layers.Layer):
         self.config = config
         self.random = keras.random.SeedGenerator(seed)
 
+    def compute_output_spec(self, proposals, gt_class_ids, gt_boxes, gt_masks, frame):
+        config = self.config
+        rows = (proposals.shape[0], config.TRAIN_ROIS_PER_IMAGE)
+        masks = (proposals.shape[0], config.TRAIN_MASK_ROIS, *config.MASK_SHAPE)
+        return (
+            keras.KerasTensor((*rows, 4), dtype="float32"),
+            keras.KerasTensor(rows, dtype="int32"),
+            keras.KerasTensor((*rows, 4), dtype="float32"),
+            keras.KerasTensor(masks, dtype="float32"),
+        )
+
     def call(self, proposals, gt_class_ids, gt_boxes, gt_masks, frame):
         """Targets of one batch.
 
@@ -100,7 +112,9 @@ class DetectionTargetLayer(keras.layers.Layer):
         total, positive_limit = config.TRAIN_ROIS_PER_IMAGE, config.TRAIN_MASK_ROIS
         positive, negative, assigned = self._label(proposals, gt_class_ids, gt_boxes)
 
-        random = keras.random.uniform(ops.shape(positive), seed=self.random)
+        random = own_rows(
+            lambda shape: keras.random.uniform(shape, seed=self.random), ops.shape(positive)
+        )
         positive_rows, positive_valid = _sample(positive, random, positive_limit)
         positive_count = ops.sum(ops.cast(positive_valid, "float32"), axis=1, keepdims=True)
         negative_rows, negative_valid = _sample(negative, random, total)

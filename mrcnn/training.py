@@ -1,9 +1,11 @@
 """Optimizer, schedule and callbacks of a training that can be stopped and continued."""
 
 import csv
+import ctypes
 import logging
 import math
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from mrcnn.distribution import ReplicatedAdamW, ReplicatedSGD, process_share, replica_count
 from mrcnn.files import atomic_path
 from mrcnn.weights import (
     assign_weights,
@@ -25,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "training_state.h5"
 HISTORY_FILE = "history.csv"
+
+# Numbers of <malloc.h>: M_TRIM_THRESHOLD (no limit), M_TOP_PAD (256 MiB at a time) and M_MMAP_MAX
+# (no block of its own mapping, which would be unmapped when freed).
+GLIBC_OPTIONS = {-1: 2**31 - 1, -2: 2**28, -4: 0}
 
 LAYER_SHORTCUTS = {
     "heads": r"(mrcnn_|rpn_|fpn_).*",
@@ -95,7 +102,7 @@ def set_trainable(network, layer_regex):
     for layer in layers:
         if id(layer) not in composite:
             fits = re.fullmatch(layer_regex, layer.name) is not None
-            layer.trainable = fits and layer.name not in network.frozen_layers
+            layer.trainable = fits and layer.name not in getattr(network, "frozen_layers", ())
             if layer.trainable and layer.weights:
                 names.append(layer.name)
     if not names:
@@ -116,15 +123,18 @@ def build_optimizer(config, learning_rate, steps):
         min(config.WARMUP_STEPS, steps // 2),
         steps if config.LEARNING_RATE_DECAY == "cosine" else None,
     )
+    sgd, adamw = keras.optimizers.SGD, keras.optimizers.AdamW
+    if replica_count() > 1:
+        sgd, adamw = ReplicatedSGD, ReplicatedAdamW
     if config.OPTIMIZER == "adamw":
-        optimizer = keras.optimizers.AdamW(
+        optimizer = adamw(
             schedule,
             weight_decay=config.WEIGHT_DECAY,
             global_clipnorm=config.GRADIENT_CLIP_NORM,
         )
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
         return optimizer
-    return keras.optimizers.SGD(
+    return sgd(
         schedule,
         momentum=config.LEARNING_MOMENTUM,
         global_clipnorm=config.GRADIENT_CLIP_NORM,
@@ -186,7 +196,7 @@ class Checkpoint(keras.callbacks.Callback):
     """Writes the weights after every epoch, and one file from which training continues.
 
     Both are written aside and then renamed together: a training killed at any moment continues
-    from the last epoch that has both.
+    from the last epoch that has both. Of several processes the first writes.
 
     Args:
         template: path of the weights with `{epoch:04d}` in it.
@@ -203,24 +213,58 @@ class Checkpoint(keras.callbacks.Callback):
         self.keep = keep
 
     def on_epoch_end(self, epoch, logs=None):
+        if process_share()[0]:
+            return
         path = Path(self.template.format(epoch=epoch + 1))
         logs = {name: float(value) for name, value in (logs or {}).items()}
         metadata = {**self.metadata, "epoch": epoch + 1, "logs": logs}
         with atomic_path(path.parent / STATE_FILE) as state, atomic_path(path) as weights:
-            save_weights(self.model, weights, metadata)
+            self.save_weights(weights, metadata)
             save_state(self.model, state, self.stage, epoch + 1)
         old = path.parent / Path(self.template.format(epoch=epoch + 1 - (self.keep or 0))).name
         if self.keep and old != path:
             old.unlink(missing_ok=True)
 
+    def save_weights(self, path, metadata):
+        """Writes the weights by which the network is to be judged."""
+        save_weights(self.model, path, metadata)
+
+
+class HistoryFile(keras.callbacks.Callback):
+    """Adds a row of all logged values to `history.csv` after every epoch.
+
+    Unlike Keras's `CSVLogger` it takes in values that come later than the first epoch, from a
+    stage with other callbacks or from one that does not measure every time.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = Path(path)
+
+    def on_epoch_end(self, epoch, logs=None):
+        rows = [{"epoch": epoch, **(logs or {})}]
+        if self.path.exists():
+            with open(self.path, newline="") as file:
+                rows = [*csv.DictReader(file), *rows]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        with atomic_path(self.path) as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
 
 def log_callbacks(folder, epoch):
-    """TensorBoard's logs and `history.csv`, which a training continued at `epoch` goes on with."""
+    """TensorBoard's logs and `history.csv`, which a training continued at `epoch` goes on with.
+
+    Of several processes the first writes them.
+    """
+    if process_share()[0]:
+        return []
     history = Path(folder) / HISTORY_FILE
     _cut_history(history, epoch)
     return [
         keras.callbacks.TensorBoard(folder, write_graph=False),
-        keras.callbacks.CSVLogger(history, append=True),
+        HistoryFile(history),
     ]
 
 
@@ -320,6 +364,19 @@ def _random_states(model):
         for variable in layer.variables
         if variable.name == "seed_generator_state"
     ]
+
+
+def keep_freed_memory():
+    """Lets glibc keep what a step has freed for the next step, instead of giving it back.
+
+    Every step asks for the same large blocks. glibc returns them to the system, which clears their
+    pages each time: without this, a fifth of the time of a training on a processor goes there.
+    Elsewhere than under Linux's glibc it does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in GLIBC_OPTIONS.items():
+            mallopt(option, value)
 
 
 def count_parameters(variables):

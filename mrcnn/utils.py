@@ -10,6 +10,13 @@ from mrcnn.boxes import (
     non_max_suppression,
     norm_boxes,
 )
+from mrcnn.compat import (
+    COCO_MODEL_URL,
+    batch_slice,
+    box_refinement_graph,
+    download_trained_weights,
+    mold_mask,
+)
 from mrcnn.dataset import Dataset
 from mrcnn.evaluate import (
     compute_ap,
@@ -29,9 +36,12 @@ from mrcnn.masks import (
 from mrcnn.molding import resize, resize_image
 
 __all__ = [
+    "COCO_MODEL_URL",
     "Dataset",
     "apply_box_deltas",
+    "batch_slice",
     "box_refinement",
+    "box_refinement_graph",
     "compute_ap",
     "compute_ap_range",
     "compute_iou",
@@ -40,11 +50,13 @@ __all__ = [
     "compute_overlaps_masks",
     "compute_recall",
     "denorm_boxes",
+    "download_trained_weights",
     "expand_mask",
     "extract_bboxes",
     "generate_anchors",
     "generate_pyramid_anchors",
     "minimize_mask",
+    "mold_mask",
     "non_max_suppression",
     "norm_boxes",
     "resize",

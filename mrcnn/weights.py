@@ -46,6 +46,7 @@ class LoadReport:
         mismatched: of layers that have another shape in the file: left as they were.
         excluded: left as they were on request.
         zeroed: biases set to zero, because the file has the layer's kernel and no bias.
+        adapted: kernels for three input channels, made to fit the channels of the image here.
         unused: in the file and not in the network.
     """
 
@@ -55,6 +56,7 @@ class LoadReport:
     mismatched: list[str] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
     zeroed: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
 
     @property
@@ -66,7 +68,7 @@ class LoadReport:
     def summary(self) -> str:
         """One sentence with the counts, and one that names the layers not loaded."""
         parts = [f"{len(self.loaded)} tensors loaded"]
-        for name in ("missing", "mismatched", "excluded", "zeroed", "unused"):
+        for name in ("missing", "mismatched", "excluded", "zeroed", "adapted", "unused"):
             if count := len(getattr(self, name)):
                 parts.append(f"{count} {name}")
         text = f"{self.source}: {', '.join(parts)}."
@@ -181,7 +183,7 @@ def assign_weights(
             report.excluded.append(name)
         elif position is None:
             report.missing.append(name)
-        elif entries[position].shape != tuple(weight.variable.shape):
+        elif not _fits(entries[position].shape, tuple(weight.variable.shape), model):
             shapes[name] = (entries[position].shape, tuple(weight.variable.shape))
         else:
             found[name] = entries[position]
@@ -213,8 +215,12 @@ def assign_weights(
     for name in report.zeroed:
         values[name] = np.zeros(targets[name].variable.shape, np.float32)
     for name, value in values.items():
-        targets[name].variable.assign(value)
-    report.loaded = list(found)
+        variable = targets[name].variable
+        if value.shape != tuple(variable.shape):
+            report.adapted.append(name)
+            value = _for_channels(value, variable.shape[2])
+        variable.assign(value)
+    report.loaded = [name for name in found if name not in report.adapted]
     return report
 
 
@@ -289,6 +295,25 @@ def _index(entries) -> dict[str, int]:
         for level, name in [(preferred, entry.names[0]), *((second, n) for n in entry.names[1:])]:
             level[name] = None if name in level else position
     return {name: pos for name, pos in {**second, **preferred}.items() if pos is not None}
+
+
+def _fits(stored, own, model):
+    """Whether shapes agree, or differ in that the kernel reads RGB instead of the image here."""
+    if len(stored) == len(own) == 4 and getattr(model, "inputs", None):
+        if (stored[2], own[2]) == (3, model.inputs[0].shape[-1]):
+            return (*stored[:2], stored[3]) == (*own[:2], own[3])
+    return stored == own
+
+
+def _for_channels(kernel, channels):
+    """A kernel [h, w, 3, n] for images of other channels.
+
+    Of one channel: the sum, whose response to grey is that to the same grey in RGB. Of more: the
+    three in turn, scaled so that the size of the response stays.
+    """
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    return kernel[:, :, np.arange(channels) % 3] * (3.0 / channels)
 
 
 def _finite(value, name, source):

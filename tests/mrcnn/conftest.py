@@ -1,8 +1,9 @@
-"""A network and a data set small enough to train in a test."""
+"""A network and a data set small enough to train in a test; what differs between backends."""
 
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from mrcnn.config import Config
 from mrcnn.dataset import Dataset
@@ -103,3 +104,41 @@ def rectangles():
     return lambda images=None, **settings: Rectangles(
         ONE_OR_TWO_EACH if images is None else images, **settings
     )
+
+
+@pytest.fixture
+def tensorflow():
+    """TensorFlow, where it is the backend."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("holds for TensorFlow alone")
+    return pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(scope="session")
+def value_and_gradients():
+    """Makes the value of a function of tensors, and its gradient by each array given for them."""
+
+    def of(function, *arrays):
+        backend = keras.backend.backend()
+        tensors = [ops.convert_to_tensor(array) for array in arrays]
+        if backend == "tensorflow":
+            import tensorflow as tf
+
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                value = function(*tensors)
+            gradients = tape.gradient(value, tensors, unconnected_gradients="zero")
+        elif backend == "jax":
+            import jax
+
+            places = tuple(range(len(tensors)))
+            value, gradients = jax.value_and_grad(function, places)(*tensors)
+        else:
+            import torch
+
+            tensors = [tensor.requires_grad_() for tensor in tensors]
+            value = function(*tensors)
+            gradients = torch.autograd.grad(value, tensors, materialize_grads=True)
+        return float(ops.convert_to_numpy(value)), [ops.convert_to_numpy(g) for g in gradients]
+
+    return of

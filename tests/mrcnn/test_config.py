@@ -4,7 +4,7 @@ import logging
 import numpy as np
 import pytest
 
-from mrcnn.config import Config
+from mrcnn.config import Config, PaperConfig
 
 # As documented of matterport/Mask_RCNN; what old code relies on when it overrides only a few.
 MATTERPORT = {
@@ -110,20 +110,61 @@ class TestOverriding:
         with pytest.raises(ValueError, match="NUM_CLASES. Did you mean NUM_CLASSES?"):
             Config(NUM_CLASES=3)
 
-    def test_misspelt_attribute_is_pointed_out(self, caplog):
-        class Misspelt(Config):
-            DETECTION_MIN_CONFIDENSE = 0.5
+    @pytest.mark.parametrize(
+        ("wrong", "right"),
+        [
+            ("DETECTION_MIN_CONFIDENSE", "DETECTION_MIN_CONFIDENCE"),
+            ("IMAGE_PER_GPU", "IMAGES_PER_GPU"),
+            ("NUM_CLASS", "NUM_CLASSES"),
+            ("LEARN_RATE", "LEARNING_RATE"),
+            ("num_classes", "NUM_CLASSES"),
+            ("Backbone", "BACKBONE"),
+        ],
+    )
+    @pytest.mark.parametrize("place", ["class", "base", "instance"])
+    def test_misspelt_attribute_is_pointed_out(self, caplog, place, wrong, right):
+        misspelt = type("Misspelt", (Config,), {} if place == "instance" else {wrong: 1})
+        config_class = type("Derived", (misspelt,), {}) if place == "base" else misspelt
+        with caplog.at_level(logging.WARNING, "mrcnn"):
+            config = config_class()
+            if place == "instance":
+                setattr(config, wrong, 1)
+        assert [record.getMessage() for record in caplog.records] == [
+            f"Misspelt.{wrong} is not a setting of Config. Did you mean {right}?"
+        ]
+
+    def test_settings_assigned_later_are_taken_in_silence(self, caplog):
+        with caplog.at_level(logging.WARNING, "mrcnn"):
+            config = CellConfig()
+            config.NUM_CLASSES, config.BATCH_SIZE = 3, 1
+        assert (config.NUM_CLASSES, config.BATCH_SIZE) == (3, 1)
+        assert not caplog.records
+
+    def test_computed_setting_is_not_taken_from_a_class(self, caplog):
+        class Given(Config):
+            BATCH_SIZE = 16
 
         with caplog.at_level(logging.WARNING, "mrcnn"):
-            Misspelt()
-        assert "Did you mean DETECTION_MIN_CONFIDENCE?" in caplog.text
+            assert Given().BATCH_SIZE == 2
+        assert "Given.BATCH_SIZE is computed from other settings" in caplog.text
+
+    @pytest.mark.parametrize("name", ["BATCH_SIZE", "IMAGE_SHAPE", "TRAIN_MASK_ROIS"])
+    def test_computed_keyword_is_refused(self, name):
+        with pytest.raises(ValueError, match=f"{name} is computed from other settings"):
+            Config(**{name: 1})
 
     def test_own_attribute_of_a_user_is_left_alone(self, caplog):
         class Own(Config):
             FLUORESCENCE_FILTER = "green"
+            folds = 5
+
+            def describe(self):
+                return self.NAME
 
         with caplog.at_level(logging.WARNING, "mrcnn"):
-            assert Own(FLUORESCENCE_FILTER="red").FLUORESCENCE_FILTER == "red"
+            config = Own(FLUORESCENCE_FILTER="red")
+            config.SEED = 7
+        assert config.FLUORESCENCE_FILTER == "red"
         assert not caplog.records
 
     @pytest.mark.parametrize(("rois", "slots"), [(200, 66), (512, 168), (1, 1)])
@@ -148,6 +189,8 @@ class TestValidation:
             ({"MASK_LOSS": "dice"}, "MASK_LOSS.*'dice'"),
             ({"OPTIMIZER": "adam"}, "OPTIMIZER.*'adam'"),
             ({"LEARNING_RATE_DECAY": "step"}, "LEARNING_RATE_DECAY.*'step'"),
+            ({"IMAGE_CHANNEL_COUNT": 4}, r"MEAN_PIXEL.*IMAGE_CHANNEL_COUNT=4 .*or one for all"),
+            ({"MEAN_PIXEL": [1.0, 2.0]}, r"MEAN_PIXEL.*received \[1.0, 2.0\]"),
             ({"NUM_CLASSES": 0}, "NUM_CLASSES must be at least 1"),
             ({"IMAGES_PER_GPU": 0}, "IMAGES_PER_GPU must be at least 1"),
             ({"TRAIN_ROIS_PER_IMAGE": 0}, "TRAIN_ROIS_PER_IMAGE must be at least 1"),
@@ -157,6 +200,10 @@ class TestValidation:
     def test_contradiction_is_named(self, settings, message):
         with pytest.raises(ValueError, match=message):
             Config(**settings).validate()
+
+    @pytest.mark.parametrize("mean", [0, 127.5, [100.0], np.array([1.0, 2.0, 3.0, 4.0])])
+    def test_mean_pixel_of_four_channels(self, mean):
+        Config(IMAGE_CHANNEL_COUNT=4, MEAN_PIXEL=mean).validate()
 
     def test_images_of_any_size_need_no_divisible_side(self):
         Config(IMAGE_RESIZE_MODE="none", IMAGE_MAX_DIM=1000).validate()
@@ -196,3 +243,35 @@ def test_display_lists_every_setting(capsys):
     assert printed.startswith("\nConfigurations:\n")
     assert f"{'NUM_CLASSES':30} 4\n" in printed
     assert len(printed.strip().splitlines()) == 1 + len(CellConfig().to_dict())
+
+
+class TestPaperConfig:
+    def test_is_valid_and_survives_json(self):
+        config = PaperConfig(NUM_CLASSES=81)
+        config.validate()
+        settings = json.loads(json.dumps(config.to_dict()))
+        assert PaperConfig.from_dict(settings).to_dict() == config.to_dict()
+
+    def test_no_setting_is_misspelt(self, caplog):
+        with caplog.at_level(logging.WARNING, "mrcnn"):
+            PaperConfig()
+        assert not caplog.records
+        assert set(PaperConfig().to_dict()) == set(Config().to_dict())
+
+    def test_papers_numbers(self):
+        config = PaperConfig()
+        assert (config.TRAIN_ROIS_PER_IMAGE, config.TRAIN_MASK_ROIS) == (512, 128)
+        assert (config.LEARNING_MOMENTUM, config.WEIGHT_DECAY) == (0.9, 1e-4)
+        assert (config.POST_NMS_ROIS_INFERENCE, config.DETECTION_MAX_INSTANCES) == (1000, 100)
+
+    @pytest.mark.parametrize(
+        ("settings", "rate"),
+        [
+            ({"GPU_COUNT": 8}, 0.02),
+            ({}, 0.0025),
+            ({"IMAGES_PER_GPU": 1}, 0.00125),
+            ({"LEARNING_RATE": 0.1}, 0.1),
+        ],
+    )
+    def test_learning_rate_is_for_the_batch(self, settings, rate):
+        assert PaperConfig(**settings).LEARNING_RATE == pytest.approx(rate)

@@ -107,6 +107,38 @@ class TestLoadImageGt:
         np.testing.assert_array_equal(image, expected)
 
 
+class TestChannels:
+    @pytest.mark.parametrize("channels", [1, 4, 8])
+    def test_batches(self, rectangles, tiny_config, channels):
+        config = tiny_config(IMAGE_CHANNEL_COUNT=channels, MEAN_PIXEL=100)
+        dataset = rectangles()
+        values = np.random.default_rng(0).integers(256, size=(48, 60, channels), dtype=np.uint8)
+        dataset.load_image = lambda image_id: values
+        image, meta, *_ = load_image_gt(dataset, config, 0)
+        assert (image.shape, image.dtype) == ((64, 64, channels), np.uint8)
+        assert meta[3] == meta[6] == channels
+        arrays = batch(Batches(dataset, config, shuffle=False), 0)
+        np.testing.assert_array_equal(arrays["image"][0], image.astype(np.float32) - 100)
+
+    def test_colours_become_grey(self, rectangles, tiny_config):
+        config = tiny_config(IMAGE_CHANNEL_COUNT=1, MEAN_PIXEL=100)
+        assert load_image_gt(rectangles(), config, 0)[0].shape == (64, 64, 1)
+
+    def test_wrong_number_is_named(self, rectangles, tiny_config):
+        config = tiny_config(IMAGE_CHANNEL_COUNT=4, MEAN_PIXEL=100)
+        with pytest.raises(SampleError, match="image1.png.*IMAGE_CHANNEL_COUNT is 4"):
+            load_image_gt(rectangles(), config, 1)
+
+    def test_only_eight_bits_can_be_augmented(self, rectangles, tiny_config):
+        config = tiny_config(IMAGE_CHANNEL_COUNT=4, MEAN_PIXEL=0)
+        dataset = rectangles()
+        dataset.load_image = lambda image_id: np.ones((48, 60, 4), np.float32) / 3
+        image, *_ = load_image_gt(dataset, config, 1)
+        assert image.dtype == np.float32
+        with pytest.raises(SampleError, match="image1.png.* is float32; only uint8"):
+            load_image_gt(dataset, config, 1, augmentation=lambda *arguments: arguments[:2])
+
+
 class TestUnusableSample:
     def check(self, dataset, tiny_config, message):
         with pytest.raises(SampleError, match=rf"(?s)Image 1 \(image1.png\).*{message}"):

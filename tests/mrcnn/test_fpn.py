@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from mrcnn.fpn import feature_pyramid
 
@@ -17,7 +18,7 @@ def pyramid():
     for weight in model.weights:
         weight.assign(rng.standard_normal(weight.shape))
     values = [rng.standard_normal((2, *s.shape[1:])).astype(np.float32) for s in stages]
-    return model, values, [np.asarray(level) for level in model(values)]
+    return model, values, [ops.convert_to_numpy(level) for level in model(values)]
 
 
 def test_strides_and_channels(pyramid):
@@ -36,11 +37,11 @@ def test_each_level_adds_the_coarser_one_enlarged(pyramid):
     merged = None
     for level in (5, 4, 3, 2):
         name = "fpn_c5p5" if level == 5 else f"fpn_c{level}p{level}"
-        lateral = np.asarray(model.get_layer(name)(values[level - 2]))
+        lateral = ops.convert_to_numpy(model.get_layer(name)(values[level - 2]))
         if merged is not None:
             lateral = lateral + merged.repeat(2, axis=1).repeat(2, axis=2)
         merged = lateral
-        expected = model.get_layer(f"fpn_p{level}")(merged)
+        expected = ops.convert_to_numpy(model.get_layer(f"fpn_p{level}")(merged))
         np.testing.assert_allclose(levels[level - 2], expected, rtol=1e-4, atol=1e-4)
 
 

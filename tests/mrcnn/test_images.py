@@ -7,7 +7,15 @@ import pytest
 from PIL import Image
 
 from mrcnn import images
-from mrcnn.images import ImageError, as_rgb8, image_size, read_image, read_mask, write_image
+from mrcnn.images import (
+    ImageError,
+    as_channels,
+    as_rgb8,
+    image_size,
+    read_image,
+    read_mask,
+    write_image,
+)
 
 # A picture whose corners differ, so that every flip and turn shows.
 CORNERS = np.zeros((40, 64, 3), np.uint8)
@@ -380,3 +388,33 @@ def test_saved_exif_helper_writes_the_tag():
     Image.new("RGB", (2, 2)).save(buffer, "JPEG", exif=exif(6))
     with Image.open(buffer) as image:
         assert image.getexif()[0x0112] == 6
+
+
+class TestChannels:
+    """Images as a network of another number of input channels takes them."""
+
+    def noise(self, *shape, dtype=np.uint8):
+        return np.random.default_rng(0).integers(256, size=shape).astype(dtype)
+
+    @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1)])
+    def test_grey_stays_as_it_is(self, shape):
+        grey = self.noise(*shape)
+        np.testing.assert_array_equal(as_channels(grey, 1), grey.reshape(4, 5, 1))
+
+    def test_colours_become_grey_by_their_luminance(self):
+        red_green_blue = np.uint8([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]])
+        assert as_channels(red_green_blue, 1)[0, :, 0].tolist() == [76, 150, 29]
+
+    def test_three_are_rgb(self):
+        grey = self.noise(4, 5)
+        np.testing.assert_array_equal(as_channels(grey, 3), as_rgb8(grey))
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+    def test_other_numbers_are_taken_as_they_are(self, dtype):
+        image = self.noise(4, 5, 8, dtype=dtype)
+        assert as_channels(image, 8) is image
+
+    @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3), (4, 5, 5)])
+    def test_other_shapes_are_refused(self, shape):
+        with pytest.raises(ImageError, match="IMAGE_CHANNEL_COUNT is 4.*received uint8"):
+            as_channels(self.noise(*shape), 4)

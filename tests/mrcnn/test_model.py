@@ -24,13 +24,7 @@ LOSSES = {
     "mrcnn_bbox_loss",
     "mrcnn_mask_loss",
 }
-RECIPE = {
-    "OPTIMIZER": "adamw",
-    "LEARNING_RATE_DECAY": "cosine",
-    "WARMUP_STEPS": 2,
-    "ADD_GT_TO_PROPOSALS": True,
-    "SAMPLE_NEGATIVES_ALWAYS": True,
-}
+RECIPE = {"ADD_GT_TO_PROPOSALS": True, "SAMPLE_NEGATIVES_ALWAYS": True}
 
 
 def values(model):
@@ -51,11 +45,11 @@ def whole(tiny_config, rectangles, tmp_path_factory):
     stages = [values(model.keras_model)]
     histories = []
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        for layers, epochs in (("heads", 1), ("all", 3)):
+        for layers, epochs, validation in (("heads", 1, None), ("all", 3, rectangles())):
             histories.append(
                 model.train(
                     rectangles(),
-                    rectangles(),
+                    validation,
                     learning_rate=0.01,
                     epochs=epochs,
                     layers=layers,
@@ -110,7 +104,7 @@ class TestTrain:
     def test_five_losses_are_shown_and_recorded(self, whole):
         for history in whole.histories:
             assert LOSSES | {"loss"} <= set(history.history)
-            assert {f"val_{name}" for name in LOSSES | {"loss"}} <= set(history.history)
+        assert {f"val_{name}" for name in LOSSES | {"loss"}} <= set(history.history)
         assert all(f"{name}: " in whole.printed for name in LOSSES)
         assert "2/2" in whole.printed
 
@@ -150,16 +144,15 @@ class TestTrain:
 
     def test_images_without_any_instance(self, tiny_config, rectangles, tmp_path):
         keras.utils.set_random_seed(0)
-        config = tiny_config(STEPS_PER_EPOCH=4, VALIDATION_STEPS=None)
-        model = MaskRCNN("training", config, tmp_path)
+        model = MaskRCNN("training", tiny_config(STEPS_PER_EPOCH=8), tmp_path)
         before = values(model.keras_model)
         empty = rectangles([[]] * 4)
-        history = model.train(empty, empty, learning_rate=0.02, epochs=2, layers="all").history
+        history = model.train(empty, None, learning_rate=0.02, epochs=3, layers="all").history
         assert np.isfinite(list(history.values())).all()
-        assert history["mrcnn_mask_loss"] == history["mrcnn_bbox_loss"] == [0, 0]
-        assert history["rpn_bbox_loss"] == [0, 0]
+        for name in ("mrcnn_mask_loss", "mrcnn_bbox_loss", "rpn_bbox_loss"):
+            assert history[name] == [0, 0, 0]
         # What is left to learn is that everything is background.
-        assert history["val_rpn_class_loss"][1] < history["val_rpn_class_loss"][0]
+        assert history["rpn_class_loss"][2] < history["rpn_class_loss"][0]
         after = values(model.keras_model)
         assert "rpn_class_raw" in changed(before, after)
         assert all(np.isfinite(value).all() for value in after.values())
@@ -168,7 +161,8 @@ class TestTrain:
         class Poison(keras.callbacks.Callback):
             def on_train_batch_begin(self, batch, logs=None):
                 if (batch, int(self.model.optimizer.iterations)) == (2, 5):
-                    weight = self.model.get_layer("res1_conv").kernel
+                    # Not before a ReLU: fused with its convolution it may turn NaN to zero.
+                    weight = self.model.get_layer("rpn_class_raw").kernel
                     weight.assign(weight + np.nan)
 
         config = tiny_config(STEPS_PER_EPOCH=3)
@@ -206,6 +200,12 @@ class TestTrain:
         model = MaskRCNN("training", tiny_config(NUM_CLASSES=2), tmp_path)
         with pytest.raises(ValueError, match="3 classes"):
             model.train(rectangles(), None, 0.001, 1, "all")
+
+    def test_validation_set_that_was_not_prepared(self, model, rectangles):
+        validation = type(rectangles()).__base__()
+        validation.add_image("toys", 0, "image0.png")
+        with pytest.raises(ValueError, match="prepare"):
+            model.train(rectangles(), validation, 0.001, 1, "all")
 
     def test_inference_model_cannot_learn(self, detector, rectangles):
         with pytest.raises(RuntimeError, match="mode='training'"):
@@ -357,7 +357,7 @@ class TestDetect:
     def test_inputs_of_several_shapes(self, tiny_config, tmp_path, mode):
         config = tiny_config(IMAGE_RESIZE_MODE=mode, IMAGE_MIN_DIM=64)
         model = MaskRCNN("inference", config, tmp_path)
-        images = [noise(64, 64, 3), noise(128, 64, 3), noise(128, 64, 3), noise(64, 192, 3)]
+        images = [noise(64, 64, 3), noise(128, 64, 3), noise(128, 64, 3)]
         results = model.detect(images)
         assert [result["masks"].shape[:2] for result in results] == [
             image.shape[:2] for image in images
@@ -380,14 +380,30 @@ class TestDetect:
         np.testing.assert_array_equal(result["rois"], expected["rois"])
         np.testing.assert_array_equal(result["masks"], expected["masks"])
 
-    def test_images_of_other_than_three_channels(self, tiny_config, tmp_path):
-        config = tiny_config(IMAGE_CHANNEL_COUNT=1, MEAN_PIXEL=np.array([100.0]))
-        model = MaskRCNN("inference", config, tmp_path)
-        (result,) = model.detect([noise(40, 50)])
+    @pytest.mark.parametrize(("channels", "image"), [(1, noise(40, 50)), (5, noise(40, 50, 5))])
+    def test_images_of_other_than_three_channels(
+        self, whole, rectangles, tiny_config, tmp_path, channels, image
+    ):
+        """Weights from RGB are taken over; losses and detections are computed."""
+        config = tiny_config(**RECIPE, IMAGE_CHANNEL_COUNT=channels, MEAN_PIXEL=100)
+        model = MaskRCNN("training", config, tmp_path)
+        report = model.load_weights(whole.model.find_last(), by_name=True)
+        assert report.adapted == ["res1_conv/kernel"]
+        dataset = rectangles()
+        sound = dataset.load_image
+        dataset.load_image = lambda i: sound(i)[..., np.arange(channels) % 3]
+        (inputs,) = Batches(dataset, config)[0]
+        losses = map(keras.ops.convert_to_numpy, model.keras_model(inputs)[-5:])
+        assert np.isfinite(list(losses)).all()
+        (result,) = model.detect([image])
         assert result["masks"].shape[:2] == (40, 50)
 
+    def test_image_of_other_channels_is_refused(self, detector):
+        with pytest.raises(ValueError, match="received shape .40, 50, 5."):
+            detector.detect([noise(40, 50, 5)])
+
     @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
-    def test_five_hundred_calls_are_one_function_and_take_no_memory(self, detector):
+    def test_five_hundred_calls_are_one_function_and_take_no_memory(self, detector, tensorflow):
         def resident():
             gc.collect()
             pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from skimage.transform import resize as skimage_resize
 
+from mrcnn.config import Config
 from mrcnn.molding import (
     META,
     compose_image_meta,
@@ -311,3 +312,25 @@ class TestMoldImage:
 
     def test_batches(self):
         assert mold_image(np.zeros((4, 5, 6, 3), np.uint8), CONFIG).shape == (4, 5, 6, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 8])
+def test_antialiasing_treats_channels_alike(channels):
+    """A fourth channel is no alpha, which would be multiplied in."""
+    image = np.random.default_rng(0).integers(256, size=(40, 40, channels), dtype=np.uint8)
+    image[..., -1] = 0
+    whole, *_ = resize_image(image, 16, 16, mode="stretch", antialias=True)
+    for channel in range(channels):
+        alone, *_ = resize_image(image[..., channel], 16, 16, mode="stretch", antialias=True)
+        np.testing.assert_array_equal(whole[..., channel], alone)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("mean", [7, [7.0], "each"])
+def test_mean_pixel_of_any_channels(channels, mean):
+    mean = np.arange(channels) + 7.0 if mean == "each" else mean
+    config = Config(IMAGE_CHANNEL_COUNT=channels, MEAN_PIXEL=mean)
+    image = np.random.default_rng(0).integers(256, size=(5, 6, channels), dtype=np.uint8)
+    molded = mold_image(image, config)
+    np.testing.assert_array_equal(molded, image.astype(np.float32) - np.float32(mean))
+    np.testing.assert_array_equal(unmold_image(molded, config), image)

@@ -92,8 +92,12 @@ def training_batch(config, instances=2, batch=2, seed=0):
     return [images(batch, seed), metas(config, batch), match[..., None], deltas, ids, boxes, masks]
 
 
+def to_numpy(tensors):
+    return [keras.ops.convert_to_numpy(tensor) for tensor in tensors]
+
+
 def loss_values(model, batch):
-    return dict(zip(LOSS_NAMES, map(float, model(batch)[-5:]), strict=True))
+    return dict(zip(LOSS_NAMES, map(float, to_numpy(model(batch)[-5:])), strict=True))
 
 
 def detect(model, batch=2):
@@ -101,7 +105,7 @@ def detect(model, batch=2):
     anchors = normalised_anchors(config, config.IMAGE_SHAPE)
     anchors = np.broadcast_to(anchors, (batch, *anchors.shape))
     outputs = model.inference([images(batch), metas(config, batch), anchors])
-    return [np.asarray(keras.ops.cast(output, "float32")) for output in outputs]
+    return to_numpy([keras.ops.cast(output, "float32") for output in outputs])
 
 
 def train_step(model, batch, steps=1, eagerly=True):
@@ -337,6 +341,17 @@ class TestComputeLoss:
         )
         total = float(trained.compute_loss(y_pred=self.outputs()))
         assert total == pytest.approx(15 + trained.config.WEIGHT_DECAY * decay, rel=1e-5)
+
+    def test_weight_decay_of_the_paper(self, trained):
+        """Half the sum of the squares of every kernel that learns."""
+        model = network(DIVIDE_WEIGHT_DECAY=False)
+        squares = [
+            np.sum(np.square(weight.variable.numpy()))
+            for name, weight in named_weights(model).items()
+            if name.endswith("/kernel")
+        ]
+        expected = 15 + model.config.WEIGHT_DECAY * 0.5 * sum(squares)
+        assert float(model.compute_loss(y_pred=self.outputs())) == pytest.approx(expected, rel=1e-5)
 
     def test_adamw_decays_by_itself(self):
         model = network(OPTIMIZER="adamw", WEIGHT_DECAY=10.0)

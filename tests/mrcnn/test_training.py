@@ -12,6 +12,7 @@ from mrcnn.training import (
     LAYER_SHORTCUTS,
     STATE_FILE,
     Checkpoint,
+    HistoryFile,
     NonFiniteLossError,
     Stage,
     StopOnNonFiniteLoss,
@@ -326,6 +327,17 @@ class TestHistory:
             file.write("1")
         self.log(tmp_path, 2, 1.0)
         assert self.rows(tmp_path) == [("0", "3.0"), ("1", "2.0"), ("2", "1.0")]
+
+    def test_values_that_come_later_get_columns(self, tmp_path):
+        for epoch, logs in enumerate([{"loss": 3.0}, {"loss": 2.0, "acc": 0.5}, {"loss": 1.0}]):
+            HistoryFile(tmp_path / HISTORY_FILE).on_epoch_end(epoch, logs)
+        with open(tmp_path / HISTORY_FILE, newline="") as file:
+            assert list(csv.reader(file)) == [
+                ["epoch", "loss", "acc"],
+                ["0", "3.0", ""],
+                ["1", "2.0", "0.5"],
+                ["2", "1.0", ""],
+            ]
 
     def test_killed_before_the_first_row(self, tmp_path):
         (tmp_path / HISTORY_FILE).touch()

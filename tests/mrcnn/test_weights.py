@@ -224,6 +224,62 @@ def test_mismatched_layers_can_be_skipped_whole(tmp_path):
     np.testing.assert_array_equal(values_of(model)["conv1/bias"], before["conv1/bias"])
 
 
+def eye(channels):
+    """A network whose first layer reads an image of so many channels."""
+    image = keras.Input((5, 5, channels))
+    x = layers.Conv2D(4, 3, name="conv1")(image)
+    return keras.Model(image, layers.Conv2D(3, 1, name="conv2")(x))
+
+
+class TestOtherChannels:
+    def load(self, channels, tmp_path):
+        source, model = eye(3), eye(channels)
+        write_keras2(tmp_path / "w.h5", some_values(source))
+        load_weights(source, tmp_path / "w.h5")
+        report = load_weights(model, tmp_path / "w.h5", by_name=False)
+        return source, model, report
+
+    @pytest.mark.parametrize("channels", [1, 2, 4, 7])
+    def test_is_reported(self, tmp_path, channels):
+        _, _, report = self.load(channels, tmp_path)
+        assert report.adapted == ["conv1/kernel"]
+        assert report.loaded == ["conv1/bias", "conv2/kernel", "conv2/bias"]
+        assert "3 tensors loaded, 1 adapted" in report.summary()
+        assert report.missing_layers == []
+
+    @pytest.mark.parametrize("channels", [1, 6])
+    def test_response_to_grey_stays_the_same(self, tmp_path, channels):
+        source, model, _ = self.load(channels, tmp_path)
+        grey = np.random.default_rng(0).random((1, 5, 5, 1))
+        found = model(np.repeat(grey, channels, axis=3))
+        np.testing.assert_allclose(found, source(np.repeat(grey, 3, axis=3)), atol=1e-5)
+
+    def test_kernels_take_turns(self, tmp_path):
+        source, model, _ = self.load(6, tmp_path)
+        kernel = source.get_layer("conv1").kernel
+        expected = np.concatenate([kernel, kernel], axis=2) / 2
+        np.testing.assert_allclose(model.get_layer("conv1").kernel, expected, rtol=1e-6)
+
+    def test_the_other_way_round_is_a_mismatch(self, tmp_path):
+        write_keras2(tmp_path / "w.h5", some_values(eye(4)))
+        with pytest.raises(WeightsError, match="conv1/kernel: .3, 3, 4, 4. in the file"):
+            load_weights(eye(3), tmp_path / "w.h5")
+
+    def test_other_layers_of_three_channels_are_a_mismatch(self, tmp_path):
+        """A kernel that reads three features, not an image."""
+        values = {**some_values(eye(1)), "conv2/kernel": np.zeros((1, 1, 3, 3), "f4")}
+        write_keras2(tmp_path / "w.h5", values)
+        with pytest.raises(WeightsError, match="1 tensors have other shapes: conv2/kernel"):
+            load_weights(eye(1), tmp_path / "w.h5")
+
+    def test_layer_with_another_mismatch_is_left_whole(self, tmp_path):
+        values = {**some_values(eye(3)), "conv1/bias": np.zeros(9, "f4")}
+        write_keras2(tmp_path / "w.h5", values)
+        report = load_weights(eye(1), tmp_path / "w.h5", skip_mismatch=True)
+        assert report.mismatched == ["conv1/kernel", "conv1/bias"]
+        assert report.adapted == []
+
+
 def test_tensors_the_network_does_not_have_are_reported(model, tmp_path):
     values = {**some_values(model), "mrcnn_mask/kernel": np.zeros((1, 1, 2, 3))}
     write_keras2(tmp_path / "w.h5", values)

@@ -1,0 +1,15 @@
+"""matterport's way to several GPUs, which is a setting here."""
+
+
+class ParallelModel:
+    """Stands where matterport's class stood, and says what to write instead.
+
+    Raises:
+        RuntimeError: always.
+    """
+
+    def __init__(self, keras_model, gpu_count):
+        raise RuntimeError(
+            "Keras 3 cannot split a built model over GPUs, so there is no ParallelModel. Set "
+            f"GPU_COUNT = {gpu_count} in your Config instead: MaskRCNN then trains on that many."
+        )

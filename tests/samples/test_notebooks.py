@@ -1,0 +1,54 @@
+"""The notebooks run from top to bottom, in a Jupyter kernel, and are stored without results."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+# The training comes first: the others take the weights it leaves behind.
+NOTEBOOKS = sorted(
+    (path for path in SAMPLES.rglob("*.ipynb") if path.parent.name != ".ipynb_checkpoints"),
+    key=lambda path: (path.stem != "train_shapes", path),
+)
+
+
+def relative(path):
+    return path.relative_to(SAMPLES).as_posix()
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """Folder of runs that the notebooks share."""
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture
+def small(logs, monkeypatch):
+    """Environment in which the notebooks need seconds."""
+    monkeypatch.setenv("MRCNN_SAMPLE_SMALL", "1")
+    monkeypatch.setenv("MRCNN_SAMPLE_LOGS", str(logs))
+    monkeypatch.delenv("MRCNN_SAMPLE_WEIGHTS", raising=False)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)
+def test_notebook_runs(path, small):
+    notebook = nbformat.read(path, as_version=4)
+    folder = {"metadata": {"path": str(path.parent)}}  # Jupyter runs a notebook where it lies
+    NotebookClient(notebook, timeout=300, resources=folder).execute()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)
+def test_notebook_is_stored_clean(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.cells[0].cell_type == "markdown"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs
+            assert cell.execution_count is None
+        assert not re.search(r"""["'(](/|~|[A-Z]:)\w*[/\\]""", cell.source), "a machine's path"

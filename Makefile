@@ -2,12 +2,13 @@
 #
 #   PYTHON=/path/to/python3   the interpreter to make it from (3.11 or newer)
 #   PIP_FLAGS="..."           more flags for every pip install
-#   PYTEST_FLAGS="..."        more flags for pytest, for instance -k boxes
+#   PYTEST_FLAGS="..."        flags for pytest, for instance -k boxes; by default the files of tests
+#                             are shared out among processes, one per core and four at most
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo clean
+.PHONY: help setup test test-jax test-torch lint demo clean
 
 VENV := .venv
 IN_VENV := $(VENV)/bin/python
@@ -16,11 +17,17 @@ SOURCES := requirements.txt setup.cfg
 INSTALLED := $(VENV)/installed-from
 PIP = $(IN_VENV) -m pip --disable-pip-version-check --no-input install --quiet $(PIP_FLAGS)
 
+jax_VERSION = >=0.10,<0.11
+torch_VERSION = ==2.13.*
+PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
+
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 help:  ## List the targets
 	@echo "Usage: make TARGET"
-	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo "  test-jax    Run the tests of mrcnn under JAX"
+	@echo "  test-torch  Run the tests of mrcnn under PyTorch"
 
 setup:  ## Make the environment .venv, or bring it up to date
 	@if [ -x $(IN_VENV) ] && cat $(SOURCES) | cmp -s - $(INSTALLED); then \
@@ -65,11 +72,24 @@ test: lint  ## Lint, then run all tests
 	@echo "test: pytest"
 	@$(IN_VENV) -m pytest $(PYTEST_FLAGS)
 
+# The other backends live in environments of their own, which see the packages of .venv.
+test-jax test-torch: test-%: setup
+	@if ! $(VENV)-$*/bin/python -c 'import $*' 2> /dev/null; then \
+		echo "test-$*: making $(VENV)-$*"; \
+		$(IN_VENV) -m venv --clear $(VENV)-$*; \
+		$(IN_VENV) -c 'import site; print(site.getsitepackages()[0])' \
+			> "$$($(VENV)-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/$(VENV).pth"; \
+		$(VENV)-$*/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+			$(PIP_FLAGS) '$*$($*_VERSION)'; \
+	fi
+	@echo "test-$*: pytest tests/mrcnn with KERAS_BACKEND=$*"
+	@KERAS_BACKEND=$* $(VENV)-$*/bin/python -m pytest $(PYTEST_FLAGS) tests/mrcnn
+
 demo: setup  ## Train briefly on phantom images, analyse samples, write a report to demo/
 	@echo "demo: python lesion/demo.py"
 	@$(IN_VENV) lesion/demo.py
 
 clean:  ## Remove the environment, the demo's output and caches; trained weights in logs/ stay
 	@echo "clean: removing $(VENV), demo/ and caches"
-	@rm -rf $(VENV) demo build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-jax $(VENV)-torch demo build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,7 +18,13 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("
 COMMANDS = [path for path in MODULES if "def build_parser(" in path.read_text(encoding="utf-8")]
 LARGEST_FILE = 25 * 1024**2
 # Packages whose module has another name than the distribution that installs it.
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image"}
+DISTRIBUTIONS = {
+    "IPython": "ipython",
+    "PIL": "pillow",
+    "faster_coco_eval": "faster-coco-eval",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+}
 EXAMPLE_DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 
 

@@ -42,7 +42,8 @@ def train_and_score(name, arguments):
     """Trains one variant in this process; returns its figures."""
     from lesion import train
     from lesion.boundary import BoundaryConfig, load_predictor
-    from lesion.evaluate import evaluate_boundary, select_samples, summarize_boundary
+    from lesion.boundary_evaluation import evaluate_boundary, summarize_boundary
+    from lesion.evaluate import select_samples
     from lesion.layouts import find_collections
     from lesion.splits import SPLIT_FILE, Split
     from mrcnn.runs import find_last

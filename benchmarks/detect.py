@@ -14,9 +14,11 @@ def main():
     size = arguments.size
     model, image = detector(arguments)
     found = len(model.detect([image])[0]["scores"])
-    own = milliseconds(lambda: model.detect([image]), arguments.repeats)
+    model.detect([image])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    yardstick = resnet50_forward(size, arguments.repeats)
+    own, yardstick = milliseconds(
+        lambda: model.detect([image]), resnet50_forward(size), repeats=arguments.repeats
+    )
     name = f"detect, {arguments.backbone}, {size}x{size}, {arguments.precision}, {found} instances"
     report(name, own, yardstick)
     print(f"peak memory of detection {peak:.1f} GiB, TensorFlow included")

@@ -40,7 +40,7 @@ def convolution_rate(precision, repeats):
     def run():
         keras.ops.convert_to_numpy(keras.ops.conv(image, kernel, padding="same"))
 
-    return 2 * 128**2 * 9 * 256**2 / 1e6 / milliseconds(run, repeats)
+    return 2 * 128**2 * 9 * 256**2 / 1e6 / milliseconds(run, repeats=repeats)[0]
 
 
 def main():
@@ -70,17 +70,19 @@ def main():
         f"masks of {found}": (network.outputs, gigaflops(masks, found)),
     }
     rate = convolution_rate(arguments.precision, arguments.repeats)
-    yardstick = resnet50_forward(arguments.size, arguments.repeats)
     print(f"{arguments.backbone}, {arguments.size}x{arguments.size}, {arguments.precision}")
-    before, total = 0, 0
-    for name, (outputs, work) in stages.items():
-        part = keras.Model(network.inputs, outputs)
-        until = milliseconds(lambda part=part: part.predict_on_batch(inputs), arguments.repeats)
-        spent, before, total = until - before, until, total + work
+    parts = [keras.Model(network.inputs, outputs) for outputs, _ in stages.values()]
+    *until, whole, yardstick = milliseconds(
+        *(lambda part=part: part.predict_on_batch(inputs) for part in parts),
+        lambda: model.detect([image]),
+        resnet50_forward(arguments.size),
+        repeats=arguments.repeats,
+    )
+    for (name, (_, work)), spent in zip(stages.items(), np.diff([0, *until]), strict=True):
         speed = f"{1000 * work / spent:6.0f} GFLOP/s" if work else ""
         print(f"{name:20} {work:6.1f} GFLOP {spent:7.0f} ms {speed}")
-    whole = milliseconds(lambda: model.detect([image]), arguments.repeats)
-    print(f"{'into the image':20} {'':12} {whole - before:7.0f} ms")
+    total = sum(work for _, work in stages.values())
+    print(f"{'into the image':20} {'':12} {whole - until[-1]:7.0f} ms")
     print(f"{'all':20} {total:6.1f} GFLOP {whole:7.0f} ms {1000 * total / whole:6.0f} GFLOP/s")
     print(
         f"one convolution reaches {rate:.0f} GFLOP/s: this arithmetic alone takes "

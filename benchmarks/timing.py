@@ -49,25 +49,28 @@ def detector(arguments):
     return MaskRCNN("inference", config, "logs"), image
 
 
-def milliseconds(function, repeats):
-    """Median time of a call in milliseconds, after two calls to warm up."""
-    for _ in range(2):
-        function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
+def milliseconds(*functions, repeats):
+    """Median time of a call of each function in milliseconds, after two calls to warm up.
+
+    They take turns, so that a machine that is slow for a while is so for all of them.
+    """
+    times = [[] for _ in functions]
+    for turn in range(repeats + 2):
+        for function, own in zip(functions, times, strict=True):
+            start = time.perf_counter()
+            function()
+            if turn >= 2:
+                own.append(1000 * (time.perf_counter() - start))
+    return [statistics.median(own) for own in times]
 
 
-def resnet50_forward(size, repeats):
-    """Milliseconds of a bare `keras.applications.ResNet50` float32 forward pass of one image."""
+def resnet50_forward(size):
+    """The yardstick: a `keras.applications.ResNet50` float32 forward pass of one image."""
     model = keras.applications.ResNet50(
         include_top=False, weights=None, input_shape=(size, size, 3)
     )
     image = np.random.default_rng(0).uniform(0, 255, (1, size, size, 3)).astype(np.float32)
-    return milliseconds(lambda: model.predict_on_batch(image), repeats)
+    return lambda: model.predict_on_batch(image)
 
 
 def report(name, own, yardstick):

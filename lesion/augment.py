@@ -1,7 +1,12 @@
-"""Random changes a dermoscopic image may undergo without its boundary becoming another."""
+"""Random changes a dermoscopic image may undergo without its content becoming another."""
+
+import functools
 
 import numpy as np
 from PIL import Image, ImageFilter
+
+from lesion.phantom_canvas import Frame
+from lesion.phantom_layers import draw_hair, draw_ruler
 
 
 class DermoscopyAugmentation:
@@ -16,19 +21,22 @@ class DermoscopyAugmentation:
         stretch: largest change of the aspect ratio.
         colour: largest change of brightness, contrast, saturation and of single channels.
         blur: largest standard deviation of the blur in pixels, for a third of the images.
+        side: of the square that is returned, which at magnification 1 shows the largest square in
+            the middle of the image; None returns the size given.
     """
 
-    def __init__(self, scale=(0.8, 1.3), shift=0.1, stretch=0.1, colour=0.2, blur=1.2):
+    def __init__(self, scale=(0.8, 1.3), shift=0.1, stretch=0.1, colour=0.2, blur=1.2, side=None):
         self.scale = scale
         self.shift = shift
         self.stretch = stretch
         self.colour = colour
         self.blur = blur
+        self.side = side
 
     def __call__(self, image, masks, rng):
         """Args: uint8 [h, w, 3], bool [h, w, n], a `numpy.random.Generator`. Returns the same."""
-        height, width = image.shape[:2]
-        coefficients = self._inverse_affine(height, width, rng)
+        height, width = (self.side, self.side) if self.side else image.shape[:2]
+        coefficients = self._inverse_affine(image.shape[:2], (height, width), rng)
         # Outside the image lies the dark surround of a dermoscope, or skin.
         surround = (0, 0, 0) if rng.random() < 0.3 else tuple(int(v) for v in _rim_colour(image))
         picture = Image.fromarray(image).transform(
@@ -38,7 +46,7 @@ class DermoscopyAugmentation:
             Image.Resampling.BILINEAR,
             fillcolor=surround,
         )
-        moved = np.zeros_like(masks)
+        moved = np.zeros((height, width, masks.shape[2]), bool)
         for index in range(masks.shape[2]):
             mask = Image.fromarray(masks[:, :, index].astype(np.uint8) * 255).transform(
                 (width, height), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
@@ -50,7 +58,7 @@ class DermoscopyAugmentation:
             )
         return self._recolour(np.asarray(picture), rng), moved
 
-    def _inverse_affine(self, height, width, rng):
+    def _inverse_affine(self, old_shape, new_shape, rng):
         """Six coefficients that take pixels of the new image to pixels of the old one."""
         angle = rng.uniform(0, 2 * np.pi)
         if rng.random() < 0.5:  # upright or upside down: nothing of a wide frame is cut off
@@ -61,9 +69,10 @@ class DermoscopyAugmentation:
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         # Columns of the matrix are x and y, as Pillow orders them.
         matrix = turn @ np.diag([mirror * aspect, 1 / aspect]) / zoom
-        middle = np.array([width, height]) / 2
-        offset = rng.uniform(-self.shift, self.shift, 2) * [width, height]
-        origin = middle + offset - matrix @ middle
+        matrix *= min(old_shape) / min(new_shape)
+        old_size, new_size = np.array(old_shape[::-1]), np.array(new_shape[::-1])
+        offset = rng.uniform(-self.shift, self.shift, 2) * old_size
+        origin = old_size / 2 + offset - matrix @ (new_size / 2)
         return (*matrix[0], origin[0], *matrix[1], origin[1])
 
     def _recolour(self, image, rng):
@@ -84,3 +93,55 @@ def _rim_colour(image):
     """Median colour [3] of the outermost pixels."""
     rim = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     return np.median(rim, axis=0)
+
+
+class Obstacles:
+    """Hair, rulers and squares that hide a part of an image, as what a diagnosis must not need.
+
+    Hair and rulers are those of the phantoms, drawn once and laid on in eight orientations; squares
+    are cutout (DeVries & Taylor 2017). Callable as `obstacles(image, rng)`.
+
+    Args:
+        side: of the images, square.
+        overlay: share of images with hair or a ruler.
+        cutout: share of images with a square of one colour, of a side up to a third of theirs.
+        drawings: number of hair and ruler layers to choose from.
+    """
+
+    def __init__(self, side, overlay=0.2, cutout=0.3, drawings=48):
+        self.side = side
+        self.overlay = overlay
+        self.cutout = cutout
+        self.drawings = drawings
+
+    def __call__(self, image, rng):
+        """Args: uint8 [side, side, 3], a `numpy.random.Generator`. Returns a new uint8 image."""
+        if rng.random() < self.overlay:
+            for layer in self._layers[rng.integers(len(self._layers))]:
+                image = _laid_on(image, layer, turns=rng.integers(4), mirrored=rng.random() < 0.5)
+        if rng.random() < self.cutout:
+            image = image.copy()
+            extent = int(rng.uniform(0.1, 1 / 3) * self.side)
+            top, left = rng.integers(0, self.side - extent + 1, 2)
+            image[top : top + extent, left : left + extent] = rng.integers(0, 256, 3)
+        return image
+
+    @functools.cached_property
+    def _layers(self):
+        """Hair and rulers, each a list of layers that are not empty."""
+        frame = Frame(self.side, self.side)
+        rng = np.random.default_rng(0)
+        drawn = []
+        while len(drawn) < self.drawings:
+            draw = draw_ruler if len(drawn) % 4 == 0 else draw_hair
+            if layers := draw(frame, rng):
+                drawn.append(layers)
+        return drawn
+
+
+def _laid_on(image, layer, turns, mirrored):
+    """The image with a layer of a phantom on it, turned by quarters and mirrored."""
+    step = -1 if mirrored else 1
+    back = np.rot90(image[:, ::step], turns)
+    painted = np.clip(layer.over(back.astype(np.float32) / 255), 0, 1)
+    return np.rint(np.rot90(painted, -turns)[:, ::step] * 255).astype(np.uint8)

@@ -153,9 +153,14 @@ def load_predictor(weights, batch=4):
             f"{metadata.get('task', 'an unknown one')}. Train some with lesion/train.py "
             "--task=boundary, or give the path of such a file."
         )
-    settings = {**metadata["config"], "IMAGES_PER_GPU": batch, "GPU_COUNT": 1}
-    model = MaskRCNN("inference", BoundaryConfig.from_dict(settings), "logs")
+    model = build_model(metadata, batch)
     report = model.load_weights(weights)
     if report.missing_layers:
         raise WeightsError(f"{weights} is incomplete: {', '.join(report.missing_layers)} missing.")
     return BoundaryPredictor(model, weights)
+
+
+def build_model(metadata, batch):
+    """The `MaskRCNN` that a weights file describes, without its weights."""
+    settings = {**metadata["config"], "IMAGES_PER_GPU": batch, "GPU_COUNT": 1}
+    return MaskRCNN("inference", BoundaryConfig.from_dict(settings), "logs")

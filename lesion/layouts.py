@@ -1,25 +1,18 @@
 """Where the published data sets keep their images, masks and metadata.
 
 `find_samples` recognises the folders of the ISIC challenges of 2016, 2017 and 2018 (boundary and
-attributes), HAM10000 with its segmentations, and a plain pair of folders `images` and `masks`. It
-reads names and tables only; `lesion.dataset.check_samples` decodes the files.
+attributes; of 2018 also the diagnosis), HAM10000 with its segmentations, and a plain pair of
+folders `images` and `masks`. It reads names and tables only; `lesion.checks.check_samples` decodes
+the files.
 """
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lesion.samples import (
-    ATTRIBUTES,
-    DIAGNOSES,
-    PARTS,
-    Collection,
-    DatasetError,
-    Problem,
-    Sample,
-)
+from lesion.samples import ATTRIBUTES, PARTS, Collection, DatasetError, Problem, Sample
+from lesion.tables import read_categories, read_groupings, read_ham_metadata
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _MASK_ENDING = re.compile(r"_(segmentation|mask)$", re.IGNORECASE)
@@ -41,6 +34,10 @@ _CHALLENGES = {
         rf"isbi2016_isic_part1_{_PART}_groundtruth",
     ),
 }
+_TASK3 = "isic2018-task3"
+_TASK3_IMAGES = rf"isic2018_task3_{_PART}_input"
+_TASK3_TRUTH = rf"isic2018_task3_{_PART}_groundtruth(\.csv)?"
+_TASK3_GROUPINGS = rf"isic2018_task3_{_PART}_lesiongroupings(\.csv)?"
 _HAM_METADATA = re.compile(r"ham10000_metadata(\.csv|\.tab|\.tsv|\.txt)?")
 _HAM_IMAGES = re.compile(r"ham10000_images.*")
 _HAM_MASKS = re.compile(r"ham10000_segmentations.*")
@@ -49,21 +46,34 @@ _HAM_OTHER_IMAGES = ("images", "ham10000", "all_images")
 _HAM_OTHER_MASKS = ("masks", "segmentations")
 _HAM_DETAILS = {"dx_type": "confirmation", "age": "age", "sex": "sex", "localization": "site"}
 
+# Layouts that hold the truth of a task, for folders in which several were unpacked.
+_LAYOUTS_OF = {
+    "boundary": (*_CHALLENGES, "ham10000", "plain"),
+    "diagnosis": (_TASK3, "ham10000"),
+}
+
 RECOGNISED = (
     "the folders of ISIC 2016, 2017 or 2018 (such as ISIC2018_Task1-2_Training_Input and "
-    "ISIC2018_Task1_Training_GroundTruth), HAM10000 (HAM10000_images_part_1, "
+    "ISIC2018_Task1_Training_GroundTruth, or ISIC2018_Task3_Training_Input and "
+    "ISIC2018_Task3_Training_GroundTruth), HAM10000 (HAM10000_images_part_1, "
     "HAM10000_metadata.csv, HAM10000_segmentations_lesion_tschandl), or a pair of folders named "
     "images and masks"
 )
 
 
-def find_samples(root: str | Path, part: str | None = None, name: str | None = None) -> Collection:
+def find_samples(
+    root: str | Path,
+    part: str | None = None,
+    name: str | None = None,
+    task: str | None = None,
+) -> Collection:
     """Lists a data set's samples without decoding a file.
 
     Args:
         root: the folder that holds the data set's folders.
         part: one of `PARTS`; None takes all that are there. Only challenges have parts.
         name: name of the collection; the folder's own by default.
+        task: decides between the folders of several tasks side by side.
 
     Raises:
         DatasetError: where the layout is not recognised, or a table is unusable.
@@ -71,10 +81,12 @@ def find_samples(root: str | Path, part: str | None = None, name: str | None = N
     root = Path(root)
     if part is not None and part not in PARTS:
         raise ValueError(f"`part` must be one of {', '.join(PARTS)} or None; received {part!r}.")
-    layout = detect_layout(root)
+    layout = detect_layout(root, task)
     collection = Collection(name or root.resolve().name, root, layout, part or "all", [])
     if layout in _CHALLENGES:
         _find_challenge(collection, part)
+    elif layout == _TASK3:
+        _find_task3(collection, part)
     elif part is not None:
         raise DatasetError(
             f"{root} has the layout {layout}, which has no parts; received part={part!r}. "
@@ -90,7 +102,9 @@ def find_samples(root: str | Path, part: str | None = None, name: str | None = N
     return collection
 
 
-def find_collections(roots: Iterable[str | Path], part: str | None = None) -> list[Collection]:
+def find_collections(
+    roots: Iterable[str | Path], part: str | None = None, task: str | None = None
+) -> list[Collection]:
     """`find_samples` of several folders, under names that differ."""
     roots = [Path(root) for root in roots]
     resolved = [root.resolve() for root in roots]
@@ -104,14 +118,19 @@ def find_collections(roots: Iterable[str | Path], part: str | None = None) -> li
             f"The data sets {', '.join(map(str, roots))} cannot be told apart by the names of "
             "their folders and of those above; rename one."
         )
-    return [find_samples(root, part, name) for root, name in zip(roots, names, strict=True)]
+    return [find_samples(root, part, name, task) for root, name in zip(roots, names, strict=True)]
 
 
-def detect_layout(root: Path) -> str:
-    """The name of the layout of a folder; DatasetError where there is none, or several."""
+def detect_layout(root: Path, task: str | None = None) -> str:
+    """The name of the layout of a folder; DatasetError where there is none, or several.
+
+    Of several, those that hold nothing for the task do not count.
+    """
     if not root.is_dir():
         raise DatasetError(f"The data set folder {root} does not exist or is no folder.")
     layouts = _layouts_in(root)
+    if task is not None:
+        layouts = [layout for layout in layouts if layout in _LAYOUTS_OF[task]] or layouts
     if len(layouts) == 1:
         return layouts[0]
     if layouts:
@@ -132,6 +151,8 @@ def _layouts_in(root: Path) -> list[str]:
         for layout, patterns in _CHALLENGES.items()
         if any(re.fullmatch(patterns[0], name) for name in names)
     ]
+    if any(re.fullmatch(_TASK3_IMAGES, name) for name in names):
+        layouts.append(_TASK3)
     if any(_HAM_METADATA.fullmatch(name) or _HAM_IMAGES.fullmatch(name) for name in names):
         layouts.append("ham10000")
     elif not layouts and {"images", "masks"} <= names:
@@ -146,12 +167,7 @@ def _find_challenge(collection: Collection, part: str | None) -> None:
     root, patterns = collection.root, _CHALLENGES[collection.layout]
     images, masks, *attributes = (_part_folders(root, pattern) for pattern in patterns)
     attributes = attributes[0] if attributes else {}
-    if part is not None and part not in images:
-        raise DatasetError(
-            f"{root} ({collection.layout}) has no part {part!r}; it has {', '.join(images)}."
-        )
-    if part is None and len(images) == 1:
-        collection.part = next(iter(images))
+    _choose_part(collection, part, images)
     for name in PARTS:
         if part not in (None, name):
             continue
@@ -176,6 +192,44 @@ def _find_challenge(collection: Collection, part: str | None) -> None:
                 collection.problems.append(Problem(path, "mask without its image"))
 
 
+def _choose_part(collection: Collection, part: str | None, images: Mapping[str, Path]) -> None:
+    """Names the only part that is there; DatasetError if the one that is wanted is not."""
+    if part is not None and part not in images:
+        raise DatasetError(
+            f"{collection.root} ({collection.layout}) has no part {part!r}; it has "
+            f"{', '.join(images)}."
+        )
+    if part is None and len(images) == 1:
+        collection.part = next(iter(images))
+
+
+def _find_task3(collection: Collection, part: str | None) -> None:
+    images = _part_folders(collection.root, _TASK3_IMAGES)
+    truths, groupings = (
+        _part_tables(collection.root, pattern) for pattern in (_TASK3_TRUTH, _TASK3_GROUPINGS)
+    )
+    _choose_part(collection, part, images)
+    for name in images if part is None else (part,):
+        found = _images(images[name], collection, {s.image_id for s in collection.samples})
+        categories = read_categories(truths[name]) if name in truths else {}
+        rows = read_groupings(groupings[name]) if name in groupings else {}
+        for image_id, path in found.items():
+            row = rows.get(image_id, {})
+            sample = Sample(
+                collection.name,
+                image_id,
+                path,
+                lesion_id=row.get("lesion_id") or None,
+                diagnosis=categories.pop(image_id, None),
+                metadata={key: row[key] for key in ("confirmation",) if row.get(key)},
+                part=name,
+            )
+            collection.samples.append(sample)
+        if categories:
+            reason = f"lists {len(categories)} images that are not there, such as {min(categories)}"
+            collection.problems.append(Problem(truths[name], reason))
+
+
 def _find_ham10000(collection: Collection) -> None:
     root = collection.root
     metadata = _entries(root, _HAM_METADATA.fullmatch)
@@ -189,10 +243,8 @@ def _find_ham10000(collection: Collection) -> None:
     contradictory: set[str] = set()
     if metadata:
         # A folder of that name is what unpacking HAM10000_metadata.zip leaves.
-        table = metadata[0]
-        if table.is_dir():
-            table = next((p for p in sorted(table.iterdir()) if p.is_file()), table)
-        rows, contradictory = _read_ham_metadata(table, collection)
+        table = _table_in(metadata[0])
+        rows, contradictory = read_ham_metadata(table, collection)
     else:
         reason = "no HAM10000_metadata: lesions and diagnoses are unknown, splits are by image"
         collection.problems.append(Problem(root, reason))
@@ -266,6 +318,21 @@ def _part_folders(root: Path, pattern: str) -> dict[str, Path]:
     return {part: folders[part] for part in PARTS if part in folders}
 
 
+def _part_tables(root: Path, pattern: str) -> dict[str, Path]:
+    """Tables by part, each a file or alone in a folder of its name."""
+    entries = _entries(root, lambda name: re.fullmatch(pattern, name))
+    return {re.fullmatch(pattern, e.name.lower())["part"]: _table_in(e) for e in entries}
+
+
+def _table_in(entry: Path) -> Path:
+    """The table that a folder holds; an entry that is a file is the table itself."""
+    if not entry.is_dir():
+        return entry
+    names = (path for path in sorted(entry.iterdir()) if path.is_file() and path.name[0] != ".")
+    tables = [path for path in names if path.name not in ("ATTRIBUTION.txt", "LICENSE.txt")]
+    return tables[0] if tables else entry
+
+
 def _image_files(folder: Path) -> list[Path]:
     """Image files by name; system files, licences and tables are none."""
     files = (path for path in folder.iterdir() if not path.name.startswith("."))
@@ -314,79 +381,3 @@ def _attribute_masks(folder: Path, collection: Collection) -> dict[str, dict[str
         else:
             collection.problems.append(Problem(path, "not a mask of one of the five attributes"))
     return masks
-
-
-# === Tables ===
-
-
-def _read_ham_metadata(
-    path: Path, collection: Collection
-) -> tuple[dict[str, dict[str, str]], set[str]]:
-    """Rows of HAM10000's metadata by image id, and the ids whose rows contradict each other.
-
-    Diagnoses come back as in `DIAGNOSES`. Comma, semicolon and tab separate alike.
-    """
-    rows: dict[str, dict[str, str]] = {}
-    contradictory: set[str] = set()
-    for number, row in _read_table(path, ("lesion_id", "image_id", "dx")):
-        problem = None
-        image_id = row["image_id"].removesuffix(".jpg")
-        row["dx"] = row["dx"].upper()
-        if row["dx"] and row["dx"] not in DIAGNOSES:
-            problem = f"the diagnosis (dx) {row['dx']!r} of {image_id} is unknown and not used"
-            row["dx"] = ""
-        elif not image_id:
-            problem = "no image_id"
-        elif image_id in rows and row != rows[image_id]:
-            problem = f"{image_id} is listed again and otherwise; the image is left out"
-            contradictory.add(image_id)
-        elif image_id in rows:
-            problem = f"{image_id} is listed again"
-        else:
-            missing = [column for column in ("lesion_id", "dx") if not row[column]]
-            if missing:
-                problem = f"{image_id} has no {' and no '.join(missing)}"
-        if problem:
-            collection.problems.append(Problem(path, f"line {number}: {problem}"))
-        if image_id:
-            rows.setdefault(image_id, row)
-    diagnoses: dict[str, set[str]] = {}
-    for row in rows.values():
-        if row["lesion_id"] and row["dx"]:
-            diagnoses.setdefault(row["lesion_id"], set()).add(row["dx"])
-    for lesion_id, names in diagnoses.items():
-        if len(names) > 1:
-            reason = f"lesion {lesion_id} has several diagnoses: {', '.join(sorted(names))}"
-            collection.problems.append(Problem(path, reason))
-    for image_id in contradictory:
-        del rows[image_id]
-    return rows, contradictory
-
-
-def _read_table(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of a table with a header, all values stripped."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"The table {path} cannot be read: {error}.") from error
-    header = lines[0] if lines else ""
-    delimiter = max("\t,;", key=header.count)
-    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
-    missing = [column for column in columns if column not in names]
-    if missing:
-        raise DatasetError(
-            f"The table {path} lacks the column {', '.join(missing)}. Its first line must name "
-            f"{', '.join(columns)}; it names {', '.join(names) or 'nothing'}."
-        )
-    table = []
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        values = [value.strip() for value in next(csv.reader([line], delimiter=delimiter))]
-        if len(values) != len(names):
-            raise DatasetError(
-                f"Line {number} of the table {path} has {len(values)} values where its first line "
-                f"names {len(names)} columns: {line!r}."
-            )
-        table.append((number, dict(zip(names, values, strict=True))))
-    return table

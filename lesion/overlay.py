@@ -28,7 +28,7 @@ _EDGE_OPACITY = 0.65
 _SIDE_PER_WIDTH = 200
 _MIN_WIDTH = 2.0
 _PICTURE_SIDE = 420
-_SERIES_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+SERIES_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def contact_sheet(cases: Mapping[str, Sequence[Case]], path: str | Path) -> None
         ncols=2,
         frameon=False,
     )
-    _add_notice(figure)
-    _save(figure, path)
+    add_notice(figure)
+    save_figure(figure, path)
 
 
 def jaccard_histogram(values_by_name: Mapping[str, Sequence[float]], path: str | Path) -> None:
@@ -167,7 +167,7 @@ def jaccard_histogram(values_by_name: Mapping[str, Sequence[float]], path: str |
     axis = figure.subplots()
     bins = np.linspace(0, 1, 41)
     for number, (name, values) in enumerate(series.items()):
-        color = _SERIES_COLORS[number % len(_SERIES_COLORS)]
+        color = SERIES_COLORS[number % len(SERIES_COLORS)]
         failed = np.mean(values < THRESHOLD)
         label = (
             f"{name}: {len(values):,} images, median {np.median(values):.3f}, "
@@ -197,8 +197,8 @@ def jaccard_histogram(values_by_name: Mapping[str, Sequence[float]], path: str |
     legend = figure.legend(loc="outside upper left", frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_parse_math(False)
-    _add_notice(figure)
-    _save(figure, path)
+    add_notice(figure)
+    save_figure(figure, path)
 
 
 def _distance_to_boundary(mask: np.ndarray, reach: float) -> tuple[tuple[slice, slice], np.ndarray]:
@@ -254,10 +254,12 @@ def _legend_line(color: tuple[int, int, int], label: str, width: float) -> Line2
     return Line2D([], [], color=shade, linewidth=width, label=label, path_effects=edge)
 
 
-def _add_notice(figure: Figure) -> None:
+def add_notice(figure: Figure) -> None:
+    """Writes the notice below a figure, which must leave 0.35 inches for it."""
     figure.text(0.5, 0.1 / figure.get_figheight(), NOTICE, ha="center", fontsize=9, color="0.3")
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Writes a PNG."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+TASKS = ("boundary", "diagnosis")
 # The order is the challenge's in both cases.
 ATTRIBUTES = ("pigment_network", "negative_network", "streaks", "milia_like_cyst", "globules")
 DIAGNOSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
@@ -62,7 +63,7 @@ class Collection:
     """The samples of one data set.
 
     Attributes:
-        layout: `isic2016`, `isic2017`, `isic2018`, `ham10000` or `plain`.
+        layout: `isic2016`, `isic2017`, `isic2018`, `isic2018-task3`, `ham10000` or `plain`.
         part: one of `PARTS`, or `all`: whatever there is.
         problems: faults found; `--strict` stops at them.
         notes: remarks that are no faults.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,6 +168,61 @@ def split_samples(
         if fractions[name] and not keys:
             logger.warning("The part %r of the split is empty: too few samples.", name)
     return Split(parts, seed, dict(fractions))
+
+
+def split_by_parts(
+    samples: Sequence[Sample], fractions: Mapping[str, float], seed: int = 0
+) -> Split:
+    """As `split_samples`, but the parts that a challenge has set apart remain apart.
+
+    Samples of its validation and test parts belong to these, as do all others of their lesions.
+    Where a data set has such a part, no other sample of it is put there.
+    """
+    apart = defaultdict(set)  # by collection
+    for sample in samples:
+        if sample.part in ("validation", "test"):
+            apart[sample.collection].add(sample.part)
+    parts: dict[str, list[str]] = {name: [] for name in fractions}
+    free: dict[tuple, list[Sample]] = defaultdict(list)
+    for group in _groups(samples):
+        fixed = {sample.part for sample in group}
+        name = next((name for name in ("test", "validation") if name in fixed), None)
+        if name:
+            parts[name] += [sample.key for sample in group]
+        else:
+            taken = set().union(*(apart[sample.collection] for sample in group))
+            free[tuple(sorted(taken))] += group
+    for taken, group in sorted(free.items()):
+        left = {name: 0.0 if name in taken else share for name, share in fractions.items()}
+        total = math.fsum(left.values())
+        drawn = split_samples(group, {name: share / total for name, share in left.items()}, seed)
+        for name, keys in drawn.parts.items():
+            parts[name] += keys
+    return Split({name: sorted(keys) for name, keys in parts.items()}, seed, dict(fractions))
+
+
+def split_folds(samples: Sequence[Sample], folds: int, seed: int = 0) -> list[list[str]]:
+    """Keys of the samples in each fold of a cross-validation.
+
+    Folds share neither a lesion nor an image, and hold the diagnoses in like shares
+    (scikit-learn's `StratifiedGroupKFold`).
+
+    Raises:
+        SplitError: if there are fewer lesions than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = sorted(sorted(sample.key for sample in group) for group in _groups(samples))
+    if len(groups) < folds:
+        raise SplitError(f"{len(groups)} lesions cannot be divided into {folds} folds.")
+    diagnoses = {sample.key: sample.diagnosis or "" for sample in samples}
+    keys = [key for group in groups for key in group]
+    numbers = [number for number, group in enumerate(groups) for _ in group]
+    labels = [diagnoses[key] for key in keys]
+    divider = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # of a diagnosis with fewer lesions than folds
+        warnings.simplefilter("ignore", UserWarning)
+        return [[keys[i] for i in held] for _, held in divider.split(keys, labels, numbers)]
 
 
 def _draw(seed: int, key: str) -> bytes:

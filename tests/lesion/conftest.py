@@ -2,8 +2,14 @@
 
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
+
+import lesion.diagnosis_network
+from lesion.samples import DIAGNOSES
+from lesion.splits import Split
+from mrcnn.images import write_image
 
 
 class DarknessPredictor:
@@ -48,3 +54,53 @@ def lesion_image():
         return image, mask
 
     return make
+
+
+HAM_HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization"
+
+
+@pytest.fixture(scope="session")
+def moles(tmp_path_factory):
+    """A made-up HAM10000 of 7 categories, each of a colour: 4 lesions of 2 images, 40 x 52 pixels.
+
+    Attributes: `data`, its folder; `split`, a file with 2 lesions of each to train on, 1 for
+    validation and 1 to test.
+    """
+    folder = tmp_path_factory.mktemp("moles")
+    random = np.random.default_rng(0)
+    rows, parts = [HAM_HEADER], {"train": [], "validation": [], "test": []}
+    for number in range(7 * 4 * 2):
+        category, lesion = number // 8, number // 2
+        colour = np.array([40 + 30 * category, 220 - 30 * category, 60 + 60 * (category % 3)])
+        image = np.full((40, 52, 3), (220, 190, 170)) + random.normal(0, 8, (40, 52, 3))
+        image[8:32, 14:38] = colour + random.normal(0, 8, (24, 24, 3))
+        name = f"ISIC_{number:07d}"
+        path = folder / "data" / "HAM10000_images_part_1" / f"{name}.png"
+        write_image(path, np.clip(image, 0, 255).astype(np.uint8))
+        patient = ("histo,55.0,male,back", "follow_up,,female,unknown")[lesion % 2]
+        diagnosis = DIAGNOSES[category].lower()
+        rows.append(f"HAM_{lesion:07d},{name},{diagnosis},{patient}")
+        part = ("train", "train", "validation", "test")[lesion % 4]
+        parts[part].append(f"data/{name}")
+    (folder / "data" / "HAM10000_metadata.csv").write_text("\n".join(rows) + "\n")
+    split = Split(parts, 0, {"train": 0.5, "validation": 0.25, "test": 0.25})
+    split.save(folder / "split.json")
+    return SimpleNamespace(data=folder / "data", split=folder / "split.json")
+
+
+@pytest.fixture(scope="class")
+def small_backbone():
+    """Puts five convolutions in the place of every backbone, so that training takes no time."""
+
+    def build(image, config):
+        stages, x = [], keras.layers.Rescaling(1 / 127.5, -1.0, name="stem_scale")(image)
+        for stage in range(1, 6):
+            x = keras.layers.Conv2D(
+                8, 3, strides=2, padding="same", activation="relu", name=f"block{stage}"
+            )(x)
+            stages.append(x)
+        return stages
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lesion.diagnosis_network, "build_backbone", build)
+        yield

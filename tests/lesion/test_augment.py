@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lesion.augment import DermoscopyAugmentation
+from lesion.augment import DermoscopyAugmentation, Obstacles
 
 HEIGHT, WIDTH = 90, 120
 # Every change of the geometry that does not move the middle is off; turning stays.
@@ -127,3 +127,71 @@ def test_colour_changes_no_geometry(disc):
     original, same = plain(*disc, np.random.default_rng(3))
     np.testing.assert_array_equal(masks, same)
     assert np.abs(recoloured.astype(int) - original).mean() > 2
+
+
+class TestSquare:
+    """A side given: what is returned is a square from the middle."""
+
+    @pytest.mark.parametrize("scale", [0.8, 1.0, 1.2])
+    def test_magnification_is_that_of_the_largest_square(self, scale):
+        image, masks = bright((45, 60), radius=18)
+        augmentation = DermoscopyAugmentation(**ROTATION_ALONE | {"scale": (scale, scale)}, side=60)
+        for seed in range(4):
+            square, moved = augmentation(image, masks, np.random.default_rng(seed))
+            assert square.shape == (60, 60, 3) and moved.shape == (60, 60, 1)
+            expected = np.pi * (18 * 60 / HEIGHT * scale) ** 2
+            assert moved.sum() == pytest.approx(expected, rel=0.05)
+            assert centre(moved[..., 0]) == pytest.approx([29.5, 29.5], abs=0.7)
+
+    def test_what_lies_beside_the_middle_comes_into_view_when_turned(self):
+        image = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
+        image[:, :15] = image[:, -15:] = 250  # outside the middle square of 90
+        seen = [
+            (
+                DermoscopyAugmentation(**ROTATION_ALONE, side=90)(
+                    image, np.zeros((HEIGHT, WIDTH, 0), bool), np.random.default_rng(seed)
+                )[0]
+                > 200
+            ).any()
+            for seed in range(20)
+        ]
+        assert any(seen)
+
+
+class TestObstacles:
+    GREY = np.full((64, 64, 3), 130, np.uint8)
+
+    def test_share_of_none_leaves_images_alone(self):
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            np.testing.assert_array_equal(Obstacles(64, 0, 0)(self.GREY, rng), self.GREY)
+
+    def test_hair_and_rulers_cover_a_part(self):
+        obstacles = Obstacles(64, overlay=1, cutout=0, drawings=8)
+        shares = [
+            (obstacles(self.GREY, np.random.default_rng(seed)) != self.GREY).any(axis=2).mean()
+            for seed in range(12)
+        ]
+        assert 0 < np.mean(shares) < 0.7
+        assert max(shares) > 0
+
+    def test_square_is_of_one_colour_and_at_most_a_third(self):
+        obstacles = Obstacles(64, overlay=0, cutout=1)
+        for seed in range(12):
+            changed = obstacles(self.GREY, np.random.default_rng(seed))
+            hidden = (changed != self.GREY).any(axis=2)
+            rows, columns = np.flatnonzero(hidden.any(axis=1)), np.flatnonzero(hidden.any(axis=0))
+            assert hidden.sum() == len(rows) * len(columns)
+            assert 6 <= len(rows) == len(columns) <= 21
+            assert len(np.unique(changed[hidden], axis=0)) == 1
+
+    def test_same_seed_same_image(self):
+        one, other = (
+            Obstacles(64, drawings=8)(self.GREY, np.random.default_rng(5)) for _ in range(2)
+        )
+        np.testing.assert_array_equal(one, other)
+
+    def test_image_given_is_not_changed(self):
+        image = self.GREY.copy()
+        Obstacles(64, 1, 1, drawings=8)(image, np.random.default_rng(1))
+        np.testing.assert_array_equal(image, self.GREY)

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import lesion.dataset
+import lesion.checks
 from lesion import NOTICE
 from lesion.cache import ImageCache
 from lesion.dataset import (
@@ -424,8 +425,8 @@ def test_record_spares_the_second_check(tmp_path, monkeypatch):
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lesion.dataset, "read_image", refuse)
-        patch.setattr(lesion.dataset, "read_mask", refuse)
+        patch.setattr(lesion.checks, "read_image", refuse)
+        patch.setattr(lesion.checks, "read_mask", refuse)
         assert check_samples(find_samples(root), record=record) == first
 
 
@@ -571,3 +572,128 @@ def test_real_ham10000_all_white_masks(shared_data):
     checked = check_samples(found)
     assert ids(checked) == ["ISIC_0024306"]
     assert {problem.reason for problem in checked.problems} == {"all-white mask"}
+
+
+# === ISIC 2018 Task 3 ===
+
+CATEGORIES = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
+MELANOMA, NEVUS = "1.0,0.0,0.0,0.0,0.0,0.0,0.0", "0.0,1.0,0.0,0.0,0.0,0.0,0.0"
+
+
+def make_task3(root: Path, rows=None, part="Training", header=CATEGORIES) -> Path:
+    ids = {"Training": (24306, 24307), "Validation": (34321, 34322), "Test": (34524, 34525)}[part]
+    names = [f"ISIC_{number:07d}" for number in ids]
+    for name in names:
+        save_image(root / f"ISIC2018_Task3_{part}_Input" / f"{name}.jpg")
+    rows = rows or [f"{names[0]},{MELANOMA}", f"{names[1]},{NEVUS}"]
+    folder = root / f"ISIC2018_Task3_{part}_GroundTruth"
+    folder.mkdir(parents=True)
+    (folder / "LICENSE.txt").write_text("CC-BY-NC")
+    table = folder / f"ISIC2018_Task3_{part}_GroundTruth.csv"
+    table.write_text("\n".join([header, *rows]) + "\n")
+    return root
+
+
+GROUPINGS = (
+    "image,lesion_id,diagnosis_confirm_type\n"
+    "ISIC_0024306,HAM_1,histopathology\n"
+    "ISIC_0024307,HAM_2,serial imaging showing no change\n"
+)
+
+
+def test_task3_as_distributed(tmp_path):
+    make_task3(tmp_path)
+    (tmp_path / "ISIC2018_Task3_Training_LesionGroupings.csv").write_text(GROUPINGS)
+    found = find_samples(tmp_path)
+    assert (found.layout, found.part, found.problems) == ("isic2018-task3", "training", [])
+    first, second = found.samples
+    assert (first.diagnosis, first.lesion_id, first.part) == ("MEL", "HAM_1", "training")
+    assert first.metadata == {"confirmation": "histo"}
+    assert (second.diagnosis, second.metadata) == ("NV", {"confirmation": "follow_up"})
+    assert check_samples(found, "diagnosis").samples == found.samples
+
+
+def test_task3_parts(tmp_path):
+    for part in ("Training", "Validation", "Test"):
+        make_task3(tmp_path, part=part)
+    assert [s.part for s in find_samples(tmp_path).samples] == [
+        *(["training"] * 2),
+        *(["validation"] * 2),
+        *(["test"] * 2),
+    ]
+    assert ids(find_samples(tmp_path, part="test")) == ["ISIC_0034524", "ISIC_0034525"]
+    assert find_samples(tmp_path, part="test").samples[0].lesion_id is None
+
+
+def test_task3_table_beside_the_images(tmp_path):
+    folder = make_task3(tmp_path) / "ISIC2018_Task3_Training_GroundTruth"
+    (folder / f"{folder.name}.csv").rename(tmp_path / "table.csv")
+    shutil.rmtree(folder)
+    (tmp_path / "table.csv").rename(tmp_path / f"{folder.name}.csv")
+    assert find_samples(tmp_path).samples[0].diagnosis == "MEL"
+
+
+def test_task3_row_without_an_image(tmp_path):
+    rows = [f"ISIC_0024306,{MELANOMA}", f"ISIC_0024307,{NEVUS}", f"ISIC_0035068,{NEVUS}"]
+    (problem,) = find_samples(make_task3(tmp_path, rows)).problems
+    assert "ISIC_0035068" in problem.reason
+
+
+def test_task3_image_without_a_row(tmp_path):
+    found = find_samples(make_task3(tmp_path, [f"ISIC_0024306,{MELANOMA}"]))
+    checked = check_samples(found, "diagnosis")
+    assert ids(checked) == ["ISIC_0024306"]
+    assert [p.reason for p in checked.problems] == ["image without a diagnosis"]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "message"),
+    [
+        (CATEGORIES.replace("DF", "SCC"), None, "lacks the column df"),
+        (f"{CATEGORIES},SCC", [f"ISIC_0024306,{MELANOMA},0.0"], "unknown column scc"),
+        (CATEGORIES, [f"ISIC_0024306,{MELANOMA}"] * 2, "Line 3 .* lists ISIC_0024306 a second"),
+        (CATEGORIES, ["ISIC_0024306,1,1,0,0,0,0,0"], "Line 2 .* exactly one category"),
+        (CATEGORIES, ["ISIC_0024306,0,0,0,0,0,0,0"], "Line 2 .* exactly one category"),
+        (CATEGORIES, ["ISIC_0024306,0.5,0.5,0,0,0,0,0"], "Line 2 .* exactly one category"),
+        (CATEGORIES, ["ISIC_0024306,yes,0,0,0,0,0,0"], "Line 2 .*yes"),
+        (CATEGORIES, ["ISIC_0024306,1.0"], "Line 2 .* has 2 values"),
+    ],
+)
+def test_task3_table_at_fault(tmp_path, header, rows, message):
+    make_task3(tmp_path, rows, header=header)
+    with pytest.raises(DatasetError, match=message):
+        find_samples(tmp_path)
+
+
+def test_task3_weights_of_the_scorer_are_no_categories(tmp_path):
+    rows = [f"ISIC_0024306,{MELANOMA},1.0", f"ISIC_0024307.jpg,{NEVUS},0.0"]
+    found = find_samples(make_task3(tmp_path, rows, header=f"{CATEGORIES},score_weight"))
+    assert [s.diagnosis for s in found.samples] == ["MEL", "NV"]
+
+
+def test_task_decides_between_the_challenges_tasks(tmp_path):
+    make_task3(make_isic2018(tmp_path))
+    assert find_samples(tmp_path, task="diagnosis").layout == "isic2018-task3"
+    assert find_samples(tmp_path, task="boundary").layout == "isic2018"
+    with pytest.raises(DatasetError, match="several data sets"):
+        find_samples(tmp_path)
+
+
+def test_diagnosis_needs_no_mask(tmp_path):
+    root = make_ham(tmp_path / "ham", HAM_ROWS)
+    shutil.rmtree(root / "HAM10000_segmentations_lesion_tschandl")
+    assert len(check_samples(find_samples(root), "diagnosis").samples) == 2
+    assert check_samples(find_samples(root), "boundary").samples == []
+
+
+def test_data_set_without_diagnoses_is_one_problem(tmp_path):
+    checked = check_samples(find_samples(make_isic2018(tmp_path)), "diagnosis")
+    assert checked.samples == [] and checked.left_out == 2
+    assert [p.reason for p in checked.problems] == ["2 images and no diagnosis for any of them"]
+
+
+def test_command_checks_for_a_task(tmp_path, capsys):
+    make_task3(tmp_path)
+    assert main([f"--dataset={tmp_path}", "--task=diagnosis", "--strict"]) == 0
+    assert "diagnoses   MEL 1, NV 1" in capsys.readouterr().out
+    assert main([f"--dataset={tmp_path}", "--task=boundary", "--strict"]) == 1

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from lesion import NOTICE
-from lesion.evaluate import (
+from lesion.boundary_evaluation import (
     BoundaryEvaluation,
     choose_cases,
     evaluate_boundary,
     format_table,
-    main,
     summarize_boundary,
     write_boundary,
 )
+from lesion.evaluate import main
 from lesion.layouts import find_samples
 from lesion.metrics import METRICS, boundary_metrics
 from lesion.samples import Sample
@@ -247,7 +247,7 @@ def test_limit_takes_the_first_of_each_data_set(command, dataset):
         (["--dataset", "first", "--part", "test"], "has no parts"),
         (["--dataset", "first", "--batch", "0"], "--batch must be at least 1"),
         (["--dataset", "first", "--limit", "0"], "--limit must be at least 1"),
-        (["--dataset", "first", "--task", "diagnosis"], "invalid choice"),
+        (["--dataset", "first", "--task", "triage"], "invalid choice"),
         (["--dataset", "first", "--out", "first/images/i0.png"], "is a file"),
         (["--dataset", "unmasked"], "None of the 2 samples"),
     ],

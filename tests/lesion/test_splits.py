@@ -2,6 +2,7 @@ import json
 import logging
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,15 @@ from hypothesis import strategies as st
 
 from lesion.dataset import find_samples
 from lesion.samples import DIAGNOSES, Sample
-from lesion.splits import FRACTIONS, Split, SplitError, split_beside, split_samples
+from lesion.splits import (
+    FRACTIONS,
+    Split,
+    SplitError,
+    split_beside,
+    split_by_parts,
+    split_folds,
+    split_samples,
+)
 
 HALVES = {"train": 0.5, "test": 0.5}
 
@@ -238,3 +247,71 @@ class TestSplitBeside:
 
     def test_absent(self, tmp_path):
         assert split_beside(tmp_path / "weights.h5", []) is None
+
+
+class TestParts:
+    """The challenge's own parts."""
+
+    @pytest.fixture
+    def collection(self):
+        return [
+            replace(sample(f"{part}{number}", None, "NV" if number % 2 else "MEL"), part=part)
+            for part, count in (("training", 40), ("validation", 4), ("test", 6))
+            for number in range(count)
+        ]
+
+    def test_stay_as_they_are(self, collection):
+        split = split_by_parts(collection, FRACTIONS)
+        assert split.parts["test"] == [f"set/test{number}" for number in range(6)]
+        assert split.parts["validation"] == [f"set/validation{number}" for number in range(4)]
+        assert len(split.parts["train"]) == 40
+
+    def test_that_are_missing_are_drawn(self, collection):
+        samples = [s for s in collection if s.part != "validation"]
+        parts = split_by_parts(samples, {"train": 0.6, "validation": 0.1, "test": 0.3}).parts
+        assert len(parts["test"]) == 6
+        assert len(parts["validation"]) == pytest.approx(40 / 7, abs=1)
+
+    def test_without_any_all_is_drawn(self):
+        samples = images(50)
+        assert split_by_parts(samples, FRACTIONS, 3).parts == split_samples(samples, seed=3).parts
+
+    def test_copies_of_a_test_image_are_not_trained_on(self, collection):
+        copies = [sample(f"test{number}", collection="other") for number in range(6)]
+        parts = split_by_parts([*collection, *copies], FRACTIONS).parts
+        assert {copy.key for copy in copies} <= set(parts["test"])
+
+
+class TestFolds:
+    @pytest.fixture
+    def samples(self):
+        diagnoses = ("MEL", "NV", "NV", "BKL")
+        return [
+            sample(f"i{number:03d}", f"L{number // 2}", diagnoses[number // 2 % 4])
+            for number in range(120)
+        ]
+
+    def test_each_image_is_in_one_fold(self, samples):
+        folds = split_folds(samples, 5)
+        assert sorted(key for fold in folds for key in fold) == [s.key for s in samples]
+
+    def test_share_no_lesion(self, samples):
+        lesion = {s.key: s.lesion_id for s in samples}
+        folds = [{lesion[key] for key in fold} for fold in split_folds(samples, 5)]
+        assert sum(map(len, folds)) == len(set.union(*folds)) == 60
+
+    def test_hold_the_diagnoses_in_like_shares(self, samples):
+        diagnosis = {s.key: s.diagnosis for s in samples}
+        for fold in split_folds(samples, 5):
+            assert Counter(diagnosis[key] for key in fold)["MEL"] == pytest.approx(6, abs=2)
+
+    def test_do_not_depend_on_the_order_of_the_samples(self, samples):
+        assert split_folds(samples[::-1], 3, 1) == split_folds(samples, 3, 1)
+        assert split_folds(samples, 3, 2) != split_folds(samples, 3, 1)
+
+    def test_need_as_many_lesions(self, samples):
+        with pytest.raises(SplitError, match="1 lesions cannot be divided into 3"):
+            split_folds(samples[:2], 3)
+
+    def test_rare_diagnosis_is_no_warning(self, samples):
+        split_folds([*samples, sample("rare", "R", "DF")], 5)

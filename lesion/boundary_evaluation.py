@@ -1,0 +1,211 @@
+"""Scores of the boundary task: Jaccard and its like for each image, tables and figures of them."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lesion.analyze import predict_images
+from lesion.metrics import METRICS, aggregate, bootstrap_interval, boundary_metrics
+from lesion.overlay import Case, contact_sheet, jaccard_histogram
+from lesion.samples import Problem, Sample
+from mrcnn.files import atomic_path
+from mrcnn.images import ImageError, read_mask
+
+_INTERVAL_METRICS = ("jaccard", "threshold_jaccard")
+_CASES_PER_ROW = 4
+
+
+@dataclass
+class BoundaryEvaluation:
+    """Scores of the boundary task.
+
+    Attributes:
+        samples: the samples that were scored.
+        scores: of each of them, what `lesion.metrics.boundary_metrics` gives.
+        problems: samples that could not be scored.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    scores: list[dict[str, float]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def by_collection(self) -> dict[str, list[int]]:
+        """Positions in `samples` of each collection's samples."""
+        positions: dict[str, list[int]] = {}
+        for position, sample in enumerate(self.samples):
+            positions.setdefault(sample.collection, []).append(position)
+        return positions
+
+
+def evaluate_boundary(
+    predictor: Any, samples: Sequence[Sample], batch: int = 8
+) -> BoundaryEvaluation:
+    """Predicts the lesion of each sample and scores it at the image's own size.
+
+    Args:
+        predictor: as for `lesion.analyze.predict_images`.
+        samples: with boundary masks.
+        batch: images predicted at once.
+
+    Returns:
+        The scores; samples without a mask, with one of another size than their image, or whose
+        image or mask cannot be read, are among its problems.
+    """
+    evaluation = BoundaryEvaluation()
+    evaluation.problems += [
+        Problem(sample.image, "image without a mask") for sample in samples if sample.mask is None
+    ]
+    masked = [sample for sample in samples if sample.mask is not None]
+    predictions = predict_images(predictor, [sample.image for sample in masked], batch)
+    progress = tqdm(predictions, "Evaluating", len(masked), unit="image", disable=None)
+    for sample, (path, image, boundary, error) in zip(masked, progress, strict=True):
+        if error is not None:
+            evaluation.problems.append(Problem(path, error))
+            continue
+        try:
+            truth = read_mask(sample.mask)
+        except (ImageError, OSError) as failure:
+            reason = str(failure).removeprefix(f"{sample.mask}: ")
+            evaluation.problems.append(Problem(sample.mask, reason))
+            continue
+        if truth.shape != image.shape[:2]:
+            sizes = f"{truth.shape[1]} x {truth.shape[0]} pixels, its image {image.shape[1]} x "
+            evaluation.problems.append(
+                Problem(sample.mask, f"mask of another size: {sizes}{image.shape[0]}")
+            )
+            continue
+        evaluation.samples.append(sample)
+        evaluation.scores.append(boundary_metrics(boundary.mask, truth))
+    return evaluation
+
+
+def summarize_boundary(evaluation: BoundaryEvaluation, names: Sequence[str] = ()) -> dict:
+    """Means over images as plain values for JSON.
+
+    Args:
+        evaluation: what `evaluate_boundary` gave.
+        names: of collections that are to be listed even if none of their samples was scored.
+
+    Returns:
+        `images` and the means of all images; `datasets`, the same for each collection; `intervals`,
+        95 % bootstrap intervals by lesion (by image where the lesion is unknown) for all and for
+        each collection; `failed` and `problems`. Means of no image are null.
+    """
+    groups = [sample.lesion_id or sample.image_id for sample in evaluation.samples]
+    positions = evaluation.by_collection()
+    parts = {name: positions.get(name, []) for name in [*names, *positions]}
+
+    def means(chosen: Sequence[int]) -> dict:
+        if not chosen:
+            return {"images": 0, **dict.fromkeys(METRICS)}
+        return aggregate(evaluation.scores[i] for i in chosen)
+
+    def intervals(chosen: Sequence[int]) -> dict:
+        if not chosen:
+            return dict.fromkeys(_INTERVAL_METRICS)
+        return {
+            metric: bootstrap_interval(
+                [evaluation.scores[i][metric] for i in chosen], [groups[i] for i in chosen]
+            )
+            for metric in _INTERVAL_METRICS
+        }
+
+    everything = range(len(evaluation.samples))
+    return {
+        **means(everything),
+        "datasets": {name: means(chosen) for name, chosen in parts.items()},
+        "intervals": {
+            "level": 0.95,
+            "all": intervals(everything),
+            "datasets": {name: intervals(chosen) for name, chosen in parts.items()},
+        },
+        "failed": len(evaluation.problems),
+        "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
+    }
+
+
+def write_boundary(
+    evaluation: BoundaryEvaluation, predictor: Any, out: str | Path, batch: int = 8
+) -> list[Path]:
+    """Writes `jaccard.csv`, `jaccard.png` and `cases.png` into a folder.
+
+    The cases shown are predicted once more, so that no image has to be kept until they are known.
+
+    Returns:
+        The paths written; none where no sample was scored.
+    """
+    if not evaluation.samples:
+        return []
+    out = Path(out)
+    table, histogram, sheet = out / "jaccard.csv", out / "jaccard.png", out / "cases.png"
+    with (
+        atomic_path(table) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["dataset", "image_id", "lesion_id", *METRICS])
+        for sample, scores in zip(evaluation.samples, evaluation.scores, strict=True):
+            values = [format(scores[name], ".6f") for name in METRICS]
+            writer.writerow([sample.collection, sample.image_id, sample.lesion_id or "", *values])
+    jaccards = [scores["jaccard"] for scores in evaluation.scores]
+    positions = evaluation.by_collection()
+    jaccard_histogram(
+        {name: [jaccards[i] for i in chosen] for name, chosen in positions.items()}, histogram
+    )
+    rows = choose_cases(jaccards, _CASES_PER_ROW)
+    chosen = [position for row in rows.values() for position in row]
+    images = [evaluation.samples[position].image for position in chosen]
+    cases = {}
+    for position, (_, image, boundary, error) in zip(
+        chosen, predict_images(predictor, images, batch), strict=True
+    ):
+        if error is not None:
+            raise ImageError(f"{evaluation.samples[position].image} has gone meanwhile: {error}")
+        sample = evaluation.samples[position]
+        name = sample.key if len(positions) > 1 else sample.image_id
+        truth = read_mask(sample.mask)
+        cases[position] = Case(name, jaccards[position], image, boundary.mask, truth)
+    contact_sheet({title: [cases[i] for i in row] for title, row in rows.items()}, sheet)
+    return [table, histogram, sheet]
+
+
+def choose_cases(values: Sequence[float], per_row: int) -> dict[str, list[int]]:
+    """Positions of the lowest, middle and highest values, each in rising order, none twice."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    size = min(per_row, len(order) // 3)
+    if size == 0:
+        return {"all": order}
+    middle = (len(order) - size) // 2
+    return {
+        "worst": order[:size],
+        "median": order[middle : middle + size],
+        "best": order[-size:],
+    }
+
+
+def format_table(summary: Mapping[str, Any]) -> str:
+    """The means as text: a line for each data set, and one for all where there are several."""
+    lines = dict(summary["datasets"])
+    if len(lines) != 1:
+        lines["all"] = summary
+    rows = [["data set", "images", *METRICS]]
+    for name, means in lines.items():
+        values = ["–" if means[metric] is None else f"{means[metric]:.4f}" for metric in METRICS]
+        rows.append([name, f"{means['images']:,}", *values])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    text = [
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in rows
+    ]
+    for metric, interval in summary["intervals"]["all"].items():
+        if interval is not None:
+            low, high = interval
+            text.append(f"95 % interval of {metric}, by lesion: {low:.4f} to {high:.4f}")
+    return "\n".join(text)

@@ -1,0 +1,115 @@
+"""How the boundary task is trained: its options, configuration, start weights and data."""
+
+import logging
+
+from lesion.options import choose_precision
+from lesion.splits import FRACTIONS as FRACTIONS
+from mrcnn.config import Config
+
+logger = logging.getLogger(__name__)
+
+STARTS = ("coco", "imagenet", "none")
+SIZE_HELP = "width of the network's input; its height is three quarters, rounded to 32"
+DEFAULTS = {
+    "image_size": 224,
+    "epochs": 6,
+    "batch": 8,
+    "learning_rate": 0.001,
+    "released_heads": False,  # set by --weights=coco, kept with the run
+}
+RUN_SETTINGS = ("released_heads", "mask_size")
+# A backbone that has learned from millions of images is to be changed with care.
+ALL_LAYERS_RATE = 0.4
+
+
+def add_options(parser):
+    parser.add_argument(
+        "--mask-size", type=int, default=56, choices=[28, 56, 112], help="side of predicted masks"
+    )
+
+
+def check_arguments(arguments):
+    if arguments.weights == "coco":  # these weights fit the widths of their own network alone
+        arguments.released_heads = True
+        arguments.backbone = arguments.backbone or "resnet101"
+
+
+def build_model(arguments, samples):
+    """The `MaskRCNN` that is to learn from `samples`."""
+    from lesion.boundary import BoundaryConfig
+    from mrcnn.model import MaskRCNN
+
+    config = configure(BoundaryConfig, arguments, len(samples))
+    return MaskRCNN("training", config, arguments.logs)
+
+
+def configure(config_class, arguments, image_count):
+    """The configuration for an epoch of `image_count` images."""
+    width = arguments.image_size
+    backbone = arguments.backbone or config_class.BACKBONE
+    mean = config_class.MEAN_PIXEL
+    if backbone in ("resnet50", "resnet101"):
+        mean = [123.7, 116.8, 103.9]
+    scale = width / config_class.IMAGE_MAX_DIM
+    widths = (
+        "TOP_DOWN_PYRAMID_SIZE",
+        "RPN_CONV_CHANNELS",
+        "FPN_CLASSIF_FC_LAYERS_SIZE",
+        "MASK_CONV_CHANNELS",
+    )
+    source = Config if arguments.released_heads else config_class
+    return config_class(
+        **{name: getattr(source, name) for name in widths},
+        BACKBONE=backbone,
+        MEAN_PIXEL=mean,
+        IMAGE_MAX_DIM=width,
+        IMAGE_MIN_DIM=max(32, round(0.75 * width / 32 - 0.01) * 32),
+        RPN_ANCHOR_SCALES=tuple(round(side * scale) for side in config_class.RPN_ANCHOR_SCALES),
+        MASK_SHAPE=[arguments.mask_size] * 2,
+        MASK_POOL_SIZE=arguments.mask_size // 2,
+        MINI_MASK_SHAPE=(2 * arguments.mask_size,) * 2,
+        IMAGES_PER_GPU=arguments.batch,
+        STEPS_PER_EPOCH=arguments.steps or -(-image_count // arguments.batch),
+        VALIDATION_STEPS=None,
+        PRECISION=choose_precision(arguments.precision, backbone),
+        LEARNING_RATE=arguments.learning_rate,
+    )
+
+
+def load_start_weights(model, arguments, last):
+    """Loads what `--weights` names; `last` is the checkpoint of the run to be continued."""
+    from mrcnn.backbone import load_imagenet
+    from mrcnn.download import coco_weights
+    from mrcnn.model import CLASS_LAYERS
+
+    start = arguments.weights
+    if last:
+        model.load_weights(last)
+    elif start == "imagenet":
+        logger.info("%s", load_imagenet(model.keras_model, model.config).summary())
+    elif start == "coco":
+        report = model.load_weights(coco_weights(), exclude=CLASS_LAYERS, skip_mismatch=True)
+        logger.info("%s", report.summary())
+    elif start != "none":
+        logger.info("%s", model.load_weights(start, skip_mismatch=True).summary())
+        model.set_log_dir()  # a run of its own, also from the weights of another run
+
+
+def datasets(arguments, parts, cache):
+    """Each part's samples as `mrcnn` wants them."""
+    from lesion.dataset import LesionDataset
+
+    prepared = [LesionDataset(samples, cache) for samples in parts]
+    for part in prepared:
+        part.prepare()
+    return prepared
+
+
+def augmentation(arguments):
+    from lesion.augment import DermoscopyAugmentation
+
+    return DermoscopyAugmentation()
+
+
+def finish(arguments, weights, training, validation):
+    """Nothing remains to be done after the last epoch."""

@@ -1,0 +1,96 @@
+"""Cutting an image down to its lesion, as the boundary network finds it."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lesion.cache import ImageCache
+from mrcnn.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+MARGIN = 1.4
+"""Side of the crop over the longer side of the lesion: the skin around it matters, too."""
+MIN_SHARE = 0.35
+"""Least side of the crop as a share of the image's shorter side: a speck is not blown up."""
+
+_BATCH = 8
+
+
+def lesion_square(mask: np.ndarray) -> tuple[int, int, int]:
+    """The square around a lesion that is cut out of an image.
+
+    It is moved into the image where it would go beyond its edge, and is never larger than the
+    image's shorter side.
+
+    Args:
+        mask: bool [height, width]; without a lesion the largest square in the middle is taken.
+
+    Returns:
+        (top, left, side) in pixels.
+    """
+    height, width = mask.shape
+    shorter = min(height, width)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return (height - shorter) // 2, (width - shorter) // 2, shorter
+    ends = (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)
+    longer = max(end - start for start, end in ends)
+    side = int(np.clip(round(MARGIN * longer), round(MIN_SHARE * shorter), shorter))
+    top, left = (
+        int(np.clip((start + end - side) // 2, 0, extent - side))
+        for (start, end), extent in zip(ends, mask.shape, strict=True)
+    )
+    return top, left, side
+
+
+def crop_to_lesion(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The part of an image [height, width, ...] in the `lesion_square` of its mask."""
+    top, left, side = lesion_square(mask)
+    return image[top : top + side, left : left + side]
+
+
+def find_crops(
+    boundary: Any, paths: Iterable[Path], cache: ImageCache, record: str | Path
+) -> dict[str, tuple[int, int, int]]:
+    """The `lesion_square` of each image of the cache, by its path.
+
+    Args:
+        boundary: predicts masks, as `lesion.boundary.BoundaryPredictor`.
+        paths: of image files.
+        cache: in whose images the squares are measured.
+        record: JSON file that keeps them for the next time, as long as the boundary's weights and
+            the size of the cache are the same.
+    """
+    record = Path(record)
+    source = [boundary.describe()["sha256"], cache.max_side]
+    known = _read_record(record, source)
+    paths = [str(path) for path in paths]
+    missing = [path for path in paths if path not in known]
+    for start in tqdm(
+        range(0, len(missing), _BATCH), "Finding lesions", unit="batch", disable=None
+    ):
+        chunk = missing[start : start + _BATCH]
+        found = boundary.predict([cache.image(path) for path in chunk])
+        for path, lesion in zip(chunk, found, strict=True):
+            known[path] = lesion_square(lesion.mask)
+    if missing:
+        with atomic_path(record) as temporary:
+            temporary.write_text(json.dumps({"source": source, "squares": known}))
+    return {path: known[path] for path in paths}
+
+
+def _read_record(record, source) -> Mapping[str, tuple[int, int, int]]:
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        return dict(content["squares"]) if content["source"] == source else {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("The record of lesions %s is unusable (%s): made anew.", record, error)
+        return {}

@@ -1,0 +1,243 @@
+"""The diagnosis task: from images to the probabilities of seven categories.
+
+A weights file holds all that lies between: how the image is cut and reduced, colour constancy,
+temperature. `load_classifier` rebuilds it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from lesion.boundary import BoundaryPredictor, build_model
+from lesion.calibration import Calibration
+from lesion.crop import crop_to_lesion
+from lesion.diagnosis_network import (
+    NAME,
+    DiagnosisConfig,
+    DiagnosisNetwork,
+    classifier_model,
+    config_from,
+    prepare_square,
+)
+from lesion.patient import VECTOR_SIZE, patient_vector
+from lesion.samples import DIAGNOSES
+from mrcnn.files import sha256_of
+from mrcnn.runs import weights_path
+from mrcnn.weights import (
+    WeightsError,
+    assign_weights,
+    load_arrays,
+    load_weights,
+    read_metadata,
+    save_arrays,
+)
+
+BOUNDARY = "boundary"  # what belongs to the boundary network in a file of weights
+VIEWS = (1, 8)
+"""Numbers of views that can be averaged: the image alone, or all its quarter turns and mirrors."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the classifier makes of one image.
+
+    Attributes:
+        probabilities: float64 [7] in the order of `DIAGNOSES`, after the temperature.
+        uncalibrated: the same before it.
+        refer: whether the answer is too uncertain for the risk that was chosen; None if none was.
+    """
+
+    probabilities: np.ndarray
+    uncalibrated: np.ndarray
+    refer: bool | None = None
+
+    @property
+    def category(self) -> str:
+        """The most probable of `DIAGNOSES`."""
+        return DIAGNOSES[int(self.probabilities.argmax())]
+
+
+class DiagnosisPredictor:
+    """Gives the diagnoses of images.
+
+    Args:
+        network: with its weights.
+        config: it was built with.
+        weights: the path these came from.
+        calibration: by number of views.
+        views: how many views of an image are averaged (`VIEWS`).
+        risk: share of wrong answers that may remain among those not referred; None refers none.
+        batch: squares per pass through the network.
+        boundary: finds the lesion, where images are cropped to it.
+    """
+
+    def __init__(
+        self,
+        network: DiagnosisNetwork,
+        config: DiagnosisConfig,
+        weights: str | Path,
+        calibration: Mapping[int, Calibration] | None = None,
+        views: int = 1,
+        risk: float | None = None,
+        batch: int = 16,
+        boundary: BoundaryPredictor | None = None,
+    ):
+        if views not in VIEWS:
+            raise ValueError(f"`views` must be one of {VIEWS}, received {views}.")
+        self.network = network
+        self.config = config
+        self.weights = Path(weights)
+        self.calibration = (calibration or {}).get(views, Calibration())
+        self.views = views
+        self.batch = batch
+        self.boundary = boundary
+        self.threshold = None if risk is None else self.calibration.threshold(risk)
+
+    @functools.cached_property
+    def model(self) -> keras.Model:
+        """See `classifier_model`; of one view, and of an image that has been cropped."""
+        return classifier_model(self.network, self.calibration)
+
+    def predict(
+        self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, str]] | None = None
+    ) -> list[Diagnosis]:
+        """The diagnosis of each of a list of images.
+
+        Args:
+            images: arrays [height, width(, channels)] of any size; grey, RGB, RGBA.
+            patients: `Sample.metadata` of each; used if the network was trained with patient data.
+        """
+        logits = self.logits_of_views(images, patients).mean(axis=1)
+        before = dataclasses.replace(self.calibration, temperature=1.0).probabilities(logits)
+        return [
+            Diagnosis(
+                row, raw, None if self.threshold is None else bool(row.max() < self.threshold)
+            )
+            for row, raw in zip(self.calibration.probabilities(logits), before, strict=True)
+        ]
+
+    def logits_of_views(
+        self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, str]] | None = None
+    ) -> np.ndarray:
+        """float64 [images, views, 7]; the first view is the image as it is."""
+        if not len(images):
+            return np.zeros((0, self.views, len(DIAGNOSES)))
+        squares = [prepare_square(image, self.config.image_size) for image in self.crop(images)]
+        inputs = [np.stack([v for square in squares for v in _views(square, self.views)])]
+        if self.config.patient_data:
+            patients = patients or [{}] * len(images)
+            vectors = np.array([patient_vector(known) for known in patients])
+            inputs.append(np.repeat(vectors.reshape(-1, VECTOR_SIZE), self.views, axis=0))
+        logits = [
+            self._run([part[start : start + self.batch] for part in inputs])
+            for start in range(0, len(inputs[0]), self.batch)
+        ]
+        shape = (len(images), self.views, len(DIAGNOSES))
+        return np.concatenate(logits).reshape(shape).astype(np.float64)
+
+    def crop(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What the network is to see of images; all of them unless they are cropped."""
+        if self.boundary is None:
+            return list(images)
+        lesions = self.boundary.predict(images)
+        return [crop_to_lesion(i, lesion.mask) for i, lesion in zip(images, lesions, strict=True)]
+
+    def _run(self, inputs):
+        """Logits of a batch; a short one is filled up to the one size that is traced."""
+        count = len(inputs[0])
+        filled = [
+            np.pad(part, [(0, self.batch - count)] + [(0, 0)] * (part.ndim - 1)) for part in inputs
+        ]
+        return self.network.predict_on_batch(filled if len(filled) > 1 else filled[0])[:count]
+
+    def describe(self) -> dict:
+        """Name, weights and settings, as plain JSON values."""
+        return {
+            "task": NAME,
+            "network": "classifier",
+            "backbone": self.config.backbone,
+            "weights": self.weights.name,
+            "sha256": sha256_of(self.weights),
+            "input_size": [self.config.image_size] * 2,
+            "crop": self.config.crop,
+            "colour_constancy": self.config.colour_constancy,
+            "patient_data": self.config.patient_data,
+            "views": self.views,
+            "temperature": self.calibration.temperature,
+            "refer_below": self.threshold,
+        }
+
+
+def _views(square, count):
+    """The square itself, then its quarter turns and their mirror images."""
+    if count == 1:
+        return [square]
+    turned = [np.rot90(square, turns) for turns in range(4)]
+    return [*turned, *(view[:, ::-1] for view in turned)]
+
+
+def load_classifier(
+    weights: str | Path, views: int = 1, risk: float | None = None, batch: int = 16
+) -> DiagnosisPredictor:
+    """The predictor of a weights file of the diagnosis task.
+
+    Args:
+        weights: path of a file that `lesion/train.py --task=diagnosis` wrote, or "last".
+        views, risk, batch: see `DiagnosisPredictor`.
+
+    Raises:
+        mrcnn.weights.WeightsError: if the file is damaged or of another task.
+        FileNotFoundError: if there is none.
+    """
+    path = weights_path(weights, "logs", NAME)
+    metadata = read_metadata(path)
+    if metadata.get("task") != NAME:
+        raise WeightsError(
+            f"{path} does not hold weights of the diagnosis task, but of "
+            f"{metadata.get('task', 'an unknown one')}. Train some with lesion/train.py "
+            "--task=diagnosis, or give the path of such a file."
+        )
+    if metadata["class_names"] != list(DIAGNOSES):
+        raise WeightsError(
+            f"{path} knows the categories {', '.join(metadata['class_names'])}, not "
+            f"{', '.join(DIAGNOSES)}."
+        )
+    config = config_from(metadata["config"], path)
+    network = DiagnosisNetwork(config)
+    report = load_weights(network, path)
+    if report.missing_layers:
+        raise WeightsError(f"{path} is incomplete: {', '.join(report.missing_layers)} missing.")
+    calibration = {
+        int(number): Calibration(**fitted)
+        for number, fitted in metadata.get("calibration", {}).items()
+    }
+    boundary = _boundary_in(path, metadata) if config.crop == "lesion" else None
+    return DiagnosisPredictor(network, config, path, calibration, views, risk, batch, boundary)
+
+
+def with_boundary(weights: str | Path, boundary: str | Path) -> None:
+    """Puts a boundary network into a file of weights, so that it can crop images by itself."""
+    arrays, metadata = load_arrays(weights)
+    inner, description = load_arrays(boundary)
+    arrays |= {f"{BOUNDARY}/{name}": value for name, value in inner.items()}
+    save_arrays(weights, arrays, {**metadata, BOUNDARY: description})
+
+
+def _boundary_in(path, metadata):
+    """The predictor of the boundary network that `with_boundary` put into a file."""
+    if BOUNDARY not in metadata:
+        raise WeightsError(
+            f"{path} lacks the boundary network that crops the images: its training did not reach "
+            "its last epoch. Continue it with --weights=last."
+        )
+    arrays, _ = load_arrays(path)
+    prefix = f"{BOUNDARY}/"
+    inner = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    model = build_model(metadata[BOUNDARY], batch=4)
+    assign_weights(model.keras_model, inner, str(path), by_name=False)
+    return BoundaryPredictor(model, path)

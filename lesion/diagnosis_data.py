@@ -1,0 +1,167 @@
+"""From samples with a diagnosis to batches for the classifier."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from lesion.cache import ImageCache
+from lesion.patient import patient_vector
+from lesion.samples import DIAGNOSES, Sample
+from mrcnn.data import SampleError
+
+
+@dataclass(frozen=True)
+class DiagnosisDataset:
+    """Samples that all have a diagnosis.
+
+    Attributes:
+        samples: the samples.
+        cache: of their images.
+        crops: `lesion.crop.lesion_square`s of the cache's images, by path; None keeps them whole.
+    """
+
+    samples: Sequence[Sample]
+    cache: ImageCache
+    crops: Mapping[str, tuple[int, int, int]] | None = None
+
+    def image(self, position: int) -> np.ndarray:
+        """The image of a sample, uint8 [height, width, 3]."""
+        path = self.samples[position].image
+        image = self.cache.image(path)
+        if self.crops is None:
+            return image
+        top, left, side = self.crops[str(path)]
+        return image[top : top + side, left : left + side]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int [samples], positions in `DIAGNOSES`."""
+        return np.array([DIAGNOSES.index(sample.diagnosis) for sample in self.samples], int)
+
+
+def sampling_shares(labels: np.ndarray, power: float) -> np.ndarray:
+    """float64 [7]: the share of each category among the images drawn.
+
+    Args:
+        labels: int [samples].
+        power: of a category's frequency: 1 draws all images alike, 0 all categories, 0.5 is
+            square-root sampling (Mahajan et al. 2018).
+    """
+    counts = np.bincount(labels, minlength=len(DIAGNOSES)).astype(float)
+    weights = np.where(counts > 0, np.maximum(counts, 1) ** power, 0)
+    return weights / weights.sum()
+
+
+class DiagnosisBatches(keras.utils.PyDataset):
+    """Batches of images and one-hot diagnoses, the same for the same seed, whatever the threads.
+
+    In training each category has a fixed number of places in an epoch, and its images take them in
+    seeded permutations that run on across epochs. What batch `i` of epoch `e` holds depends on the
+    seed, `e` and `i` alone.
+
+    Args:
+        dataset: a `DiagnosisDataset`.
+        size: images per batch.
+        prepare: `(image, rng) -> image` of the network's input size, from an image of the cache.
+        steps: batches per epoch; by default as many as hold all images once.
+        power: see `sampling_shares`; None: all images once, in order.
+        patient_dropout: share of images whose patient data are withheld; None: the network takes
+            images alone.
+        seed: of order and `prepare`.
+        epoch: number of the epoch.
+        workers: threads that prepare batches.
+
+    Attributes:
+        epoch: to be set before an epoch begins (`mrcnn.training.EpochOfBatches`).
+        failure: the exception that ended the preparation of a batch, or None.
+    """
+
+    def __init__(
+        self,
+        dataset: DiagnosisDataset,
+        size: int,
+        prepare: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+        steps: int | None = None,
+        power: float | None = None,
+        patient_dropout: float | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        workers: int = 2,
+    ):
+        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=8)
+        self.dataset = dataset
+        self.labels = dataset.labels
+        self.size = size
+        self.prepare = prepare
+        self.steps = steps or -(-len(self.labels) // size)
+        self.power = power
+        self.patient_dropout = patient_dropout
+        self.seed = seed
+        self.epoch = epoch
+        self.failure = None
+
+    def __len__(self):
+        return self.steps
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Positions of an epoch's images among the samples, int [images]."""
+        if self.power is None:
+            return np.arange(len(self.labels))
+        places = _places(sampling_shares(self.labels, self.power), self.steps * self.size)
+        drawn = []
+        for label, count in enumerate(places):
+            members = np.flatnonzero(self.labels == label)
+            for place in range(epoch * count, (epoch + 1) * count):
+                turn, position = divmod(place, len(members))
+                if position == 0 or place == epoch * count:
+                    order = np.random.default_rng((self.seed, label, turn)).permutation(members)
+                drawn.append(order[position])
+        return np.random.default_rng((self.seed, epoch)).permutation(drawn)
+
+    def references(self, index: int) -> list[str]:
+        """Paths of the images of batch `index`, for messages."""
+        return [str(self.dataset.samples[i].image) for i in self._positions(index)]
+
+    def __getitem__(self, index):
+        try:
+            positions = self._positions(index)
+            rngs = [
+                np.random.default_rng((self.seed, self.epoch, index, place))
+                for place in range(len(positions))
+            ]
+            images = np.stack([self._image(i, rng) for i, rng in zip(positions, rngs, strict=True)])
+            truth = np.eye(len(DIAGNOSES), dtype=np.float32)[self.labels[positions]]
+            if self.patient_dropout is None:
+                return images, truth
+            patients = [
+                patient_vector(
+                    {} if rng.random() < self.patient_dropout else self.dataset.samples[i].metadata
+                )
+                for i, rng in zip(positions, rngs, strict=True)
+            ]
+            return (images, np.stack(patients)), truth
+        except Exception as error:
+            self.failure = error  # of which TensorFlow hands on no more than the text
+            raise
+
+    def _positions(self, index):
+        if getattr(self, "_ordered", (None,))[0] != self.epoch:
+            self._ordered = self.epoch, self.order(self.epoch)
+        return self._ordered[1][index * self.size : (index + 1) * self.size]
+
+    def _image(self, position, rng):
+        path = self.dataset.samples[position].image
+        try:
+            return self.prepare(self.dataset.image(position), rng)
+        except (OSError, ValueError) as error:
+            raise SampleError(f"The image {path} cannot be used: {error}") from error
+
+
+def _places(shares: np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers [7] that sum to `total`, nearest to the shares of it (largest remainders)."""
+    exact = shares * total
+    places = exact.astype(int)
+    places[np.argsort(places - exact, kind="stable")[: total - places.sum()]] += 1
+    return places

@@ -1,0 +1,327 @@
+"""Scores of the diagnosis task: recall, calibration, subgroups, and the files that show them."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lesion.calibration import brier_score, expected_calibration_error
+from lesion.diagnosis_figures import (
+    Explained,
+    confusion_figure,
+    coverage_figure,
+    heat_figure,
+    reliability_figure,
+    roc_figure,
+)
+from lesion.diagnosis_metrics import Sheet, confusion_matrix, subgroups
+from lesion.samples import DIAGNOSES, Problem, Sample
+from mrcnn.files import atomic_path
+from mrcnn.images import ImageError, read_image
+
+_READERS = 2
+# Smaller subgroups have no interval worth its time.
+_MIN_SUBGROUP = 20
+
+
+@dataclass
+class DiagnosisEvaluation:
+    """Predictions of the diagnosis task.
+
+    Attributes:
+        samples: the samples that were predicted; all have a diagnosis.
+        diagnoses: what the predictor made of each (`lesion.diagnosis.Diagnosis`).
+        problems: samples that could not be predicted.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    diagnoses: list[Any] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int [samples], positions in `DIAGNOSES`."""
+        return np.array([DIAGNOSES.index(sample.diagnosis) for sample in self.samples], int)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64 [samples, 7], after calibration."""
+        return np.array([d.probabilities for d in self.diagnoses]).reshape(-1, len(DIAGNOSES))
+
+    @property
+    def uncalibrated(self) -> np.ndarray:
+        """float64 [samples, 7]."""
+        return np.array([d.uncalibrated for d in self.diagnoses]).reshape(-1, len(DIAGNOSES))
+
+    def sheet(self) -> Sheet:
+        """What is scored; where the lesion is unknown, an image stands for itself."""
+        groups = [sample.lesion_id or sample.key for sample in self.samples]
+        return Sheet(self.labels, self.probabilities, groups)
+
+
+def evaluate_diagnosis(
+    predictor: Any, samples: Sequence[Sample], batch: int = 8
+) -> DiagnosisEvaluation:
+    """Predicts each sample's diagnosis.
+
+    Args:
+        predictor: has `predict(images, patients)`, as `lesion.diagnosis.DiagnosisPredictor`.
+        samples: with diagnoses.
+        batch: images predicted at once.
+
+    Returns:
+        The predictions; samples without a diagnosis, or whose image cannot be read, are among its
+        problems.
+    """
+    evaluation = DiagnosisEvaluation()
+    evaluation.problems += [
+        Problem(sample.image, "image without a diagnosis")
+        for sample in samples
+        if sample.diagnosis is None
+    ]
+    known = [sample for sample in samples if sample.diagnosis is not None]
+    with tqdm(total=len(known), desc="Evaluating", unit="image", disable=None) as progress:
+        for chunk in _read_ahead(known, batch):
+            read = [(sample, image) for sample, image in chunk if isinstance(image, np.ndarray)]
+            evaluation.problems += [
+                Problem(sample.image, reason) for sample, reason in chunk if isinstance(reason, str)
+            ]
+            evaluation.samples += [sample for sample, _ in read]
+            evaluation.diagnoses += predictor.predict(
+                [image for _, image in read], [sample.metadata for sample, _ in read]
+            )
+            progress.update(len(chunk))
+    return evaluation
+
+
+def _read_ahead(samples, batch) -> Iterator[list[tuple[Sample, np.ndarray | str]]]:
+    """Batches of samples, each with its image or what is wrong with it.
+
+    The next batch is read while one is predicted.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        upcoming = pool.map(_read, samples[:batch])
+        for start in range(0, len(samples), batch):
+            images = list(upcoming)
+            upcoming = pool.map(_read, samples[start + batch : start + 2 * batch])
+            yield list(zip(samples[start : start + batch], images, strict=True))
+
+
+def _read(sample):
+    try:
+        return read_image(sample.image)
+    except (ImageError, OSError) as error:
+        return str(error).removeprefix(f"{sample.image}: ")
+
+
+def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = ()) -> dict:
+    """All figures as plain values for JSON.
+
+    Args:
+        evaluation: what `evaluate_diagnosis` gave.
+        names: of collections that are to be listed even if none of their samples was predicted.
+
+    Returns:
+        What `lesion.diagnosis_metrics.Sheet.summary` gives for all images; `before_calibration`;
+        `referred`, their number, and the scores of the rest as `answered`, if the predictor
+        refers; `subgroups` and `datasets`, each with the same summary; `failed` and `problems`.
+    """
+    collections: dict[str, list[int]] = {name: [] for name in names}
+    for position, sample in enumerate(evaluation.samples):
+        collections.setdefault(sample.collection, []).append(position)
+    common = {
+        "failed": len(evaluation.problems),
+        "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
+    }
+    if not evaluation.samples:
+        return {"images": 0, "lesions": 0, "balanced_accuracy": None, **common}
+    sheet = evaluation.sheet()
+
+    def part(positions):
+        if not positions:
+            return {"images": 0}
+        return sheet.select(positions).summary(intervals=len(positions) >= _MIN_SUBGROUP)
+
+    refer = [diagnosis.refer for diagnosis in evaluation.diagnoses]
+    referral = {}
+    if None not in refer:
+        answered = [i for i, referred in enumerate(refer) if not referred]
+        referral = {"referred": sum(refer), "answered": part(answered)}
+    before = evaluation.uncalibrated, evaluation.labels
+    return {
+        **sheet.summary(),
+        "before_calibration": {
+            "ece": expected_calibration_error(*before),
+            "brier": brier_score(*before),
+        },
+        **referral,
+        "subgroups": {
+            name: {value: part(positions) for value, positions in groups.items()}
+            for name, groups in subgroups(evaluation.samples).items()
+        },
+        "datasets": {name: part(positions) for name, positions in collections.items()},
+        **common,
+    }
+
+
+def write_diagnosis(evaluation: DiagnosisEvaluation, out: str | Path) -> list[Path]:
+    """Writes the challenge's submission, a table of predictions and the figures into a folder.
+
+    Returns:
+        The paths written; none where no sample was predicted.
+    """
+    if not evaluation.samples:
+        return []
+    out, labels, probabilities = Path(out), evaluation.labels, evaluation.probabilities
+    names = _names(evaluation.samples)
+    paths = {
+        name: out / name
+        for name in (
+            "submission.csv",
+            "predictions.csv",
+            "confusion.png",
+            "roc.png",
+            "reliability.png",
+            "coverage.png",
+        )
+    }
+    _write_table(
+        paths["submission.csv"],
+        ["image", *DIAGNOSES],
+        # All digits, as rounded values could be equal, and points, as the scorer wants floats.
+        ([name, *map(repr, row.tolist())] for name, row in zip(names, probabilities, strict=True)),
+    )
+    _write_table(
+        paths["predictions.csv"],
+        ["dataset", "image_id", "lesion_id", "diagnosis", "predicted", "confidence", "refer"],
+        (
+            [
+                *(sample.collection, sample.image_id, sample.lesion_id or "", sample.diagnosis),
+                *(d.category, f"{d.probabilities.max():.6f}"),
+                "" if d.refer is None else int(d.refer),
+            ]
+            for sample, d in zip(evaluation.samples, evaluation.diagnoses, strict=True)
+        ),
+    )
+    sheet = evaluation.sheet()
+    confusion_figure(confusion_matrix(labels, sheet.decisions), paths["confusion.png"])
+    roc_figure(labels, probabilities, paths["roc.png"])
+    reliability_figure(
+        labels,
+        {"before": evaluation.uncalibrated, "after": probabilities},
+        paths["reliability.png"],
+    )
+    coverage_figure(labels, probabilities, paths["coverage.png"])
+    return list(paths.values())
+
+
+def write_heat_maps(
+    evaluation: DiagnosisEvaluation, predictor: Any, count: int, out: str | Path
+) -> list[Path]:
+    """Writes `heat_maps.png`: what the most confident mistakes were made of, then the best answers.
+
+    Args:
+        evaluation: what `evaluate_diagnosis` gave.
+        predictor: a `DiagnosisPredictor` or a `DiagnosisEnsemble`.
+        count: number of images.
+        out: the folder.
+    """
+    from lesion.gradcam import LABEL, heat_map
+
+    right = evaluation.sheet().decisions == evaluation.labels
+    order = np.lexsort((-evaluation.probabilities.max(axis=1), right))[:count]
+    cases = []
+    for position in order:
+        sample, diagnosis = evaluation.samples[position], evaluation.diagnoses[position]
+        (image,) = getattr(predictor, "members", [predictor])[0].crop([read_image(sample.image)])
+        title = (
+            f"{sample.image_id}\n{sample.diagnosis}, predicted {diagnosis.category} "
+            f"{diagnosis.probabilities.max():.2f}"
+        )
+        cases.append(Explained(title, image, heat_map(predictor, image, diagnosis.category)))
+    if not cases:
+        return []
+    path = Path(out) / "heat_maps.png"
+    heat_figure(cases, LABEL, path)
+    return [path]
+
+
+def _names(samples):
+    """The images' ids, as the challenge lists them; keys where two data sets share an id."""
+    ids = [sample.image_id for sample in samples]
+    return ids if len(set(ids)) == len(ids) else [sample.key for sample in samples]
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+# === Tables ===
+
+
+def format_diagnosis(summary: Mapping[str, Any]) -> str:
+    """The figures as text."""
+    if not summary["images"]:
+        return "No image was predicted."
+    intervals = summary["confidence"]
+    lines = [f"{summary['images']:,} images of {summary['lesions']:,} lesions", ""]
+    for name, label in (
+        ("balanced_accuracy", "balanced accuracy"),
+        ("accuracy", "accuracy"),
+        ("melanoma_auc", "melanoma AUC"),
+        ("mean_auc", "mean AUC"),
+        ("ece", "calibration error"),
+        ("brier", "Brier score"),
+    ):
+        lines.append(f"{label:20}{_number(summary[name])}  {_interval(intervals[name])}")
+    before = summary["before_calibration"]
+    lines.append(
+        f"{'before temperature':20}calibration error {before['ece']:.4f}, "
+        f"Brier score {before['brier']:.4f}"
+    )
+    for specificity, value in summary["melanoma_sensitivity"].items():
+        lines.append(f"melanoma sensitivity at {specificity} specificity  {_number(value)}")
+    if "referred" in summary:
+        rest = summary["answered"]
+        lines.append(
+            f"{summary['referred']:,} images referred; accuracy of the rest "
+            f"{_number(rest.get('accuracy'))}, balanced {_number(rest.get('balanced_accuracy'))}"
+        )
+    lines += ["", f"{'category':10}images  recall  {'95 % interval':17}precision  AUC     AP"]
+    for name in DIAGNOSES:
+        cells = [_number(summary[key][name]) for key in ("precision", "auc", "average_precision")]
+        lines.append(
+            f"{name:10}{summary['images_of'][name]:6,}  {_number(summary['recall'][name])}  "
+            f"{_interval(intervals['recall'][name]):17}{cells[0]:11}{cells[1]:8}{cells[2]}"
+        )
+    for title, groups in (*summary["subgroups"].items(), ("data set", summary["datasets"])):
+        if len(groups) > 1:
+            lines += ["", f"{title:22}images  balanced accuracy         melanoma AUC"]
+            lines += [_subgroup_line(name, part) for name, part in groups.items()]
+    return "\n".join(lines)
+
+
+def _subgroup_line(name, part):
+    if not part["images"]:
+        return f"{name:22}     0"
+    interval = part.get("confidence", {}).get("balanced_accuracy")
+    return (
+        f"{name:22}{part['images']:6,}  {_number(part['balanced_accuracy'])}  "
+        f"{_interval(interval):18}  {_number(part['melanoma_auc'])}"
+    )
+
+
+def _number(value):
+    return "–     " if value is None else f"{value:.4f}"
+
+
+def _interval(interval):
+    return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"

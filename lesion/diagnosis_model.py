@@ -1,0 +1,266 @@
+"""Training the classifier: head first, then all layers, judged by the average of its weights."""
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from lesion.diagnosis_data import DiagnosisBatches, DiagnosisDataset, sampling_shares
+from lesion.diagnosis_network import (
+    NAME,
+    DiagnosisConfig,
+    DiagnosisNetwork,
+    describe_network,
+    prepare_square,
+)
+from lesion.samples import DIAGNOSES
+from mrcnn.data import failures_raised
+from mrcnn.runs import new_run, run_of
+from mrcnn.training import (
+    Checkpoint,
+    EpochOfBatches,
+    Stage,
+    StopOnNonFiniteLoss,
+    build_optimizer,
+    count_parameters,
+    find_state,
+    keep_freed_memory,
+    log_callbacks,
+    restore_state,
+    set_trainable,
+    stopped_stage,
+)
+from mrcnn.weights import LoadReport, load_weights
+
+logger = logging.getLogger(__name__)
+
+# The weights' moving average reaches back over about this part of the steps, one in so many.
+AVERAGES = 16
+LAYERS = {"heads": "diagnosis_.*", "all": ".*"}
+
+
+class DiagnosisModel:
+    """A classifier in training, with its configuration and its folder of checkpoints.
+
+    Args:
+        config: a `DiagnosisConfig`.
+        model_dir: folder of all runs' log folders.
+
+    Attributes:
+        keras_model: the `DiagnosisNetwork`.
+        epoch: number of epochs trained so far.
+        log_dir: folder of this run, made when training starts.
+    """
+
+    def __init__(self, config: DiagnosisConfig, model_dir: str | Path):
+        self.config = config
+        self.model_dir = str(model_dir)
+        self._resume = None
+        self.set_log_dir()
+        self.keras_model = DiagnosisNetwork(config)
+
+    def set_log_dir(self, path: str | Path | None = None) -> None:
+        """Takes folder and epoch from a checkpoint's path, or names a new folder for epoch 0."""
+        run = run_of(path, NAME) if path else None
+        run = run or new_run(self.model_dir, NAME, prefix="")
+        self.epoch = run.epoch
+        self.log_dir = str(run.folder)
+        self.checkpoint_path = str(run.template)
+        self._resume = None
+
+    def load_weights(self, path: str | Path, skip_mismatch: bool = False) -> LoadReport:
+        """Loads weights by name and goes on in their run, if they are a checkpoint of one."""
+        report = load_weights(self.keras_model, path, skip_mismatch=skip_mismatch)
+        self.set_log_dir(path)
+        if self.epoch and not report.missing_layers:
+            self._resume, self.epoch = find_state(self.log_dir, self.epoch)
+        return report
+
+    def train(
+        self,
+        training: DiagnosisDataset,
+        validation: DiagnosisDataset,
+        learning_rate: float,
+        epochs: int,
+        layers: str,
+        augmentation: Callable | None = None,
+        seed: int = 0,
+        workers: int = 2,
+        keep_checkpoints: int | None = None,
+        metadata: Mapping | None = None,
+    ):
+        """Trains up to epoch `epochs`, counted from the first epoch of the run.
+
+        After `load_weights` of the run's last checkpoint it continues as if it had never stopped.
+
+        Args:
+            training: what is learned from.
+            validation: what is scored after every epoch; may be empty.
+            learning_rate: the highest of the schedule.
+            epochs: number of the last epoch.
+            layers: "heads" or "all".
+            augmentation: `(image, rng) -> image` of the network's size; by default the middle.
+            seed: of order and augmentation.
+            workers: threads that prepare batches.
+            keep_checkpoints: number of checkpoints to keep, the latest; None keeps all.
+            metadata: stored with the weights besides the configuration.
+
+        Returns:
+            The Keras `History`, or None if the run had reached `epochs` before.
+        """
+        if self.epoch >= epochs:
+            logger.info("Epoch %d of %d is reached.", self.epoch, epochs)
+            return None
+        stage = Stage(LAYERS[layers], float(learning_rate), self.epoch, epochs)
+        stopped = stopped_stage(self._resume, stage)
+        stage = stopped or stage
+        batches = self._batches(
+            training,
+            augmentation or self._middle,
+            steps=self.config.steps,
+            power=self.config.sampling_power,
+            withheld=self.config.patient_dropout,
+            seed=seed,
+            epoch=self.epoch,
+            workers=workers,
+        )
+        held_out = None
+        if len(validation.samples):
+            held_out = self._batches(validation, self._middle, workers=workers)
+        set_trainable(self.keras_model, stage.layers)
+        steps = (epochs - stage.first_epoch) * len(batches)
+        averaged = layers == "all"
+        self._compile(learning_rate, steps, training.labels, averaged)
+        if self._resume:
+            restore_state(self.keras_model, self._resume, optimizer=stopped is not None)
+        self._resume = None
+        logger.info(
+            "Epochs %d to %d, %d of %d parameters learn.",
+            self.epoch + 1,
+            epochs,
+            count_parameters(self.keras_model.trainable_variables),
+            self.keras_model.count_params(),
+        )
+        Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+        metadata = {**describe_network(self.config), **(metadata or {})}
+        average = [keras.callbacks.SwapEMAWeights()] if averaged else []
+        keep_freed_memory()
+        with failures_raised(*filter(None, (batches, held_out))):
+            history = self.keras_model.fit(
+                batches,
+                initial_epoch=self.epoch,
+                epochs=epochs,
+                validation_data=held_out,
+                shuffle=False,
+                callbacks=[
+                    EpochOfBatches(batches),
+                    StopOnNonFiniteLoss(batches),
+                    *average,
+                    *log_callbacks(self.log_dir, self.epoch),
+                    AveragedCheckpoint(
+                        self.checkpoint_path, metadata, stage, keep_checkpoints, *average
+                    ),
+                ],
+            )
+        self.epoch = history.epoch[-1] + 1
+        return history
+
+    def _middle(self, image, rng):
+        return np.rint(prepare_square(image, self.config.image_size)).astype(np.uint8)
+
+    def _batches(self, dataset, prepare, steps=None, power=None, withheld=0.0, **settings):
+        return DiagnosisBatches(
+            dataset,
+            self.config.batch,
+            prepare,
+            steps=steps,
+            power=power,
+            patient_dropout=withheld if self.config.patient_data else None,
+            **settings,
+        )
+
+    def _compile(self, learning_rate, steps, labels, averaged):
+        optimizer = build_optimizer(self.config.to_mrcnn(), learning_rate, steps)
+        if averaged:
+            optimizer.use_ema = True
+            optimizer.ema_momentum = steps / (steps + AVERAGES)
+        self.keras_model.compile(
+            optimizer=optimizer,
+            loss=adjusted_crossentropy(self.config, labels),
+            metrics=[BalancedAccuracy()],
+            jit_compile=False,
+        )
+        # Slots exist from the start, so that a stopped training's can be put back.
+        self.keras_model.optimizer.build(self.keras_model.trainable_variables)
+
+
+def adjusted_crossentropy(config: DiagnosisConfig, labels: np.ndarray) -> Callable:
+    """Cross-entropy of logits that are offset by how often each category is drawn.
+
+    Menon et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021, equation 10: what remains
+    for the network to learn is the likeness of a category, not its frequency.
+
+    Args:
+        config: with `sampling_power`, `logit_adjustment`, `label_smoothing`.
+        labels: int [samples] of the training part.
+    """
+    shares = sampling_shares(labels, config.sampling_power)
+    # A category that is never drawn keeps the offset of one image.
+    offset = config.logit_adjustment * np.log(np.maximum(shares, shares[shares > 0].min()))
+    crossentropy = functools.partial(
+        keras.losses.categorical_crossentropy,
+        from_logits=True,
+        label_smoothing=config.label_smoothing,
+    )
+
+    def loss(truth, logits):
+        return crossentropy(truth, logits + ops.convert_to_tensor(offset, logits.dtype))
+
+    return loss
+
+
+@keras.saving.register_keras_serializable("lesion")
+class BalancedAccuracy(keras.metrics.Metric):
+    """Mean recall of the categories that occur, from one-hot truth and logits."""
+
+    def __init__(self, name="balanced_accuracy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        size = (len(DIAGNOSES),)
+        self.right = self.add_weight(shape=size, initializer="zeros", name="right")
+        self.count = self.add_weight(shape=size, initializer="zeros", name="count")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        truth = ops.cast(y_true, "float32")
+        hit = ops.cast(ops.argmax(y_pred, axis=-1) == ops.argmax(truth, axis=-1), "float32")
+        self.right.assign_add(ops.sum(truth * hit[:, None], axis=0))
+        self.count.assign_add(ops.sum(truth, axis=0))
+
+    def result(self):
+        occurs = ops.cast(self.count > 0, "float32")
+        recall = self.right / ops.maximum(self.count, 1.0)
+        return ops.sum(recall) / ops.maximum(ops.sum(occurs), 1.0)
+
+
+class AveragedCheckpoint(Checkpoint):
+    """A `Checkpoint` whose weights are the moving average, while the state keeps the others.
+
+    Args:
+        swap: the `SwapEMAWeights` of the training, where there is one.
+    """
+
+    def __init__(self, template, metadata, stage, keep=None, swap=None):
+        super().__init__(template, metadata, stage, keep)
+        self.swap = swap
+
+    def save_weights(self, path, metadata):
+        if self.swap is None:
+            return super().save_weights(path, metadata)
+        self.swap.on_test_begin()
+        try:
+            return super().save_weights(path, metadata)
+        finally:
+            self.swap.on_test_end()

@@ -1,0 +1,186 @@
+"""The classifier: its settings, its network, and what it makes of an image before the network.
+
+The network is one `keras.Model` from a square of RGB to logits; `classifier_model` puts around it
+what turns a photograph of any size into probabilities.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from lesion.calibration import Calibration
+from lesion.patient import VECTOR_SIZE
+from lesion.samples import DIAGNOSES
+from mrcnn import __version__
+from mrcnn.backbone import build_backbone
+from mrcnn.config import Config
+from mrcnn.efficientnet_lite import top_features
+from mrcnn.images import as_rgb8
+from mrcnn.network import precision_policy
+from mrcnn.weights import WeightsError
+
+NAME = "diagnosis"
+
+
+@dataclass(frozen=True)
+class DiagnosisConfig:
+    """Settings of the network and of its training.
+
+    Attributes:
+        backbone: as `mrcnn.Config.BACKBONE`.
+        image_size: side of the square that the network sees, reduced with anti-aliasing.
+        crop: what of an image: "centre", the largest square in its middle, or "lesion", a square
+            around what the boundary network finds (`lesion.crop`).
+        colour_constancy: whether the light's colour is taken out first (`ShadesOfGray`).
+        patient_data: whether age, sex and site are a second input.
+        batch_statistics: whether batch normalization learns its statistics.
+        frozen_stages: number of the backbone's stages that never learn, from the first on.
+        dropout: before the last layer.
+        precision: "float32" or "mixed_bfloat16".
+        batch: images per step.
+        steps: batches per epoch.
+        weight_decay: of AdamW.
+        label_smoothing: share of the truth that is spread over all categories.
+        sampling_power: see `lesion.diagnosis_data.sampling_shares`.
+        logit_adjustment: multiple of the log of the sampled shares that is added to the logits in
+            the loss (Menon et al. 2021); with 1 the network's own probabilities are those of a
+            clinic in which all categories were equally common.
+        patient_dropout: share of training images whose patient data are withheld.
+    """
+
+    backbone: str = "efficientnetlite0"
+    image_size: int = 224
+    crop: str = "centre"
+    colour_constancy: bool = False
+    patient_data: bool = False
+    batch_statistics: bool = False
+    frozen_stages: int = 0
+    dropout: float = 0.2
+    precision: str = "float32"
+    batch: int = 32
+    steps: int = 100
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.05
+    sampling_power: float = 0.5
+    logit_adjustment: float = 1.0
+    patient_dropout: float = 0.2
+
+    def to_mrcnn(self) -> Config:
+        """The same for what comes from `mrcnn`: backbone and optimizer."""
+        return Config(
+            NAME=NAME,
+            BACKBONE=self.backbone,
+            TRAIN_BN=None if self.batch_statistics else False,
+            MEAN_PIXEL=np.zeros(3),
+            OPTIMIZER="adamw",
+            WEIGHT_DECAY=self.weight_decay,
+            LEARNING_RATE_DECAY="cosine",
+            WARMUP_STEPS=200,
+        )
+
+
+@keras.saving.register_keras_serializable("lesion")
+class ShadesOfGray(keras.layers.Layer):
+    """Scales the channels so that their Minkowski means of order 6 agree.
+
+    Finlayson & Trezzi 2004; for dermoscopy Barata et al. 2015. RGB 0..255, [B, H, W, 3].
+    """
+
+    order = 6
+
+    def call(self, images):
+        means = ops.mean((images / 255.0) ** self.order, axis=(1, 2), keepdims=True)
+        light = ops.maximum(means, 1e-12) ** (1 / self.order)
+        length = ops.sqrt(ops.mean(ops.square(light), axis=-1, keepdims=True))
+        return ops.clip(images * length / light, 0.0, 255.0)
+
+
+class DiagnosisNetwork(keras.Model):
+    """From the network's square of RGB 0..255, and the patient if so set, to logits.
+
+    Attributes:
+        frozen_layers: names of the layers that never learn.
+    """
+
+    def __init__(self, config: DiagnosisConfig):
+        size = config.image_size
+        with precision_policy(config.precision):
+            image = keras.Input((size, size, 3), name="image")
+            inputs, x = [image], image
+            if config.colour_constancy:
+                x = ShadesOfGray(dtype="float32", name="shades_of_gray")(x)
+            settings = config.to_mrcnn()
+            stages = build_backbone(x, settings)
+            features = stages[-1]
+            if config.backbone == "efficientnetlite0":
+                features = top_features(features, settings.TRAIN_BN)
+            vector = keras.layers.GlobalAveragePooling2D(name="diagnosis_pool")(features)
+            if config.patient_data:
+                patient = keras.Input((VECTOR_SIZE,), name="patient")
+                inputs.append(patient)
+                known = keras.layers.Dense(32, "relu", name="diagnosis_patient")(patient)
+                vector = keras.layers.Concatenate(name="diagnosis_all")([vector, known])
+            vector = keras.layers.Dropout(config.dropout, name="diagnosis_dropout")(vector)
+            logits = keras.layers.Dense(len(DIAGNOSES), name="diagnosis_logits", dtype="float32")(
+                vector
+            )
+            super().__init__(inputs=inputs, outputs=logits, name="diagnosis")
+        self.frozen_layers = ()
+        if config.frozen_stages:
+            frozen = keras.Model(image, stages[config.frozen_stages - 1]).layers
+            self.frozen_layers = tuple(layer.name for layer in frozen)
+
+
+def classifier_model(network: DiagnosisNetwork, calibration: Calibration) -> keras.Model:
+    """All of it as one model: RGB 0..255 [B, H, W, 3] of any size to probabilities [B, 7]."""
+    image, *others = network.inputs
+    photograph = keras.Input((None, None, 3), name="photograph")
+    square = _square_layer(image.shape[1])(photograph)
+    logits = network([square, *others] if others else square)
+    scaled = keras.layers.Rescaling(
+        1 / calibration.temperature,
+        calibration.scaled(np.zeros(len(DIAGNOSES))).tolist(),
+        dtype="float32",
+        name="calibration",
+    )(logits)
+    probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(scaled)
+    inputs = [photograph, *others] if others else photograph
+    return keras.Model(inputs, probabilities, name="diagnosis_classifier")
+
+
+def _square_layer(size):
+    return keras.layers.Resizing(
+        size, size, crop_to_aspect_ratio=True, antialias=True, dtype="float32", name="square"
+    )
+
+
+def prepare_square(image: np.ndarray, size: int) -> np.ndarray:
+    """The network's square of an image of any size: float32 [size, size, 3], 0..255."""
+    pixels = as_rgb8(image).astype(np.float32)
+    return ops.convert_to_numpy(_square_layer(size)(pixels[np.newaxis]))[0]
+
+
+def describe_network(config: DiagnosisConfig) -> dict:
+    """What a weights file says of its network."""
+    return {
+        "network": "classifier",
+        "version": __version__,
+        "config": dataclasses.asdict(config),
+        "class_names": list(DIAGNOSES),
+    }
+
+
+def config_from(settings: Mapping, path: str | Path) -> DiagnosisConfig:
+    """The configuration in a weights file; WeightsError where a newer version wrote it."""
+    known = {field.name for field in dataclasses.fields(DiagnosisConfig)}
+    if unknown := set(settings) - known:
+        raise WeightsError(
+            f"{path} has settings that this version does not know ({', '.join(sorted(unknown))}); "
+            "install a newer one."
+        )
+    return DiagnosisConfig(**settings)

@@ -1,0 +1,205 @@
+"""How the diagnosis task is trained: its options, configuration, start weights and data."""
+
+import logging
+
+import numpy as np
+from tqdm import tqdm
+
+from lesion.options import choose_precision, natural, positive, share
+from lesion.samples import DIAGNOSES
+from mrcnn.arrays import load_arrays, read_metadata, save_arrays
+from mrcnn.images import read_image
+
+logger = logging.getLogger(__name__)
+
+STARTS = ("imagenet", "none")
+SIZE_HELP = "side of the network's square input"
+DEFAULTS = {"image_size": 224, "epochs": 30, "batch": 32, "learning_rate": 0.001}
+FRACTIONS = {"train": 0.80, "validation": 0.05, "test": 0.15}
+# A backbone that has learned from millions of images is to be changed with care.
+ALL_LAYERS_RATE = 0.4
+CONFIG_SETTINGS = (
+    "colour_constancy",
+    "patient_data",
+    "batch_statistics",
+    "frozen_stages",
+    "dropout",
+    "label_smoothing",
+    "sampling_power",
+    "logit_adjustment",
+)
+RUN_SETTINGS = (*CONFIG_SETTINGS, "crop_weights")
+
+
+def add_options(parser):
+    add = parser.add_argument
+    add(
+        "--folds",
+        type=positive,
+        metavar="K",
+        help="cross-validate: train K members on all but the test part; the same command goes on",
+    )
+    add(
+        "--crop-weights",
+        metavar="PATH",
+        help="crop images to the lesion that these weights of the boundary task find",
+    )
+    add("--colour-constancy", action="store_true", help="take out the light's colour first")
+    add("--patient-data", action="store_true", help="learn from age, sex and site, too")
+    add(
+        "--sampling-power",
+        type=share,
+        default=0.5,
+        metavar="P",
+        help="draw a category by its frequency to the power of P: 1 as it is, 0 all alike (0.5)",
+    )
+    add(
+        "--logit-adjustment",
+        type=share,
+        default=1.0,
+        metavar="T",
+        help="share of what is left of the frequencies that the loss makes up for (1)",
+    )
+    add(
+        "--prevalence-power",
+        type=share,
+        default=0.25,
+        metavar="P",
+        help="the probabilities are those of a clinic with the training part's frequencies to the "
+        "power of P: 1 as they are, 0 all categories alike (0.25)",
+    )
+    add("--label-smoothing", type=share, default=0.05, metavar="SHARE", help="(0.05)")
+    add("--dropout", type=share, default=0.2, metavar="SHARE", help="before the last layer (0.2)")
+    add(
+        "--frozen-stages",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="the backbone's first N of 5 stages never learn, which is quicker (0)",
+    )
+    add(
+        "--batch-statistics",
+        action="store_true",
+        help="let batch normalization learn its statistics, which is slower",
+    )
+
+
+def check_arguments(arguments):
+    if arguments.weights == "coco":
+        raise ValueError(
+            "--weights=coco is for the boundary task; --task=diagnosis starts from imagenet, "
+            "none, a file or the last run (last)."
+        )
+    if arguments.crop_weights:
+        read_metadata(arguments.crop_weights)
+    if arguments.folds == 1:
+        raise ValueError("--folds=1 leaves nothing to learn from; give 2 or more.")
+    if arguments.frozen_stages > 4:
+        raise ValueError(
+            f"--frozen-stages={arguments.frozen_stages} leaves nothing of the backbone to learn; "
+            "give 0 to 4."
+        )
+
+
+def build_model(arguments, samples):
+    """The `DiagnosisModel` that is to learn from `samples`."""
+    from lesion.diagnosis_model import DiagnosisModel
+    from lesion.diagnosis_network import DiagnosisConfig
+
+    backbone = arguments.backbone or DiagnosisConfig.backbone
+    config = DiagnosisConfig(
+        backbone=backbone,
+        crop="lesion" if arguments.crop_weights else "centre",
+        image_size=arguments.image_size,
+        precision=choose_precision(arguments.precision, backbone),
+        batch=arguments.batch,
+        steps=arguments.steps or -(-len(samples) // arguments.batch),
+        **{name: getattr(arguments, name) for name in CONFIG_SETTINGS},
+    )
+    return DiagnosisModel(config, arguments.logs)
+
+
+def load_start_weights(model, arguments, last):
+    """Loads what `--weights` names; `last` is the checkpoint of the run to be continued."""
+    from mrcnn.backbone import load_imagenet
+
+    start = arguments.weights
+    if last:
+        logger.info("%s", model.load_weights(last).summary())
+    elif start == "imagenet":
+        logger.info("%s", load_imagenet(model.keras_model, model.config.to_mrcnn()).summary())
+    elif start != "none":
+        logger.info("%s", model.load_weights(start, skip_mismatch=True).summary())
+        model.set_log_dir()  # a run of its own, also from the weights of another run
+
+
+def datasets(arguments, parts, cache):
+    """Each part's samples with their images, cropped if that is wanted."""
+    from lesion.diagnosis_data import DiagnosisDataset
+
+    crops = None
+    if arguments.crop_weights:
+        from lesion.boundary import load_predictor
+        from lesion.crop import find_crops
+
+        paths = [sample.image for samples in parts for sample in samples]
+        boundary = load_predictor(arguments.crop_weights, batch=8)
+        crops = find_crops(boundary, paths, cache, cache.directory / "lesions.json")
+    return [DiagnosisDataset(samples, cache, crops) for samples in parts]
+
+
+def augmentation(arguments):
+    """Milder in colour than for the boundary: here colour means something."""
+    from lesion.augment import DermoscopyAugmentation, Obstacles
+
+    side = arguments.image_size
+    view = DermoscopyAugmentation(shift=0.08, colour=0.12, blur=0.8, side=side)
+    obstacles = Obstacles(side)
+
+    def augment(image, rng):
+        changed, _ = view(image, np.zeros((*image.shape[:2], 0), bool), rng)
+        return obstacles(changed, rng)
+
+    return augment
+
+
+def finish(arguments, weights, training, validation):
+    """Fits the temperatures on the validation part and stores them with the weights."""
+    from lesion.calibration import Calibration
+    from lesion.diagnosis import VIEWS, load_classifier, with_boundary
+
+    arrays, metadata = load_arrays(weights)
+    if metadata.get("prevalence_power") == arguments.prevalence_power:
+        return  # of a run that was finished before
+    if arguments.crop_weights and "boundary" not in metadata:
+        with_boundary(weights, arguments.crop_weights)
+        arrays, metadata = load_arrays(weights)
+    if not validation:
+        logger.warning("There is no validation part: the probabilities stay uncalibrated.")
+        return
+    predictor = load_classifier(weights, views=max(VIEWS))
+    chunks = [validation[start : start + 32] for start in range(0, len(validation), 32)]
+    logits = np.concatenate(
+        [
+            predictor.logits_of_views(
+                [read_image(sample.image) for sample in chunk],
+                [sample.metadata for sample in chunk],
+            )
+            for chunk in tqdm(chunks, "Calibrating", disable=None)
+        ]
+    )
+    # A category that does not occur is taken to be as rare as one image.
+    counts = np.maximum(np.bincount(_labels(training), minlength=len(DIAGNOSES)), 1)
+    offset = arguments.prevalence_power * np.log(counts / counts.sum())
+    fitted = {
+        n: Calibration.fit(logits[:, :n].mean(axis=1), _labels(validation), offset) for n in VIEWS
+    }
+    for views, calibration in fitted.items():
+        logger.info("Temperature with %d views: %.3f.", views, calibration.temperature)
+    calibrations = {str(views): vars(calibration) for views, calibration in fitted.items()}
+    metadata |= {"calibration": calibrations, "prevalence_power": arguments.prevalence_power}
+    save_arrays(weights, arrays, metadata)
+
+
+def _labels(samples):
+    return np.array([DIAGNOSES.index(sample.diagnosis) for sample in samples])

@@ -1,0 +1,112 @@
+"""Cross-validation: one classifier for each fold, and all of them as an ensemble.
+
+LOGS/diagnosis-K-folds/ holds `split.json`, `fold-1.json` … (which images each member learns from),
+the runs in `fold-1/` …, `ensemble.json` and `cross_validation.json`.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lesion.samples import DatasetError, Sample
+from lesion.splits import SPLIT_FILE, Split, split_folds
+from mrcnn.files import atomic_path
+from mrcnn.runs import find_last
+
+logger = logging.getLogger(__name__)
+
+
+def cross_validate(
+    arguments: argparse.Namespace, samples: Sequence[Sample], split: Split, train: Callable
+) -> Path:
+    """Trains a member for each fold of what is not to test; the same call again goes on.
+
+    Args:
+        arguments: of `lesion train`, with `folds`.
+        samples: all that are sound.
+        split: whose test part no member sees.
+        train: trains as such arguments say.
+
+    Returns:
+        The path of the ensemble, which `lesion.ensemble.load_classifiers` reads.
+    """
+    folder = Path(arguments.logs) / f"{arguments.task}-{arguments.folds}-folds"
+    learned = [s for part in ("train", "validation") for s in split.select(samples, part)]
+    split = _kept_split(folder / SPLIT_FILE, learned, split)
+    folds = split_folds(learned, arguments.folds, arguments.seed)
+    members = []
+    for number, fold in enumerate(folds, start=1):
+        print(f"Fold {number} of {len(folds)}")
+        logs = folder / f"fold-{number}"
+        fold_file = folder / f"fold-{number}.json"
+        rest = [key for other in folds if other is not fold for key in other]
+        parts = {"train": sorted(rest), "validation": sorted(fold), "test": split.parts["test"]}
+        Split(parts, arguments.seed, split.fractions).save(fold_file)
+        settings = {
+            **vars(arguments),
+            "folds": None,
+            "logs": str(logs),
+            "cache": arguments.cache or str(Path(arguments.logs) / "cache"),
+            "split": str(fold_file),
+            "weights": "last" if _has_run(logs, arguments.task) else arguments.weights,
+        }
+        train(argparse.Namespace(**settings))
+        members.append(Path(find_last(logs, arguments.task)))
+    ensemble = folder / "ensemble.json"
+    _write_json(
+        ensemble,
+        {"task": arguments.task, "members": [str(path.relative_to(folder)) for path in members]},
+    )
+    _score(members, folds, learned, folder / "cross_validation.json")
+    print(f"Ensemble: {ensemble}")
+    return ensemble
+
+
+def _kept_split(path, learned, split):
+    """The split as it will be used; the one of an earlier call must be the same."""
+    keys = sorted(sample.key for sample in learned)
+    whole = Split({"train": keys, "validation": [], "test": split.parts["test"]}, split.seed, {})
+    if path.exists() and Split.load(path).parts != whole.parts:
+        raise DatasetError(
+            f"{path} belongs to a cross-validation of other images or another split. Give the data "
+            "sets and options it was begun with, or another --logs."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole.save(path)
+    return whole
+
+
+def _has_run(logs, task):
+    try:
+        return bool(find_last(logs, task))
+    except FileNotFoundError:
+        return False
+
+
+def _score(members, folds, samples, path):
+    """Scores each image by the member that did not learn from it."""
+    from lesion.diagnosis import load_classifier
+    from lesion.diagnosis_evaluation import (
+        DiagnosisEvaluation,
+        evaluate_diagnosis,
+        format_diagnosis,
+        summarize_diagnosis,
+    )
+
+    joint = DiagnosisEvaluation()
+    for member, fold in zip(members, folds, strict=True):
+        held_out = [sample for sample in samples if sample.key in set(fold)]
+        evaluation = evaluate_diagnosis(load_classifier(member), held_out)
+        joint.samples += evaluation.samples
+        joint.diagnoses += evaluation.diagnoses
+        joint.problems += evaluation.problems
+    summary = summarize_diagnosis(joint)
+    print(format_diagnosis(summary))
+    _write_json(path, summary)
+
+
+def _write_json(path, content):
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")

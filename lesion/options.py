@@ -1,0 +1,62 @@
+"""Values of options on the command line, and what `auto` means among them."""
+
+import argparse
+import math
+from pathlib import Path
+
+
+def natural(text):
+    """A whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, not {text!r}")
+    return int(text)
+
+
+def positive(text):
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
+
+
+def rate(text):
+    """A finite number above 0."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return value
+
+
+def share(text):
+    """A number from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
+    return value
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def choose_precision(precision, backbone):
+    """float32 or mixed_bfloat16; "auto" decides by hardware and backbone.
+
+    bfloat16 pays where dense convolutions meet matrix units. TensorFlow's depthwise convolutions
+    are slower in it on a processor.
+    """
+    if precision != "auto":
+        return precision
+    import keras
+
+    depthwise = any(name in backbone for name in ("efficientnet", "mobilenet", "convnext"))
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("GPU"):
+            return "mixed_bfloat16"
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return "mixed_bfloat16" if "amx_bf16" in flags and not depthwise else "float32"

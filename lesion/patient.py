@@ -1,0 +1,54 @@
+"""What is known of the patient, as numbers for the classifier; all of it may be missing."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+SEXES = ("female", "male")
+# The localisations of HAM10000, in its words.
+SITES = (
+    "abdomen",
+    "acral",
+    "back",
+    "chest",
+    "ear",
+    "face",
+    "foot",
+    "genital",
+    "hand",
+    "lower extremity",
+    "neck",
+    "scalp",
+    "trunk",
+    "upper extremity",
+)
+VECTOR_SIZE = 2 + len(SEXES) + len(SITES)
+
+
+def read_age(metadata: Mapping[str, str]) -> float | None:
+    """The age in years; None where it is missing, or no number from 0 to 120."""
+    try:
+        age = float(metadata.get("age", ""))
+    except ValueError:
+        return None
+    return age if math.isfinite(age) and 0 <= age <= 120 else None
+
+
+def patient_vector(metadata: Mapping[str, str]) -> np.ndarray:
+    """Age, sex and site as float32 [VECTOR_SIZE]; zeros where unknown.
+
+    Args:
+        metadata: `age` in years, `sex` (`SEXES`) and `site` (`SITES`), as text.
+    """
+    age = read_age(metadata)
+    sex, site = (metadata.get(name, "").strip().lower() for name in ("sex", "site"))
+    return np.array(
+        [
+            0.0 if age is None else age / 100,
+            age is not None,
+            *(sex == name for name in SEXES),
+            *(site == name for name in SITES),
+        ],
+        np.float32,
+    )

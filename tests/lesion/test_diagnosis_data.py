@@ -1,0 +1,100 @@
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lesion.cache import ImageCache
+from lesion.diagnosis_data import DiagnosisBatches, DiagnosisDataset, sampling_shares
+from lesion.patient import patient_vector
+from lesion.samples import DIAGNOSES, Sample
+from mrcnn.data import SampleError
+
+# 16 MEL, 4 NV, 1 BCC and none of the others.
+LABELS = np.repeat([0, 1, 2], [16, 4, 1])
+
+
+def batches(labels=LABELS, size=7, **settings):
+    """Batches of images that hold the position of their sample; `prepare` adds what it drew."""
+    samples = [
+        Sample("a", f"{i}", f"{i}.png", diagnosis=DIAGNOSES[label], metadata={"age": f"{i}"})
+        for i, label in enumerate(labels)
+    ]
+    cache = SimpleNamespace(image=lambda path: np.full((1, 1, 3), int(path[:-4]), np.float32))
+
+    def prepare(image, rng):
+        return image + rng.random() / 2
+
+    return DiagnosisBatches(DiagnosisDataset(samples, cache), size, prepare, **settings)
+
+
+@pytest.mark.parametrize(("power", "shares"), [(1, [16, 4, 1]), (0.5, [4, 2, 1]), (0, [1, 1, 1])])
+def test_shares_of_the_categories(power, shares):
+    expected = np.array([*shares, 0, 0, 0, 0]) / sum(shares)
+    np.testing.assert_allclose(sampling_shares(LABELS, power), expected)
+
+
+def test_epoch_has_its_share_of_each_category():
+    drawn = batches(steps=3, power=0.5)
+    for epoch in range(4):
+        assert Counter(LABELS[drawn.order(epoch)]) == {0: 12, 1: 6, 2: 3}
+
+
+def test_all_images_of_a_category_are_drawn_equally_often():
+    drawn = batches(steps=4, power=0.5)
+    times = Counter(i for epoch in range(4) for i in drawn.order(epoch))
+    assert {times[i] for i in range(16)} == {4}  # 16 places in each of 4 epochs for 16 images
+    assert {times[i] for i in range(16, 20)} == {8}
+    assert times[20] == 16
+
+
+def test_order_differs_by_epoch_and_seed():
+    orders = [batches(power=1, seed=seed).order(epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_batch_depends_on_seed_epoch_and_index_alone():
+    one, other = batches(power=0.5, seed=3, epoch=2), batches(power=0.5, seed=3)
+    one[0]
+    other.epoch = 2
+    for index in (1, 0):
+        for first, second in zip(one[index], other[index], strict=True):
+            np.testing.assert_array_equal(first, second)
+    other.epoch = 1
+    assert not np.array_equal(one[0][0], other[0][0])
+
+
+def test_truth_is_that_of_the_image():
+    drawn = batches(power=0.5)
+    for index in range(len(drawn)):
+        images, truth = drawn[index]
+        positions = images[:, 0, 0, 0].astype(int)
+        np.testing.assert_array_equal(truth.argmax(axis=1), LABELS[positions])
+        assert drawn.references(index) == [f"{i}.png" for i in positions]
+
+
+def test_without_a_power_all_images_come_once_in_order():
+    drawn = batches(size=8)
+    positions = [int(image[0, 0, 0]) for i in range(len(drawn)) for image in drawn[i][0]]
+    assert positions == list(range(21))
+    assert [len(drawn[i][0]) for i in range(3)] == [8, 8, 5]
+
+
+@pytest.mark.parametrize(("dropout", "withheld"), [(0.0, 0), (1.0, 7)])
+def test_patient_data(dropout, withheld):
+    (images, patients), _ = batches(power=1, patient_dropout=dropout)[0]
+    positions = images[:, 0, 0, 0].astype(int)
+    assert (patients.sum(axis=1) == 0).sum() == withheld
+    if not withheld:
+        expected = [patient_vector({"age": f"{i}"}) for i in positions]
+        np.testing.assert_array_equal(patients, expected)
+
+
+def test_unreadable_image_is_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    samples = [Sample("a", "a", tmp_path / "a.png", diagnosis="NV")]
+    dataset = DiagnosisDataset(samples, ImageCache(tmp_path / "cache", 64))
+    drawn = DiagnosisBatches(dataset, 2, lambda image, rng: image)
+    with pytest.raises(SampleError, match="a.png"):
+        drawn[0]
+    assert isinstance(drawn.failure, SampleError)

@@ -1,0 +1,232 @@
+"""Evaluation of the diagnosis: figures, files and exit codes, with a stand-in for the network."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from isic_challenge_scoring import ClassificationMetric, ClassificationScore
+
+from lesion import NOTICE
+from lesion.diagnosis import Diagnosis
+from lesion.diagnosis_evaluation import (
+    DiagnosisEvaluation,
+    evaluate_diagnosis,
+    format_diagnosis,
+    summarize_diagnosis,
+    write_diagnosis,
+)
+from lesion.ensemble import DiagnosisEnsemble
+from lesion.evaluate import main
+from lesion.layouts import find_samples
+from lesion.samples import DIAGNOSES, Sample
+
+KEYS = ["images", "lesions", "balanced_accuracy", "melanoma_auc", "mean_auc", "ece", "brier"]
+
+
+class ColourPredictor:
+    """Knows the moles' categories by their colour, and errs now and then."""
+
+    def __init__(self, errors=0.2, refer=None):
+        self.errors = errors
+        self.refer = refer
+        self.patients = []
+
+    def predict(self, images, patients=None):
+        self.patients += patients
+        return [self._diagnosis(image) for image in images]
+
+    def _diagnosis(self, image):
+        random = np.random.default_rng(int(image[20, 20].sum()))
+        category = int(np.clip(round((image[10:30, 16:36, 0].mean() - 40) / 30), 0, 6))
+        if random.random() < self.errors:
+            category = random.integers(7)
+        values = random.dirichlet(np.ones(7)) + 2 * np.eye(7)[category]
+        refer = None if self.refer is None else bool(random.random() < self.refer)
+        return Diagnosis(values / values.sum(), np.full(7, 1 / 7), refer)
+
+    def describe(self):
+        return {"weights": "colour.h5", "sha256": "0123456789abcdef" * 4, "task": "diagnosis"}
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)
+
+
+@pytest.fixture
+def evaluation(moles):
+    return evaluate_diagnosis(ColourPredictor(refer=0.3), find_samples(moles.data).samples)
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, moles):
+    """The command line with a predictor that needs no weights; gives its code and its JSON."""
+    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *arguments: ColourPredictor())
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        code = main(["--task=diagnosis", "--weights=w", *map(str, arguments)])
+        return code, json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+
+    return run
+
+
+def test_every_sample_is_predicted_with_its_patient(moles):
+    samples = find_samples(moles.data).samples
+    predictor = ColourPredictor(errors=0)
+    evaluation = evaluate_diagnosis(predictor, samples, batch=5)
+    assert evaluation.samples == samples
+    assert [d.category for d in evaluation.diagnoses] == [s.diagnosis for s in samples]
+    assert predictor.patients == [sample.metadata for sample in samples]
+
+
+def test_summary_is_plain_json_with_the_keys_promised(evaluation):
+    summary = json.loads(json.dumps(summarize_diagnosis(evaluation), allow_nan=False))
+    assert set(KEYS) < set(summary)
+    assert (summary["images"], summary["lesions"]) == (56, 28)
+    assert list(summary["recall"]) == list(summary["confidence"]["recall"]) == list(DIAGNOSES)
+    assert set(KEYS[2:]) < set(summary["confidence"])
+    assert summary["before_calibration"]["brier"] == pytest.approx(6 / 7)
+
+
+def test_referred_images_are_left_out_of_the_answered(evaluation):
+    summary = summarize_diagnosis(evaluation)
+    assert summary["referred"] == sum(d.refer for d in evaluation.diagnoses)
+    assert summary["answered"]["images"] == 56 - summary["referred"]
+
+
+def test_subgroups_hold_all_images(evaluation):
+    summary = summarize_diagnosis(evaluation)
+    for groups in summary["subgroups"].values():
+        assert sum(group["images"] for group in groups.values()) == 56
+    assert list(summary["subgroups"]["age"]) == ["45-59", "unknown"]
+    assert "confidence" in summary["subgroups"]["sex"]["male"]
+
+
+def test_text_names_all_categories_and_groups(evaluation):
+    text = format_diagnosis(summarize_diagnosis(evaluation))
+    for word in (*DIAGNOSES, "male", "back", "histo", "referred", "calibration error"):
+        assert word in text
+
+
+def test_missing_category_and_unknown_lesions(tmp_path):
+    samples = [Sample("a", f"i{i}", tmp_path, diagnosis="NV") for i in range(3)]
+    values = np.full(7, 1 / 7)
+    evaluation = DiagnosisEvaluation(samples, [Diagnosis(values, values)] * 3)
+    summary = summarize_diagnosis(evaluation, ["a", "b"])
+    assert (summary["lesions"], summary["balanced_accuracy"]) == (3, 0)  # ties are wrong
+    assert summary["recall"]["MEL"] is None
+    assert "referred" not in summary
+    assert summary["datasets"]["b"] == {"images": 0}
+    assert "–" in format_diagnosis(summary)
+
+
+def test_submission_scores_alike_with_the_challenges_program(evaluation, tmp_path):
+    write_diagnosis(evaluation, tmp_path)
+    rows = [["image", *DIAGNOSES]] + [
+        [sample.image_id, *(str(float(sample.diagnosis == name)) for name in DIAGNOSES)]
+        for sample in evaluation.samples
+    ]
+    (tmp_path / "truth.csv").write_text("\n".join(map(",".join, rows)))
+    score = ClassificationScore.from_file(
+        tmp_path / "truth.csv",
+        tmp_path / "submission.csv",
+        ClassificationMetric.BALANCED_ACCURACY,
+    )
+    summary = summarize_diagnosis(evaluation)
+    assert summary["balanced_accuracy"] == pytest.approx(score.overall)
+    assert summary["mean_auc"] == pytest.approx(score.macro_average["auc"])
+
+
+def test_files(evaluation, tmp_path):
+    written = write_diagnosis(evaluation, tmp_path)
+    assert {path.name for path in written} == {
+        "submission.csv",
+        "predictions.csv",
+        "confusion.png",
+        "roc.png",
+        "reliability.png",
+        "coverage.png",
+    }
+    assert all(path.stat().st_size for path in written)
+    with open(tmp_path / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["refer"] for row in rows] == [str(int(d.refer)) for d in evaluation.diagnoses]
+
+
+def test_ids_of_two_data_sets_are_told_apart(tmp_path):
+    values = np.eye(7)[0]
+    samples = [Sample(name, "i", tmp_path, diagnosis="MEL") for name in ("a", "b")]
+    write_diagnosis(DiagnosisEvaluation(samples, [Diagnosis(values, values)] * 2), tmp_path)
+    lines = (tmp_path / "submission.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["image", "a/i", "b/i"]
+    assert lines[1].split(",")[1] == "1.0"
+
+
+class TestCommand:
+    def test_part_of_a_split(self, command, moles, capsys):
+        code, result = command("--dataset", moles.data, "--split", moles.split)
+        assert (code, result["images"], result["lesions"]) == (0, 14, 7)
+        assert (result["task"], result["part"]) == ("diagnosis", "test")
+        assert result["notice"] == NOTICE
+        printed = capsys.readouterr().out
+        assert f"{result['balanced_accuracy']:.4f}" in printed and NOTICE in printed
+
+    def test_unreadable_image_is_named_and_counted(self, command, moles, tmp_path, capsys):
+        data = shutil.copytree(moles.data, tmp_path / "data")
+        broken = next(data.glob("*/*.png"))
+        broken.write_bytes(b"")
+        code, result = command("--dataset", data, "--split=none")
+        assert (code, result["images"], result["failed"]) == (1, 55, 1)
+        assert str(broken) in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--views=4"], "--views"),
+            (["--risk=0"], "--risk"),
+            (["--split=gone.json"], "gone.json"),
+            (["--weights=a", "--task=boundary"], "once for the boundary"),
+        ],
+    )
+    def test_usage_errors(self, command, moles, capsys, arguments, message):
+        with pytest.raises(SystemExit) as stop:
+            command("--dataset", moles.data, *arguments)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+
+    def test_data_without_diagnoses(self, command, moles, tmp_path, capsys):
+        data = shutil.copytree(moles.data, tmp_path / "data")
+        (data / "HAM10000_metadata.csv").unlink()
+        with pytest.raises(SystemExit):
+            command("--dataset", data, "--split=none")
+        assert "has a diagnosis" in capsys.readouterr().err
+
+
+def test_weights_that_are_none(moles, tmp_path, capsys):
+    Path(tmp_path / "w.h5").write_bytes(b"none")
+    arguments = [f"--dataset={moles.data}", "--split=none", f"--weights={tmp_path / 'w.h5'}"]
+    assert main(["--task=diagnosis", *arguments]) == 2
+    assert "w.h5 is not a weights file" in capsys.readouterr().err
+
+
+class TestEnsemble:
+    def test_is_the_mean_of_its_members(self, moles):
+        members = [ColourPredictor(errors=0), ColourPredictor(errors=1)]
+        images = [np.full((40, 52, 3), 40 + 30 * n, np.uint8) for n in range(3)]
+        joint = DiagnosisEnsemble(members).predict(images, [{}] * 3)
+        opinions = [member.predict(images, [{}] * 3) for member in members]
+        for diagnosis, one, other in zip(joint, *opinions, strict=True):
+            np.testing.assert_allclose(
+                diagnosis.probabilities, (one.probabilities + other.probabilities) / 2
+            )
+            assert diagnosis.refer is None
+
+    def test_refers_with_the_majority(self, moles):
+        images, patients = [np.zeros((40, 52, 3), np.uint8)], [{}]
+        two_of_three = [ColourPredictor(refer=share) for share in (1, 1, 0)]
+        assert DiagnosisEnsemble(two_of_three).predict(images, patients)[0].refer
+        assert not DiagnosisEnsemble(two_of_three[1:]).predict(images, patients)[0].refer

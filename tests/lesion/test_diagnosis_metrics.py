@@ -1,0 +1,193 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from isic_challenge_scoring import ClassificationMetric, ClassificationScore
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from lesion.diagnosis_metrics import (
+    UNDECIDED,
+    RankedScores,
+    Sheet,
+    balanced_accuracy,
+    confusion_matrix,
+    decide,
+    sensitivity_at,
+    subgroups,
+)
+from lesion.samples import DIAGNOSES, Sample
+
+MEL, NV, BCC = range(3)
+
+
+def predictions(labels, seed=0, ties=0):
+    """Probabilities that favour the label, the first `ties` rows with two equal maxima."""
+    random = np.random.default_rng(seed)
+    values = random.dirichlet(np.ones(7), len(labels)) + 0.3 * np.eye(7)[labels]
+    values /= values.sum(axis=1, keepdims=True)
+    for row in values[:ties]:
+        row[(row.argmax() + 1) % 7] = row.max()
+    return values
+
+
+def official(labels, probabilities, weights):
+    names = [f"ISIC_{number:07d}" for number in range(len(labels))]
+    truth = pd.DataFrame(np.eye(7)[labels], names, list(DIAGNOSES))
+    given = pd.DataFrame(probabilities, names, list(DIAGNOSES))
+    table = pd.DataFrame({"score_weight": weights, "validation_weight": weights}, names)
+    return ClassificationScore(truth, given, table, ClassificationMetric.BALANCED_ACCURACY)
+
+
+class TestChallenge:
+    """The figures of the challenge's own scorer."""
+
+    @pytest.fixture(params=[0, 9])
+    def scored(self, request):
+        labels = np.random.default_rng(3).integers(0, 7, 90)
+        weights = np.random.default_rng(4).integers(0, 3, 90).astype(float)
+        values = predictions(labels, ties=request.param)
+        return labels, values, weights, official(labels, values, weights)
+
+    def test_balanced_accuracy(self, scored):
+        labels, values, weights, score = scored
+        assert balanced_accuracy(labels, values, weights) == pytest.approx(score.overall)
+
+    def test_areas(self, scored):
+        labels, values, weights, score = scored
+        areas = Sheet(labels, values, range(90)).scores(weights)["auc"]
+        np.testing.assert_allclose(areas, score.per_category["auc"])
+
+    def test_average_precision(self, scored):
+        labels, values, _, _ = scored
+        score = official(labels, values, np.ones(90))
+        ours = Sheet(labels, values, range(90)).summary(intervals=False)["average_precision"]
+        np.testing.assert_allclose(list(ours.values()), score.per_category["ap"])
+
+    def test_missing_category_is_left_out_of_the_mean(self):
+        labels = np.array([MEL, MEL, NV])
+        values = np.eye(7)[[MEL, NV, NV]]
+        assert balanced_accuracy(labels, values) == 0.75
+
+
+def test_tie_is_undecided_and_wrong():
+    values = np.array([[0.4, 0.4, 0.2, 0, 0, 0, 0], [0.3, 0.35, 0.35, 0, 0, 0, 0]])
+    assert decide(values).tolist() == [UNDECIDED, UNDECIDED]
+    assert balanced_accuracy(np.array([MEL, NV]), values) == 0
+    assert confusion_matrix(np.array([MEL, NV]), decide(values)).sum() == 0
+
+
+def test_confusion_by_hand():
+    matrix = confusion_matrix(np.array([MEL, MEL, NV]), np.array([MEL, BCC, NV]))
+    assert matrix[MEL].tolist() == [1, 0, 1, 0, 0, 0, 0]
+    assert matrix[NV, NV] == 1 and matrix.sum() == 3
+
+
+class TestArea:
+    @settings(deadline=None)
+    @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(1, 3)), min_size=2))
+    def test_is_that_of_scikit_learn(self, rows):
+        positive, scores, weights = (np.array(column) for column in zip(*rows, strict=True))
+        area = RankedScores(positive, scores).auc(weights)
+        if positive.all() or not positive.any():
+            assert np.isnan(area)
+        else:
+            assert area == pytest.approx(roc_auc_score(positive, scores, sample_weight=weights))
+
+    def test_weight_zero_removes_an_image(self):
+        ranked = RankedScores(np.array([True, False, False]), np.array([0.5, 0.9, 0.1]))
+        assert ranked.auc(np.array([1, 0, 1])) == 1.0
+
+
+class TestSensitivity:
+    # Of ten negatives one scores above 0.5 and one more above 0.3.
+    positive = np.array([True] * 4 + [False] * 10)
+    scores = np.array([0.9, 0.6, 0.4, 0.1, 0.5, 0.3] + [0.05] * 8)
+
+    @pytest.mark.parametrize(
+        ("specificity", "sensitivity"), [(0.8, 1.0), (0.9, 0.75), (0.95, 0.5), (0.0, 1.0)]
+    )
+    def test_by_hand(self, specificity, sensitivity):
+        assert sensitivity_at(self.positive, self.scores, specificity) == sensitivity
+
+    def test_needs_both_kinds(self):
+        assert sensitivity_at(np.array([True, True]), np.array([0.1, 0.2]), 0.9) is None
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 100)
+
+
+class TestSheet:
+    @pytest.fixture
+    def sheet(self):
+        labels = np.random.default_rng(0).integers(0, 6, 60)  # without VASC
+        return Sheet(labels, predictions(labels), [f"L{number // 2}" for number in range(60)])
+
+    def test_summary_is_plain_json(self, sheet):
+        summary = json.loads(json.dumps(sheet.summary(intervals=False), allow_nan=False))
+        assert (summary["images"], summary["lesions"]) == (60, 30)
+        assert list(summary["recall"]) == list(DIAGNOSES)
+
+    def test_missing_category_has_no_figures(self, sheet):
+        summary = sheet.summary(intervals=False)
+        assert summary["recall"]["VASC"] is None
+        assert summary["auc"]["VASC"] is None
+        assert summary["average_precision"]["VASC"] is None
+        assert summary["images_of"]["VASC"] == 0
+
+    def test_means_are_of_the_others(self, sheet):
+        summary = sheet.summary(intervals=False)
+        recall = [value for value in summary["recall"].values() if value is not None]
+        assert summary["balanced_accuracy"] == pytest.approx(np.mean(recall))
+        assert summary["mean_auc"] == pytest.approx(np.mean(list(summary["auc"].values())[:6]))
+
+    def test_precision_is_of_the_decisions(self, sheet):
+        matrix = np.array(sheet.summary(intervals=False)["confusion"])
+        precision = sheet.summary(intervals=False)["precision"]["MEL"]
+        assert precision == pytest.approx(matrix[0, 0] / matrix[:, 0].sum())
+
+    def test_average_precision_is_that_of_scikit_learn(self, sheet):
+        expected = average_precision_score(sheet.labels == BCC, sheet.probabilities[:, BCC])
+        summary = sheet.summary(intervals=False)
+        assert summary["average_precision"]["BCC"] == pytest.approx(expected)
+
+    def test_intervals_hold_the_figures(self, sheet):
+        summary = sheet.summary()
+        for name in ("balanced_accuracy", "melanoma_auc", "mean_auc", "brier", "accuracy"):
+            low, high = summary["confidence"][name]
+            assert low < summary[name] < high
+        assert summary["confidence"]["recall"]["VASC"] is None
+
+    def test_intervals_are_by_lesion(self):
+        labels, values = np.array([MEL, MEL]), np.eye(7)[[MEL, NV]]
+        one = Sheet(labels, values, ["L", "L"]).intervals()
+        two = Sheet(labels, values, ["L", "M"]).intervals()
+        assert one["accuracy"] == [0.5, 0.5]
+        assert two["accuracy"] == [0.0, 1.0]
+
+    def test_one_category_alone(self):
+        summary = Sheet([NV, NV], np.eye(7)[[NV, NV]], "ab").summary(intervals=False)
+        assert summary["balanced_accuracy"] == 1.0
+        assert summary["melanoma_auc"] is None
+        assert summary["mean_auc"] is None
+        assert summary["melanoma_sensitivity"] == {"0.80": None, "0.90": None, "0.95": None}
+
+
+def test_subgroups(tmp_path):
+    known = [
+        {"age": "15.0", "sex": "male", "site": "back", "confirmation": "histo"},
+        {"age": "75", "sex": "female", "site": "back"},
+        {"age": "old", "sex": ""},
+        {},
+    ]
+    samples = [Sample("a", str(i), tmp_path, metadata=data) for i, data in enumerate(known)]
+    assert subgroups(samples) == {
+        "age": {"0-29": [0], "75+": [1], "unknown": [2, 3]},
+        "sex": {"female": [1], "male": [0], "unknown": [2, 3]},
+        "site": {"back": [0, 1], "unknown": [2, 3]},
+        "confirmation": {"histo": [0], "unknown": [1, 2, 3]},
+    }

@@ -1,0 +1,212 @@
+"""The diagnosis task through the command line, on made-up moles."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from lesion import NOTICE, diagnosis_model
+from lesion import train as train_module
+from lesion.diagnosis import load_classifier
+from lesion.diagnosis_model import BalancedAccuracy, adjusted_crossentropy
+from lesion.diagnosis_network import DiagnosisConfig
+from lesion.samples import DIAGNOSES
+from lesion.splits import Split
+from lesion.train import main, parse
+from mrcnn.images import read_image
+from mrcnn.weights import read_arrays, read_metadata
+
+SETTINGS = [
+    "--task=diagnosis",
+    "--weights=none",
+    "--backbone=mobilenet",  # which `small_backbone` replaces
+    "--image-size=32",
+    "--epochs=3",
+    "--head-epochs=1",
+    "--steps=4",
+    "--batch=7",
+    "--learning-rate=0.02",
+    "--precision=float32",
+]
+
+
+def command(moles, logs, *more):
+    return [f"--dataset={moles.data}", f"--logs={logs}", f"--split={moles.split}", *more]
+
+
+def run_of(logs):
+    (folder,) = Path(logs).glob("diagnosis*")
+    return folder
+
+
+def history(logs):
+    with open(run_of(logs) / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="class")
+def whole(moles, small_backbone, tmp_path_factory):
+    """Logs of a training of three epochs."""
+    logs = tmp_path_factory.mktemp("whole")
+    assert main(command(moles, logs, *SETTINGS)) == 0
+    return logs
+
+
+class TestRun:
+    def test_continued_ends_as_the_one_that_never_stopped(
+        self, moles, whole, tmp_path, monkeypatch
+    ):
+        on_epoch_end = diagnosis_model.AveragedCheckpoint.on_epoch_end
+
+        def stop_after_the_second(callback, epoch, logs=None):
+            on_epoch_end(callback, epoch, logs)
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(diagnosis_model.AveragedCheckpoint, "on_epoch_end", stop_after_the_second)
+            assert main(command(moles, tmp_path / "cut", *SETTINGS)) == 130
+        # The run knows its settings and its split.
+        again = ["--task=diagnosis", "--weights=last", f"--dataset={moles.data}"]
+        assert main([*again, f"--logs={tmp_path / 'cut'}"]) == 0
+        expected, weights = (
+            read_arrays(run_of(logs) / "diagnosis_0003.h5") for logs in (whole, tmp_path / "cut")
+        )
+        assert weights.keys() == expected.keys()
+        for name, value in weights.items():
+            np.testing.assert_allclose(value, expected[name], 1e-3, 1e-4, err_msg=name)
+        for row, other in zip(history(tmp_path / "cut"), history(whole), strict=True):
+            assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-3)
+
+    def test_weights_tell_all(self, whole, moles):
+        path = run_of(whole) / "diagnosis_0003.h5"
+        metadata = read_metadata(path)
+        assert (metadata["task"], metadata["notice"]) == ("diagnosis", NOTICE)
+        assert metadata["class_names"] == list(DIAGNOSES)
+        assert metadata["config"]["image_size"] == 32
+        assert set(metadata["calibration"]) == {"1", "8"}
+        predictor = load_classifier(path, risk=0.2)
+        image = read_image(next(moles.data.glob("*/*.png")))
+        assert predictor.predict([image])[0].probabilities.sum() == pytest.approx(1)
+
+    def test_files(self, whole, moles):
+        names = {path.name for path in run_of(whole).iterdir()}
+        assert {"run.json", "split.json", "history.csv", "training_state.h5"} <= names
+        assert Split.load(run_of(whole) / "split.json").parts == Split.load(moles.split).parts
+        assert "val_balanced_accuracy" in history(whole)[0]
+        run = json.loads((run_of(whole) / "run.json").read_text())
+        assert run["task"] == "diagnosis" and run["sampling_power"] == 0.5
+
+    def test_checkpoints_hold_the_average_and_the_state_does_not(self, whole):
+        averaged = read_arrays(run_of(whole) / "diagnosis_0003.h5")
+        state = read_arrays(run_of(whole) / "training_state.h5")
+        kernel = "diagnosis_logits/kernel"
+        assert np.abs(averaged[kernel] - state[f"weights/{kernel}"]).max() > 1e-5
+
+    def test_another_prevalence_needs_no_training(self, whole, moles, tmp_path):
+        logs = shutil.copytree(whole, tmp_path / "logs")
+        path = run_of(logs) / "diagnosis_0003.h5"
+        before = read_arrays(path)
+        assert read_metadata(path)["prevalence_power"] == 0.25
+        again = ("--task=diagnosis", "--weights=last", "--prevalence-power=0")
+        assert main(command(moles, logs, *again)) == 0
+        assert read_metadata(path)["calibration"]["1"]["offset"] == [0.0] * 7
+        for name, value in read_arrays(path).items():
+            np.testing.assert_array_equal(value, before[name])
+
+
+def test_learns_what_colours_mean(moles, small_backbone, tmp_path):
+    more = ["--epochs=4", "--steps=30", "--patient-data"]
+    assert main(command(moles, tmp_path, *SETTINGS, *more)) == 0
+    assert float(history(tmp_path)[-1]["val_balanced_accuracy"]) > 0.6
+
+
+def test_script_with_a_real_backbone(moles, tmp_path):
+    """As a user types it."""
+    settings = ["--image-size=32", "--epochs=1", "--steps=2", "--batch=4", "--frozen-stages=2"]
+    result = subprocess.run(
+        [
+            *(sys.executable, train_module.__file__, "--task=diagnosis"),
+            *(f"--dataset={moles.data}", f"--logs={tmp_path}", *settings),
+        ],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"Weights: {run_of(tmp_path) / 'diagnosis_0001.h5'}" in result.stdout
+    assert NOTICE in result.stdout
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "argument",
+        [
+            "--sampling-power=2",
+            "--logit-adjustment=-1",
+            "--prevalence-power=nan",
+            "--label-smoothing=much",
+            "--frozen-stages=-1",
+            "--mask-size=56",
+        ],
+    )
+    def test_value(self, argument, capsys):
+        with pytest.raises(SystemExit) as stopped:
+            main(["--task=diagnosis", "--dataset=x", argument])
+        assert stopped.value.code == 2
+        assert argument.partition("=")[0] in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("argument", "message"),
+        [
+            ("--weights=coco", "for the boundary task"),
+            ("--frozen-stages=5", "leaves nothing"),
+            ("--backbone=resnet49", "resnet49"),
+        ],
+    )
+    def test_before_long_work(self, moles, tmp_path, capsys, argument, message):
+        arguments = ["--task=diagnosis", "--weights=none", argument]
+        assert main(command(moles, tmp_path, *arguments)) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("lesion train: ") and message in error
+
+    def test_data_without_diagnoses(self, tmp_path, capsys):
+        from lesion import phantom
+
+        phantom.write_phantoms(tmp_path / "data", 2, height=48, width=64)
+        arguments = ["--task=diagnosis", f"--dataset={tmp_path / 'data'}", f"--logs={tmp_path}"]
+        assert main(arguments) == 2
+        assert "No sound image with a diagnosis" in capsys.readouterr().err
+
+
+def test_options_differ_by_task():
+    diagnosis = parse(["--task=diagnosis", "--dataset=x"])
+    boundary = parse(["--dataset=x"])
+    assert (diagnosis.image_size, diagnosis.batch) == (224, 32)
+    assert (boundary.image_size, boundary.batch, boundary.mask_size) == (224, 8, 56)
+    assert not hasattr(diagnosis, "mask_size") and not hasattr(boundary, "dropout")
+
+
+def test_adjusted_loss_by_hand():
+    """Of two categories drawn 3 to 1, with equal logits, the loss is that of the frequencies."""
+    config = DiagnosisConfig(sampling_power=1, label_smoothing=0)
+    loss = adjusted_crossentropy(config, np.array([0, 0, 0, 1]))
+    logits = np.full((2, 7), -50.0, np.float32)
+    logits[:, :2] = 0
+    values = loss(np.eye(7, dtype=np.float32)[[0, 1]], keras.ops.convert_to_tensor(logits))
+    np.testing.assert_allclose(values, [-np.log(0.75), -np.log(0.25)], rtol=1e-5)
+
+
+def test_balanced_accuracy_is_over_the_categories_that_occur():
+    metric = BalancedAccuracy()
+    truth = np.eye(7, dtype=np.float32)
+    metric.update_state(truth[[0, 0, 1]], truth[[0, 2, 1]])
+    metric.update_state(truth[[1]], truth[[0]])
+    assert float(metric.result()) == pytest.approx(0.5)

@@ -1,0 +1,104 @@
+"""Cross-validation and its ensemble through the command line."""
+
+import json
+import shutil
+
+import pytest
+
+from lesion.ensemble import DiagnosisEnsemble, load_classifiers
+from lesion.evaluate import main as evaluate
+from lesion.splits import Split
+from lesion.train import main as train
+from mrcnn.weights import WeightsError
+
+SETTINGS = [
+    "--task=diagnosis",
+    "--weights=none",
+    "--backbone=mobilenet",  # which `small_backbone` replaces
+    "--image-size=32",
+    "--epochs=1",
+    "--steps=2",
+    "--batch=4",
+    "--precision=float32",
+    "--folds=2",
+]
+
+
+@pytest.fixture(scope="class")
+def trained(moles, small_backbone, tmp_path_factory):
+    """Logs of a cross-validation of two folds, and the command."""
+    logs = tmp_path_factory.mktemp("folds")
+    command = [f"--dataset={moles.data}", f"--logs={logs}", f"--split={moles.split}", *SETTINGS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)
+        assert train(command) == 0
+    return logs / "diagnosis-2-folds", command
+
+
+class TestFolds:
+    def test_members_are_validated_on_what_they_did_not_learn(self, trained, moles):
+        folder, _ = trained
+        test = Split.load(moles.split).parts["test"]
+        held_out = []
+        for number in (1, 2):
+            parts = Split.load(folder / f"fold-{number}.json").parts
+            assert sorted(parts["test"]) == sorted(test)
+            assert not set(parts["train"]) & {*parts["validation"], *test}
+            held_out += parts["validation"]
+        assert sorted([*held_out, *test]) == sorted(f"data/ISIC_{n:07d}" for n in range(56))
+
+    def test_all_images_are_scored_once(self, trained):
+        summary = json.loads((trained[0] / "cross_validation.json").read_text())
+        assert (summary["images"], summary["lesions"]) == (42, 21)
+
+    def test_ensemble_is_scored_on_the_test_part(self, trained, moles, tmp_path, monkeypatch):
+        monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)
+        ensemble = trained[0] / "ensemble.json"
+        assert isinstance(load_classifiers([ensemble]), DiagnosisEnsemble)
+        command = ["--task=diagnosis", f"--dataset={moles.data}", f"--weights={ensemble}"]
+        assert evaluate([*command, f"--out={tmp_path}", "--views=1"]) == 0
+        result = json.loads((tmp_path / "evaluation.json").read_text())
+        assert (result["images"], len(result["model"]["members"])) == (14, 2)
+
+    def test_same_command_goes_on(self, trained, tmp_path, monkeypatch, small_backbone):
+        monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)
+        folder, command = trained
+        logs = tmp_path / "logs"
+        shutil.copytree(folder, logs / folder.name)
+        (lost,) = (logs / folder.name / "fold-2").glob("diagnosis2*")
+        shutil.rmtree(lost)
+        (kept,) = (logs / folder.name / "fold-1").glob("diagnosis2*/diagnosis_0001.h5")
+        before = kept.stat().st_mtime_ns
+        assert train([*command, f"--logs={logs}", f"--cache={folder.parent / 'cache'}"]) == 0
+        assert kept.stat().st_mtime_ns == before
+        assert len(list((logs / folder.name).glob("fold-2/diagnosis2*/diagnosis_0001.h5"))) == 1
+
+    def test_other_images_are_refused(self, trained, moles, tmp_path, capsys):
+        _, command = trained
+        split = Split.load(moles.split)
+        parts = {**split.parts, "test": split.parts["test"][1:]}
+        Split(parts, 0, split.fractions).save(tmp_path / "split.json")
+        assert train([*command, f"--split={tmp_path / 'split.json'}"]) == 2
+        assert "another split" in capsys.readouterr().err
+
+    def test_weights_of_different_splits_are_refused(self, trained, moles, tmp_path, capsys):
+        (weights,) = trained[0].glob("fold-1/diagnosis2*/diagnosis_0001.h5")
+        other = shutil.copytree(weights.parent, tmp_path / "other") / weights.name
+        Split({"train": [], "test": ["data/ISIC_0000000"]}, 0, {}).save(other.parent / "split.json")
+        command = ["--task=diagnosis", f"--dataset={moles.data}", f"--out={tmp_path}"]
+        with pytest.raises(SystemExit):
+            evaluate([*command, f"--weights={weights}", f"--weights={other}"])
+        assert "different test parts" in capsys.readouterr().err
+
+
+def test_one_fold_is_refused(moles, tmp_path, capsys):
+    command = [f"--dataset={moles.data}", f"--logs={tmp_path}", *SETTINGS, "--folds=1"]
+    assert train(command) == 2
+    assert "--folds=1 leaves nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"members": 3}'])
+def test_file_that_is_no_ensemble(tmp_path, content):
+    (tmp_path / "ensemble.json").write_text(content)
+    with pytest.raises(WeightsError, match="does not name the members"):
+        load_classifiers([tmp_path / "ensemble.json"])

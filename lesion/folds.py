@@ -33,6 +33,8 @@ def cross_validate(
         The path of the ensemble, which `lesion.ensemble.load_classifiers` reads.
     """
     folder = Path(arguments.logs) / f"{arguments.task}-{arguments.folds}-folds"
+    import keras
+
     learned = [s for part in ("train", "validation") for s in split.select(samples, part)]
     split = _kept_split(folder / SPLIT_FILE, learned, split)
     folds = split_folds(learned, arguments.folds, arguments.seed)
@@ -52,6 +54,7 @@ def cross_validate(
             "split": str(fold_file),
             "weights": "last" if _has_run(logs, arguments.task) else arguments.weights,
         }
+        keras.utils.clear_session()  # of what the member before holds
         train(argparse.Namespace(**settings))
         members.append(Path(find_last(logs, arguments.task)))
     ensemble = folder / "ensemble.json"
@@ -97,7 +100,8 @@ def _score(members, folds, samples, path):
 
     joint = DiagnosisEvaluation()
     for member, fold in zip(members, folds, strict=True):
-        held_out = [sample for sample in samples if sample.key in set(fold)]
+        keys = set(fold)
+        held_out = [sample for sample in samples if sample.key in keys]
         evaluation = evaluate_diagnosis(load_classifier(member), held_out)
         joint.samples += evaluation.samples
         joint.diagnoses += evaluation.diagnoses

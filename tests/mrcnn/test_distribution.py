@@ -124,7 +124,8 @@ def load(folder, name):
 @under_tensorflow
 class TestReplicas:
     @pytest.fixture(scope="class")
-    def done(self, folder):
+    @staticmethod
+    def done(folder):
         """Folder of what trainings and optimizers on one device and on two left behind."""
         finish(start(folder, "tensorflow", "replicas"))
         return folder

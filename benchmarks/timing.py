@@ -28,24 +28,31 @@ def parser(description, size, backbone="resnet50"):
     return result
 
 
-def detector(arguments):
-    """A `MaskRCNN` of random weights that detects `--instances` things, and an image for it."""
+def configuration(arguments, **settings):
+    """A `Config` of COCO's 81 classes as the options say, for one image at a time."""
     from mrcnn.config import Config
-    from mrcnn.model import MaskRCNN
 
-    size = arguments.size
-    config = Config(
+    return Config(
         NAME="benchmark",
         NUM_CLASSES=81,
         BACKBONE=arguments.backbone,
         IMAGES_PER_GPU=1,
-        IMAGE_MIN_DIM=size,
-        IMAGE_MAX_DIM=size,
+        IMAGE_MIN_DIM=arguments.size,
+        IMAGE_MAX_DIM=arguments.size,
         PRECISION=arguments.precision,
-        DETECTION_MIN_CONFIDENCE=0.0,
-        DETECTION_MAX_INSTANCES=arguments.instances,
+        **settings,
     )
-    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def detector(arguments):
+    """A `MaskRCNN` of random weights that detects `--instances` things, and an image for it."""
+    from mrcnn.model import MaskRCNN
+
+    config = configuration(
+        arguments, DETECTION_MIN_CONFIDENCE=0.0, DETECTION_MAX_INSTANCES=arguments.instances
+    )
+    shape = (arguments.size, arguments.size, 3)
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return MaskRCNN("inference", config, "logs"), image
 
 

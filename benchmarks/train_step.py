@@ -1,9 +1,8 @@
 """Milliseconds of one training step of one image, and the ratio to a bare ResNet-50 forward."""
 
 import numpy as np
-from timing import milliseconds, parser, report, resnet50_forward
+from timing import configuration, milliseconds, parser, report, resnet50_forward
 
-from mrcnn.config import Config
 from mrcnn.data import Batches
 from mrcnn.dataset import Dataset
 from mrcnn.model import MaskRCNN
@@ -47,15 +46,7 @@ class Rectangles(Dataset):
 def main():
     arguments = parser(__doc__, size=512).parse_args()
     size = arguments.size
-    config = Config(
-        NAME="benchmark",
-        NUM_CLASSES=81,
-        BACKBONE=arguments.backbone,
-        IMAGES_PER_GPU=1,
-        IMAGE_MIN_DIM=size,
-        IMAGE_MAX_DIM=size,
-        PRECISION=arguments.precision,
-    )
+    config = configuration(arguments)
     dataset = Rectangles(images=1, size=(size, size), classes=80, instances=10)
     batch = Batches(dataset, config)[0][0]
     model = MaskRCNN("training", config, "logs")

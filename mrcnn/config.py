@@ -108,6 +108,9 @@ class Config:
     MASK_BOX_SCALE = 1.0  # boxes are enlarged by this factor before the mask head
     MASK_SOFT_TARGETS = False  # True: cells on the boundary keep their share instead of 0 or 1
     MASK_LOSS = "crossentropy"  # or "crossentropy_dice": plus the soft Dice loss
+    SEMANTIC_BRANCH = False  # True: a probability per pixel and class, and a presence per class
+    SEMANTIC_CHANNELS = 128
+    SEMANTIC_LOSS = "crossentropy"  # or "crossentropy_dice": plus the soft Dice loss
     DETECTION_ALL_CLASSES = False  # every class above the threshold, not each region's best alone
     ADD_GT_TO_PROPOSALS = False  # ground truth boxes join the proposals in training
     SAMPLE_NEGATIVES_ALWAYS = False  # True: fill up with negatives whatever the positives
@@ -180,6 +183,7 @@ class Config:
             "ROI_LEVEL_ROUNDING": ("round", "floor"),
             "PRECISION": ("float32", "mixed_bfloat16"),
             "MASK_LOSS": ("crossentropy", "crossentropy_dice"),
+            "SEMANTIC_LOSS": ("crossentropy", "crossentropy_dice"),
             "OPTIMIZER": ("sgd", "adamw"),
             "LEARNING_RATE_DECAY": (None, "cosine"),
         }

@@ -12,6 +12,7 @@ from mrcnn.distribution import process_share
 from mrcnn.images import as_channels
 from mrcnn.masks import extract_bboxes, minimize_mask, resize_mask
 from mrcnn.molding import compose_image_meta, mold_image, resize_image
+from mrcnn.semantic import semantic_targets
 from mrcnn.targets import build_rpn_targets
 
 __all__ = ["Batches", "Dataset", "SampleError", "failures_raised", "load_image_gt", "load_sample"]
@@ -173,6 +174,7 @@ class Batches(keras.utils.PyDataset):
         self.epoch = epoch
         self.failure = None
         self.anchors = anchors_of(config, config.IMAGE_SHAPE)
+        self.share = process_share()  # of which the threads that prepare batches know nothing
 
     def __len__(self):
         return self.steps
@@ -196,7 +198,7 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index):
         try:
             ids = self.image_ids(index)
-            process, count = process_share()
+            process, count = self.share
             part = len(ids) // count
             samples = [
                 self._sample(
@@ -220,16 +222,21 @@ class Batches(keras.utils.PyDataset):
             image_id,
             augment=self.augment and not plain,
             augmentation=None if plain else self.augmentation,
-            use_mini_mask=config.USE_MINI_MASK,
             rng=rng,
         )
+        semantic = ()
+        if config.SEMANTIC_BRANCH:
+            semantic = (semantic_targets(masks, class_ids, config.NUM_CLASSES - 1),)
         match, deltas = build_rpn_targets(image.shape, self.anchors, class_ids, boxes, config, rng)
         limit = config.MAX_GT_INSTANCES
         if len(class_ids) > limit:
             chosen = rng.choice(len(class_ids), limit, replace=False)
             class_ids, boxes, masks = class_ids[chosen], boxes[chosen], masks[:, :, chosen]
         spare = limit - len(class_ids)
-        shape = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else image.shape[:2]
+        shape = image.shape[:2]
+        if config.USE_MINI_MASK:
+            shape = config.MINI_MASK_SHAPE
+            masks = minimize_mask(boxes, masks, shape)
         return (
             mold_image(image.astype(np.float32), config),
             meta.astype(np.float32),
@@ -238,6 +245,7 @@ class Batches(keras.utils.PyDataset):
             np.pad(class_ids, (0, spare)).astype(np.int32),
             np.pad(boxes.reshape(-1, 4), ((0, spare), (0, 0))).astype(np.float32),
             np.pad(masks.reshape(*shape, -1), ((0, 0), (0, 0), (0, spare))),
+            *semantic,
         )
 
 

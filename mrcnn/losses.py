@@ -1,4 +1,4 @@
-"""The five losses (Ren et al. 2015, equation 1; He et al. 2017, section 3).
+"""The five losses (Ren et al. 2015, equation 1; He et al. 2017, section 3), and the semantic two.
 
 Every one is a mean over what counts, and zero where nothing does. On several devices each gives
 its share of the mean over the whole batch (`mrcnn.distribution`).
@@ -6,7 +6,7 @@ its share of the mean over the whole batch (`mrcnn.distribution`).
 
 from keras import ops
 
-from mrcnn.distribution import sum_over_replicas
+from mrcnn.distribution import replica_count, sum_over_replicas
 from mrcnn.tensors import gather_rows
 
 
@@ -95,6 +95,48 @@ def mrcnn_mask_loss_graph(target_masks, target_class_ids, pred_masks, dice=False
         both = ops.sum(ops.square(target_masks) + ops.square(predicted), axis=(2, 3))
         loss = loss + 1.0 - (2.0 * shared + 1.0) / (both + 1.0)
     return _weighted_mean(loss, positive)
+
+
+def semantic_loss_graph(target, logits, dice=False):
+    """Binary cross-entropy of every cell and class (Kirillov et al. 2019 have one class a cell).
+
+    Args:
+        target: [batch, rows, columns, classes] in 0..1.
+        logits: of the same shape.
+        dice: adds the soft Dice loss (Milletari et al. 2016) of each class over the whole batch,
+            the mean of those that occur in it: rare classes and small regions count as others do.
+    """
+    target = ops.cast(target, "float32")
+    loss = _weighted_mean(_binary_crossentropy(target, logits), ops.ones_like(logits))
+    if not dice:
+        return loss
+    predicted, cells = ops.sigmoid(logits), (0, 1, 2)
+    shared, squares, area = sum_over_replicas(
+        [
+            ops.sum(target * predicted, axis=cells),
+            ops.sum(ops.square(target) + ops.square(predicted), axis=cells),
+            ops.sum(target, axis=cells),
+        ]
+    )
+    occurs = ops.cast(area > 0, "float32")
+    missed = (1.0 - (2.0 * shared + 1.0) / (squares + 1.0)) * occurs
+    return loss + ops.sum(missed) / ops.maximum(ops.sum(occurs), 1.0) / replica_count()
+
+
+def presence_loss_graph(target, logits):
+    """Binary cross-entropy of which classes an image shows.
+
+    Args:
+        target: of the semantic branch, [batch, rows, columns, classes].
+        logits: [batch, classes].
+    """
+    present = ops.cast(ops.any(target > 0, axis=(1, 2)), "float32")
+    return _weighted_mean(_binary_crossentropy(present, logits), ops.ones_like(logits))
+
+
+def _binary_crossentropy(target, logits):
+    """Element by element, from logits of any size."""
+    return ops.softplus(logits) - target * logits
 
 
 def _crossentropy(class_ids, logits):

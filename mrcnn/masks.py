@@ -107,7 +107,7 @@ def place_mask(
         return full
     rows, row_samples = _centres(y1, y2, height, mask.shape[0])
     columns, column_samples = _centres(x1, x2, width, mask.shape[1])
-    values = _sample_axis(_sample_axis(mask, row_samples).T, column_samples).T
+    values = sample_axis(sample_axis(mask, row_samples).T, column_samples).T
     full[rows, columns] = values >= threshold
     return full
 
@@ -120,7 +120,7 @@ def _centres(start: float, stop: float, size: int, cells: int) -> tuple[slice, n
     return slice(first, last), np.clip(centres, 0, cells - 1)
 
 
-def _sample_axis(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def sample_axis(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Rows [n, m] of `values` [cells, m] at fractional positions [n]."""
     before = np.floor(positions).astype(np.intp)
     after = np.minimum(before + 1, len(values) - 1)

@@ -1,6 +1,7 @@
 """`MaskRCNN`: train, detect, load and save, with matterport's interface."""
 
 import contextlib
+import importlib
 import itertools
 import logging
 from pathlib import Path
@@ -20,6 +21,7 @@ from mrcnn.distribution import training_scope
 from mrcnn.molding import mold_inputs
 from mrcnn.network import MaskRCNNNetwork
 from mrcnn.runs import find_last, new_run, run_of
+from mrcnn.semantic import unmold_semantic
 from mrcnn.weights import load_weights, read_metadata
 
 __all__ = ["CLASS_LAYERS", "MaskRCNN", "MaskRCNNNetwork", *compat.__all__]
@@ -27,7 +29,14 @@ __all__ = ["CLASS_LAYERS", "MaskRCNN", "MaskRCNNNetwork", *compat.__all__]
 logger = logging.getLogger(__name__)
 
 # Layers whose shapes depend on the number of classes: what a new task leaves out of a file.
-CLASS_LAYERS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask")
+CLASS_LAYERS = (
+    "mrcnn_class_logits",
+    "mrcnn_bbox_fc",
+    "mrcnn_bbox",
+    "mrcnn_mask",
+    "mrcnn_semantic",
+    "mrcnn_presence",
+)
 
 
 class MaskRCNN:
@@ -268,7 +277,9 @@ class MaskRCNN:
 
         Returns:
             One dict per image: `rois` int32 [n, 4] in pixels, `class_ids` int32 [n], `scores`
-            float32 [n], `masks` bool [height, width, n]; best score first.
+            float32 [n], `masks` bool [height, width, n]; best score first. With
+            `SEMANTIC_BRANCH` also `semantic` float32 [height, width, classes] and `presence`
+            float32 [classes], probabilities without the background's.
         """
         results = []
         size = self.config.BATCH_SIZE
@@ -301,6 +312,10 @@ class MaskRCNN:
                 detections[row], masks[row], shape, molded[row].shape, window
             )
             results.append({"rois": rois, "class_ids": class_ids, "scores": scores, "masks": mask})
+            if self.config.SEMANTIC_BRANCH:
+                cells, presence = (output[row] for output in outputs[-2:])
+                cells = unmold_semantic(cells, shape, molded[row].shape, window)
+                results[-1] |= {"semantic": cells, "presence": presence}
             if verbose and not len(rois):
                 log(inspection.why_nothing(proposals[row], probabilities[row], self.config))
         return results
@@ -345,6 +360,10 @@ class MaskRCNN:
             self._anchor_cache[key] = norm_boxes(anchors, key), anchors
         anchors, self.anchors = self._anchor_cache[key]
         return anchors
+
+    def export(self, path):
+        """See `mrcnn.export.export_saved_model`."""
+        importlib.import_module("mrcnn.export").export_saved_model(self, path)  # TensorFlow's alone
 
     # ---- looking inside ----------------------------------------------------------------------
 

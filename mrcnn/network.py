@@ -22,6 +22,7 @@ from mrcnn.distribution import replica_count
 from mrcnn.fpn import feature_pyramid
 from mrcnn.heads import build_branches
 from mrcnn.rpn import ProposalLayer, build_rpn_model
+from mrcnn.semantic import STRIDE, semantic_head
 from mrcnn.targets import DetectionTargetLayer
 from mrcnn.weights import load_weights, save_weights
 
@@ -34,6 +35,7 @@ LOSS_NAMES = (
     "mrcnn_bbox_loss",
     "mrcnn_mask_loss",
 )
+SEMANTIC_LOSS_NAMES = ("semantic_loss", "presence_loss")
 
 
 class _Network(keras.Model):
@@ -53,7 +55,8 @@ class MaskRCNNNetwork(_Network):
 
     Args:
         mode: "training": from images and their targets to the five losses; "inference": from
-            images and anchors to detections and their masks.
+            images and anchors to detections and their masks. With `SEMANTIC_BRANCH` the two
+            losses of the semantic branch, or its probabilities and presences, come last.
         config: a `Config`.
 
     Attributes:
@@ -72,7 +75,8 @@ class MaskRCNNNetwork(_Network):
             self.config = config
             self.frozen_layers = shared.frozen_layers
             self._detecting = detecting
-            self.loss_trackers = [keras.metrics.Mean(name=name) for name in LOSS_NAMES]
+            names = LOSS_NAMES + SEMANTIC_LOSS_NAMES * bool(config.SEMANTIC_BRANCH)
+            self.loss_trackers = [keras.metrics.Mean(name=name) for name in names]
 
     @functools.cached_property  # which Keras does not track as a layer of this model
     def inference(self):
@@ -100,15 +104,14 @@ class MaskRCNNNetwork(_Network):
         return load_weights(self, filepath, by_name=by_name, skip_mismatch=skip_mismatch)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The weighted sum of the five losses and matterport's weight decay.
+        """The weighted sum of the losses and matterport's weight decay.
 
         On several replicas it is this one's share (`mrcnn.distribution`).
         """
         total, replicas = 0.0, replica_count()
-        for tracker, name, value in zip(
-            self.loss_trackers, LOSS_NAMES, y_pred[-len(LOSS_NAMES) :], strict=True
-        ):
-            value = value * self.config.LOSS_WEIGHTS.get(name, 1.0)
+        values = y_pred[-len(self.loss_trackers) :]
+        for tracker, value in zip(self.loss_trackers, values, strict=True):
+            value = value * self.config.LOSS_WEIGHTS.get(tracker.name, 1.0)
             tracker.update_state(value * replicas)  # of which Keras shows the mean
             total = total + value
         if self.config.OPTIMIZER == "sgd":  # AdamW decays by itself
@@ -179,6 +182,11 @@ class _Layers:
             config, config.TOP_DOWN_PYRAMID_SIZE, config.TRAIN_BN
         )
         self.frame = _Frame(autocast=False, name="input_frame")(self.image)
+        self.semantic = None
+        if config.SEMANTIC_BRANCH:
+            self.semantic = semantic_head(
+                self.pyramid, config.SEMANTIC_CHANNELS, config.NUM_CLASSES - 1
+            )
 
     def proposals(self, anchors, count):
         config = self.config
@@ -225,6 +233,9 @@ class _Layers:
             self.rpn_scores,
             self.rpn_deltas,
         ]
+        for name, logits in zip(("semantic", "presence"), self.semantic or (), strict=False):
+            sigmoid = keras.layers.Activation("sigmoid", dtype="float32", name=name)
+            outputs.append(sigmoid(logits))
         return [self.image, self.meta, anchors], outputs
 
     def training_graph(self):
@@ -291,6 +302,21 @@ class _Layers:
                 masks,
             ),
         ]
+        if self.semantic:
+            cells, presence = self.semantic
+            sides = [side and side // STRIDE for side in self.image.shape[1:3]]
+            target = keras.Input((*sides, cells.shape[-1]), name="input_semantic")
+            inputs.append(target)
+            dice = config.SEMANTIC_LOSS == "crossentropy_dice"
+            outputs += [
+                loss(
+                    "semantic_loss",
+                    lambda *tensors: losses.semantic_loss_graph(*tensors, dice),
+                    target,
+                    cells,
+                ),
+                loss("presence_loss", losses.presence_loss_graph, target, presence),
+            ]
         return inputs, outputs
 
     def _class_loss(self, class_ids, logits, meta, rois):

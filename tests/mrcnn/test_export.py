@@ -1,0 +1,389 @@
+import io
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import PIL
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mrcnn import masks, semantic
+from mrcnn.config import Config
+from mrcnn.images import read_image, write_image
+from mrcnn.model import MaskRCNN
+from mrcnn.molding import mold_inputs, resize_image
+from mrcnn.network import normalised_anchors
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("a SavedModel is TensorFlow's", allow_module_level=True)
+
+tf = pytest.importorskip("tensorflow")
+from mrcnn import export, molding_graph  # noqa: E402
+
+SIZES = ((50, 70), (130, 90))
+PILLOW_13 = int(PIL.__version__.split(".")[0]) >= 13
+
+
+def picture(height, width):
+    """Noise on soft colours: a network finds something else in every such image."""
+    random = np.random.default_rng(height * 1000 + width)
+    small = random.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), np.uint8)
+    soft = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+    return np.clip(soft + random.integers(-8, 9, soft.shape), 0, 255).astype(np.uint8)
+
+
+def png(image):
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG")
+    return content.getvalue()
+
+
+class TestResizing:
+    @pytest.mark.parametrize("antialias", [False, True])
+    @pytest.mark.parametrize(
+        "size", [(96, 160), (96, 100), (300, 40), (64, 200), (65, 127), (130, 190), (1, 1), (2, 9)]
+    )
+    def test_every_level_is_that_of_python(self, size, antialias):
+        if antialias and not PILLOW_13:
+            pytest.skip("Pillow before 13 takes the axes in another order")
+        image = picture(*size)
+        expected, *_ = resize_image(image, 64, 128, mode="stretch", antialias=antialias)
+        resize = molding_graph.resize_antialias if antialias else molding_graph.resize_bilinear
+        np.testing.assert_array_equal(resize(tf.constant(image), [64, 128]), expected)
+
+    @pytest.mark.parametrize("size", [(96, 160), (300, 40), (65, 127)])
+    def test_box_filter_is_pillows(self, size):
+        image = picture(*size)
+        expected = Image.fromarray(image).resize((37, 29), Image.Resampling.BOX)
+        found = molding_graph.resize_antialias(tf.constant(image), [29, 37], box=True)
+        # Pillow before 13 takes the axes in another order.
+        np.testing.assert_allclose(np.asarray(found, int), expected, atol=1 - PILLOW_13)
+
+    @pytest.mark.parametrize("mode", ["square", "stretch", "pad64", "none"])
+    @pytest.mark.parametrize("size", [*SIZES, (64, 64), (33, 200), (3, 1)])
+    def test_molded_image(self, mode, size):
+        config = Config(
+            IMAGE_RESIZE_MODE=mode, IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=128, IMAGE_MIN_SCALE=1.3
+        )
+        image = picture(*size)
+        molded, window = molding_graph.mold_image(tf.constant(image), config)
+        (expected,), _, (expected_window,) = mold_inputs([image], config)
+        np.testing.assert_array_equal(molded, expected)
+        np.testing.assert_array_equal(window, expected_window)
+
+    @pytest.mark.parametrize("frame", [(64, 128), (192, 64)])
+    @pytest.mark.parametrize("stride", [1, 2])
+    def test_anchors(self, frame, stride):
+        config = Config(RPN_ANCHOR_STRIDE=stride)
+        expected = normalised_anchors(config, frame)
+        np.testing.assert_allclose(export._anchors(config, tf.constant(frame)), expected, atol=1e-6)
+
+
+class TestMasks:
+    @settings(max_examples=25, deadline=None)
+    @given(seed=st.integers(0, 10_000), fade=st.booleans(), least=st.sampled_from([0.0, 0.5]))
+    def test_in_any_box(self, seed, fade, least):
+        random = np.random.default_rng(seed)
+        mask = random.uniform(least, 1, (6, 6)).astype(np.float32)
+        edges = random.uniform(-8, 38, (2, 2))
+        edges = np.sort(np.round(edges) if fade else edges, axis=0).ravel()
+        size, canvas = (30, 26), (32, 40)
+        paste = masks.paste_mask if fade else masks.place_mask
+        expected = np.zeros(canvas, bool)
+        expected[:30, :26] = paste(mask, edges, size)
+        found = molding_graph.paste_mask(tf.constant(mask), tf.constant(edges), size, canvas, fade)
+        np.testing.assert_array_equal(found, expected)
+
+    def test_semantic_map(self):
+        cells = np.random.default_rng(0).uniform(0, 1, (8, 16, 2)).astype(np.float32)
+        size, frame, window = (50, 40), (32, 64), (0, 19, 32, 45)
+        expected = np.zeros((60, 44, 2), np.float32)
+        expected[:50, :40] = semantic.unmold_semantic(cells, size, frame, window)
+        found = molding_graph.unmold_semantic(
+            tf.constant(cells), *map(tf.constant, (size, frame, window, (60, 44)))
+        )
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+class TestDecoding:
+    @pytest.mark.parametrize(
+        ("suffix", "mode"),
+        [
+            *(("png", mode) for mode in ("RGB", "RGBA", "L", "P")),
+            *(("jpg", mode) for mode in ("RGB", "L", "CMYK")),
+            ("gif", "P"),
+            ("bmp", "RGB"),
+            ("webp", "RGB"),
+        ],
+    )
+    def test_levels_are_those_of_python(self, tmp_path, suffix, mode):
+        path = tmp_path / f"image.{suffix}"
+        Image.fromarray(picture(40, 52)).convert(mode).save(path)
+        np.testing.assert_array_equal(export.decode(path.read_bytes()), read_image(path))
+
+    @pytest.mark.parametrize("content", [b"", b"no image", png(picture(9, 9))[:60]])
+    def test_what_is_no_image_is_refused(self, content):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            export.decode(content)
+
+
+def assert_same(found, images, results):
+    """The tensors an exported model gave for a batch are what `detect` gave."""
+    for row, (image, expected) in enumerate(zip(images, results, strict=True)):
+        height, width = image.shape[:2]
+        count = len(expected["scores"])
+        assert count > 0
+        assert found["num_detections"][row] == count
+        # Both are whole pixels; half a pixel either way may round to the next.
+        np.testing.assert_allclose(found["boxes"][row, :count], expected["rois"], atol=1e-3)
+        np.testing.assert_array_equal(found["class_ids"][row, :count], expected["class_ids"])
+        np.testing.assert_allclose(found["scores"][row, :count], expected["scores"], atol=1e-4)
+        np.testing.assert_array_equal(found["image_size"][row], (height, width))
+        own = np.moveaxis(found["masks"][row, :count, :height, :width], 0, -1) == 1
+        inside = (own & expected["masks"]).sum((0, 1)), (own | expected["masks"]).sum((0, 1))
+        assert (inside[0] >= 0.99 * inside[1]).all()
+        assert found["masks"][row].sum() == own.sum()  # nothing beyond image and detections
+        if "semantic" in expected:
+            cells = found["semantic"][row]
+            np.testing.assert_allclose(cells[:height, :width], expected["semantic"], atol=1e-4)
+            np.testing.assert_allclose(found["presence"][row], expected["presence"], atol=1e-4)
+
+
+def build(tiny_config, folder, **changes):
+    keras.utils.set_random_seed(1)
+    model = MaskRCNN("inference", tiny_config(**changes), folder)
+    model.class_names = ["BG", "red", "green"]
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config, tmp_path_factory):
+    return build(tiny_config, tmp_path_factory.mktemp("logs"))
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("served") / "tiny" / "1"
+    model.export(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def signatures(saved):
+    loaded = tf.saved_model.load(str(saved))
+    return SimpleNamespace(
+        loaded=loaded,
+        files=lambda files: _arrays(
+            loaded.signatures["serving_default"](image_bytes=tf.constant(files))
+        ),
+        images=lambda images: _arrays(loaded.signatures["images"](images=tf.constant(images))),
+    )
+
+
+def _arrays(outputs):
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+class TestSavedModel:
+    def test_files_of_several_sizes(self, model, signatures):
+        images = [picture(*size) for size in SIZES]
+        found = signatures.files([png(image) for image in images])
+        assert found["masks"].shape == (2, 4, 130, 90)
+        assert_same(found, images, model.detect(images))
+
+    def test_images(self, model, signatures):
+        images = [picture(50, 70), picture(50, 70)[::-1]]
+        assert_same(signatures.images(np.stack(images)), images, model.detect(images))
+
+    def test_classes_by_name(self, model, signatures):
+        found = signatures.files([png(picture(*SIZES[0]))])
+        names = [model.class_names[number].encode() for number in found["class_ids"][0]]
+        assert found["class_names"][0].tolist() == names
+
+    def test_one_bad_file_is_named_an_error(self, signatures):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
+            signatures.files([png(picture(9, 9)), b"no image"])
+
+    def test_describes_itself(self, model, saved):
+        described = json.loads((saved / "assets.extra" / "model.json").read_text("utf-8"))
+        assert described == json.loads(json.dumps(model.metadata()))
+
+    def test_warm_up_requests(self, saved, signatures):
+        requests = [
+            _request(record.numpy())
+            for record in tf.data.TFRecordDataset(
+                str(saved / "assets.extra" / "tf_serving_warmup_requests")
+            )
+        ]
+        assert [request[:2] for request in requests] == [
+            ("serving_default", "image_bytes"),
+            ("images", "images"),
+        ]
+        for _, _, values in requests:
+            assert len(values) == 1
+        assert signatures.files(requests[0][2])["masks"].shape[2:] == requests[1][2].shape[1:3]
+
+    def test_as_a_c_program(self, model, saved, tmp_path):
+        program = compile_c(tmp_path)
+        image = picture(*SIZES[1])
+        write_image(tmp_path / "image.png", image)
+        names = tensor_names(saved, ["image_bytes"], ["num_detections", "boxes", "scores"])
+        run = subprocess.run(
+            [program, str(saved), str(tmp_path / "image.png"), *names],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        assert run.returncode == 0, run.stderr
+        lines = np.array([line.split() for line in run.stdout.splitlines()], float)
+        (expected,) = model.detect([image])
+        np.testing.assert_allclose(lines[:, :4], expected["rois"], atol=1e-3)
+        np.testing.assert_allclose(lines[:, 4], expected["scores"], atol=1e-4)
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"IMAGE_RESIZE_MODE": "pad64"},
+            {
+                "IMAGE_RESIZE_MODE": "stretch",
+                "IMAGE_ANTIALIAS": True,
+                "MASK_BOX_SCALE": 1.25,
+                "ROI_ALIGNED": True,
+                "SEMANTIC_BRANCH": True,
+                "SEMANTIC_CHANNELS": 8,
+            },
+        ],
+    )
+    def test_same_as_python(self, tiny_config, tmp_path, changes):
+        model = build(tiny_config, tmp_path, **changes)
+        images = [picture(*size) for size in SIZES]
+        # Compiled, and not saved: the file makes no difference.
+        detect = tf.function(lambda files: export.Detector(model)(files, export.decode))
+        found = _arrays(detect(tf.constant([png(image) for image in images])))
+        assert_same(found, images, model.detect(images))
+
+    @pytest.mark.parametrize(
+        ("changes", "word"),
+        [
+            ({"IMAGE_RESIZE_MODE": "crop"}, "crop"),
+            ({"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": 90.0}, "IMAGE_CHANNEL_COUNT"),
+            ({"IMAGE_RESIZE_MODE": "pad64", "SEMANTIC_BRANCH": True}, "SEMANTIC_BRANCH"),
+            (
+                {"IMAGE_RESIZE_MODE": "none", "COMPUTE_BACKBONE_SHAPE": lambda shape: shape},
+                "COMPUTE_BACKBONE_SHAPE",
+            ),
+        ],
+    )
+    def test_refused(self, changes, word):
+        with pytest.raises(ValueError, match=word):
+            export.Detector(SimpleNamespace(config=Config(**changes)))
+
+
+def _double(elements, read):
+    """The least `Answer` there is."""
+    return {"size": tf.map_fn(lambda e: tf.shape(read(e)), elements, tf.int32)}
+
+
+class TestWriting:
+    @pytest.mark.parametrize("name", ["notes.txt", "sub/notes.txt"])
+    def test_other_folders_are_left_alone(self, tmp_path, name):
+        path = tmp_path / "1" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        with pytest.raises(FileExistsError, match="new folder"):
+            export.write_saved_model(tmp_path / "1", _double, {})
+        assert path.read_text() == "mine"
+
+    def test_a_file_is_left_alone(self, tmp_path):
+        (tmp_path / "1").write_text("mine")
+        with pytest.raises(FileExistsError):
+            export.write_saved_model(tmp_path / "1", _double, {})
+
+    def test_a_saved_model_is_replaced(self, tmp_path):
+        path = tmp_path / "1"
+        for version in "ab":
+            export.write_saved_model(path, _double, {"version": version})
+        assert json.loads((path / "assets.extra" / "model.json").read_text()) == {"version": "b"}
+        assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
+
+    def test_a_failure_changes_nothing(self, tmp_path):
+        path = tmp_path / "1"
+        export.write_saved_model(path, _double, {})
+        before = (path / "saved_model.pb").read_bytes()
+        with pytest.raises(ValueError, match="JSON"):
+            export.write_saved_model(path, _double, {"number": float("nan")})
+        assert (path / "saved_model.pb").read_bytes() == before
+        assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
+
+
+def _fields(message):
+    """The length-delimited fields of a protocol buffer, the only ones there are, by number."""
+    fields, place = {}, 0
+
+    def varint():
+        nonlocal place
+        value = shift = 0
+        while True:
+            byte = message[place]
+            place += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while place < len(message):
+        key, length = varint(), varint()
+        assert key & 7 == 2
+        fields[key >> 3] = message[place : place + length]
+        place += length
+    assert place == len(message)
+    return fields
+
+
+def _request(record):
+    """Signature, input's name and value in a serialised `PredictionLog`."""
+    from tensorflow.core.framework import tensor_pb2
+
+    request = _fields(_fields(_fields(record)[6])[1])
+    entry = _fields(request[2])
+    tensor = tf.make_ndarray(tensor_pb2.TensorProto.FromString(entry[2]))
+    return _fields(request[1])[3].decode(), entry[1].decode(), tensor
+
+
+def tensor_names(path, inputs, outputs):
+    """Names in the graph of what a SavedModel's `serving_default` takes and gives."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    content = (path / "saved_model.pb").read_bytes()
+    graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0]
+    signature = graph.signature_def["serving_default"]
+    return [
+        *(signature.inputs[name].name for name in inputs),
+        *(signature.outputs[name].name for name in outputs),
+    ]
+
+
+def compile_c(folder):
+    """`detect.c`, compiled against TensorFlow's C API; skips where that cannot be."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    library = Path(tf.sysconfig.get_lib())
+    if compiler is None:
+        pytest.skip("no C compiler: neither gcc nor cc is on the path")
+    if not (library / "libtensorflow_cc.so.2").is_file():
+        pytest.skip(f"no C library of TensorFlow in {library}")
+    program = folder / "detect"
+    command = [compiler, "-Wall", "-Wextra", "-Werror", str(Path(__file__).with_name("detect.c"))]
+    command += ["-isystem", tf.sysconfig.get_include(), "-o", str(program), f"-L{library}"]
+    command += ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"]
+    done = subprocess.run([*command, f"-Wl,-rpath,{library}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return program

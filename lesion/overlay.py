@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Stroke, withStroke
 from PIL import Image
+from skimage.measure import find_contours
 
 from lesion import NOTICE
 from lesion.metrics import THRESHOLD
@@ -27,6 +28,8 @@ _EDGE_OPACITY = 0.65
 # its dark edge.
 _SIDE_PER_WIDTH = 200
 _MIN_WIDTH = 2.0
+# Lengths of a dash and of the gap after it, in widths of the line.
+DASH, GAP = 3.5, 2.5
 _PICTURE_SIDE = 420
 SERIES_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -43,7 +46,11 @@ class Case:
 
 
 def outline(
-    image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], width: float
+    image: np.ndarray,
+    mask: np.ndarray,
+    color: tuple[int, int, int],
+    width: float,
+    dashed: bool = False,
 ) -> np.ndarray:
     """Draws the boundary of a mask, smoothly and with a thin dark edge on both sides.
 
@@ -55,6 +62,7 @@ def outline(
         mask: bool `[height, width]`.
         color: RGB, 0 to 255.
         width: of the coloured line, in pixels, at least 1.
+        dashed: whether the line is broken, so that another below it shows.
 
     Returns:
         A new uint8 image.
@@ -73,7 +81,8 @@ def outline(
     if not mask.any():
         return drawn
     edge = max(0.8, width / 4)
-    window, distance = _distance_to_boundary(mask, width / 2 + edge + 1)
+    dash = (DASH * width, GAP * width) if dashed else None
+    window, distance = _distance_to_boundary(mask, width / 2 + edge + 1, dash)
     pixels = drawn[window].astype(np.float32)
     for layer, half, opacity in (
         (_EDGE_COLOR, width / 2 + edge, _EDGE_OPACITY),
@@ -115,34 +124,52 @@ def contact_sheet(cases: Mapping[str, Sequence[Case]], path: str | Path) -> None
     Raises:
         ValueError: there is no case.
     """
-    rows = {title: row for title, row in cases.items() if row}
+    picture_sheet(
+        [
+            (title, [(_picture(case), _caption(case)) for case in row])
+            for title, row in cases.items()
+        ],
+        [
+            legend_line(TRUTH_COLOR, "true boundary", 4.4),
+            legend_line(PREDICTION_COLOR, "predicted boundary", 2.2),
+        ],
+        path,
+    )
+
+
+def picture_sheet(
+    rows: Sequence[tuple[str, Sequence[tuple[np.ndarray, str]]]],
+    legend: Sequence[Line2D],
+    path: str | Path,
+) -> None:
+    """Writes a figure with rows of pictures, and the notice.
+
+    Args:
+        rows: a title, which may be empty, and pictures uint8 `[height, width, 3]` with a caption
+            each; rows without a picture are left out.
+        legend: lines with their labels.
+        path: of the PNG.
+
+    Raises:
+        ValueError: there is no picture.
+    """
+    rows = [(title, row) for title, row in rows if row]
     if not rows:
         raise ValueError("A contact sheet needs at least one case, received none.")
-    columns = max(len(row) for row in rows.values())
+    columns = max(len(row) for _, row in rows)
     figure = Figure(figsize=(0.5 + 2.9 * max(columns, 2), 0.9 + 2.6 * len(rows)))
     foot, head = 0.35 / figure.get_figheight(), 0.4 / figure.get_figheight()
     figure.set_layout_engine("constrained", rect=(0, foot, 1, 1 - foot - head))
     axes = figure.subplots(len(rows), max(columns, 2), squeeze=False)
-    for line, (title, row) in zip(axes, rows.items(), strict=True):
+    for line, (title, row) in zip(axes, rows, strict=True):
         for axis in line:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
         line[0].set_ylabel(title, fontsize=12, fontweight="bold")
-        for axis, case in zip(line, row, strict=False):
-            axis.imshow(_picture(case), interpolation="nearest")
-            failed = f" (below {THRESHOLD})" if case.jaccard < THRESHOLD else ""
-            axis.set_xlabel(
-                f"{case.name}\nJaccard {case.jaccard:.3f}{failed}", fontsize=9, parse_math=False
-            )
-    figure.legend(
-        handles=[
-            _legend_line(TRUTH_COLOR, "true boundary", 4.4),
-            _legend_line(PREDICTION_COLOR, "predicted boundary", 2.2),
-        ],
-        loc="upper center",
-        ncols=2,
-        frameon=False,
-    )
+        for axis, (picture, caption) in zip(line, row, strict=False):
+            axis.imshow(picture, interpolation="nearest")
+            axis.set_xlabel(caption, fontsize=9, parse_math=False)
+    figure.legend(handles=legend, loc="upper center", ncols=len(legend), frameon=False)
     add_notice(figure)
     save_figure(figure, path)
 
@@ -201,8 +228,12 @@ def jaccard_histogram(values_by_name: Mapping[str, Sequence[float]], path: str |
     save_figure(figure, path)
 
 
-def _distance_to_boundary(mask: np.ndarray, reach: float) -> tuple[tuple[slice, slice], np.ndarray]:
+def _distance_to_boundary(
+    mask: np.ndarray, reach: float, dash: tuple[float, float] | None = None
+) -> tuple[tuple[slice, slice], np.ndarray]:
     """Distance of pixels to the mask's boundary, exact up to `reach` and infinite beyond.
+
+    With `dash` the boundary is cut into pieces of the first length with gaps of the second.
 
     Returns:
         the part of the image that was looked at, and float32 distances in it.
@@ -216,11 +247,14 @@ def _distance_to_boundary(mask: np.ndarray, reach: float) -> tuple[tuple[slice, 
     )
     # The added frame of False makes the image's border a boundary, too.
     padded = np.pad(mask[window], 1)
-    below_y, below_x = np.nonzero(padded[1:] != padded[:-1])
-    right_y, right_x = np.nonzero(padded[:, 1:] != padded[:, :-1])
     # Middles of the sides between a pixel inside and one outside, at most 1 pixel apart.
-    middle_y = np.concatenate([below_y + 0.5, right_y]) - 1
-    middle_x = np.concatenate([below_x, right_x + 0.5]) - 1
+    if dash is None:
+        below_y, below_x = np.nonzero(padded[1:] != padded[:-1])
+        right_y, right_x = np.nonzero(padded[:, 1:] != padded[:, :-1])
+        middle_y = np.concatenate([below_y + 0.5, right_y]) - 1
+        middle_x = np.concatenate([below_x, right_x + 0.5]) - 1
+    else:
+        middle_y, middle_x = _dashes(find_contours(padded, 0.5), *dash).T - 1
     height, width = mask[window].shape
     distance = np.full((height, width), np.inf, np.float32)
     base_y, base_x = np.floor(middle_y).astype(int), np.floor(middle_x).astype(int)
@@ -234,24 +268,51 @@ def _distance_to_boundary(mask: np.ndarray, reach: float) -> tuple[tuple[slice, 
     return window, distance
 
 
+def _dashes(contours: Sequence[np.ndarray], length: float, gap: float) -> np.ndarray:
+    """Those points of closed contours, `[points, 2]`, that lie on a dash."""
+    kept = []
+    for contour in contours:
+        steps = np.linalg.norm(np.diff(contour, axis=0, prepend=contour[:1]), axis=1)
+        along = np.cumsum(steps)
+        # A whole number of periods, so that no dash is cut where the contour closes.
+        periods = max(1, round(along[-1] / (length + gap)))
+        share = length / (length + gap)
+        kept.append(contour[(along / along[-1] * periods) % 1 < share])
+    return np.concatenate(kept)
+
+
 def _picture(case: Case) -> np.ndarray:
-    """The case at the sheet's resolution, so that lines are equally wide on all images."""
-    height, width = case.truth.shape
-    scale = _PICTURE_SIDE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    method = Image.Resampling.BILINEAR
-    image = np.asarray(Image.fromarray(case.image).resize(size, method))
-    prediction, truth = (
-        np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, method)) > 127
-        for mask in (case.prediction, case.truth)
-    )
+    image, prediction, truth = sheet_size(case.image, case.prediction, case.truth)
     return boundary_overlay(image, prediction, truth)
 
 
-def _legend_line(color: tuple[int, int, int], label: str, width: float) -> Line2D:
+def _caption(case: Case) -> str:
+    failed = f" (below {THRESHOLD})" if case.jaccard < THRESHOLD else ""
+    return f"{case.name}\nJaccard {case.jaccard:.3f}{failed}"
+
+
+def sheet_size(image: np.ndarray, *masks: np.ndarray) -> list[np.ndarray]:
+    """An image and its masks at a sheet's resolution, so that lines are equally wide on all."""
+    height, width = image.shape[:2]
+    scale = _PICTURE_SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    method = Image.Resampling.BILINEAR
+    return [np.asarray(Image.fromarray(image).resize(size, method))] + [
+        np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, method)) > 127
+        for mask in masks
+    ]
+
+
+def legend_line(
+    color: tuple[int, int, int], label: str, width: float, dashed: bool = False
+) -> Line2D:
+    """What a legend shows of an outline."""
     shade = [value / 255 for value in color]
     edge = [Stroke(linewidth=width + 1.6, foreground="0.1"), withStroke(linewidth=0)]
-    return Line2D([], [], color=shade, linewidth=width, label=label, path_effects=edge)
+    style = (0, (DASH / 2, GAP / 2)) if dashed else "-"
+    return Line2D(
+        [], [], color=shade, linewidth=width, linestyle=style, label=label, path_effects=edge
+    )
 
 
 def add_notice(figure: Figure) -> None:

@@ -1,15 +1,17 @@
-"""Phantoms: synthetic dermoscopic images whose lesion's mask is known exactly.
+"""Phantoms: synthetic dermoscopic images whose masks are known exactly.
 
 They stand in for real images in tests and demonstrations, in the layout of the ISIC 2018 challenge:
+the lesion's boundary (Task 1) and, if asked for, five dermoscopic attributes (Task 2).
 
-    python lesion/phantom.py --out DIR --images N
+    python lesion/phantom.py --out DIR --images N [--attributes]
 """
 
 import argparse
 import re
 import sys
 import zlib
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 if __package__ in (
@@ -20,14 +22,23 @@ if __package__ in (
 
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
+from scipy import ndimage  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
 from lesion import phantom_layers as layers  # noqa: E402
+from lesion.phantom_attributes import (  # noqa: E402
+    CHALLENGE_RATES,
+    EVEN_RATES,
+    distribute_attributes,
+    draw_attributes,
+)
+from lesion.samples import ATTRIBUTES  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.images import write_image  # noqa: E402
 
 IMAGE_FOLDER = "ISIC2018_Task1-2_Training_Input"
 MASK_FOLDER = "ISIC2018_Task1_Training_GroundTruth"
+ATTRIBUTE_FOLDER = "ISIC2018_Task2_Training_GroundTruth_v3"
 ATTRIBUTION = "ATTRIBUTION.txt"
 FIRST_ID = 9_000_000
 MAX_ID = 9_999_999
@@ -41,32 +52,50 @@ _RANGE_PATTERN = re.compile(r"Images: ISIC_(\d{7}) to ISIC_(\d{7})")
 
 @dataclass
 class Phantom:
-    """A drawn image and the mask of its lesion.
+    """A drawn image and the masks of what it shows.
 
     Attributes:
         image: uint8 [height, width, 3].
         mask: bool [height, width], one connected region without holes; all False without a lesion.
+        attributes: bool [height, width] for each of `lesion.samples.ATTRIBUTES`, within `mask`,
+            all False where it is absent; empty if it was drawn without regard to attributes.
     """
 
     image: np.ndarray
     mask: np.ndarray
+    attributes: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def draw_phantom(seed: int, height: int = 192, width: int = 256, lesion: bool = True) -> Phantom:
+def draw_phantom(
+    seed: int,
+    height: int = 192,
+    width: int = 256,
+    lesion: bool = True,
+    attributes: Collection[str] | None = None,
+) -> Phantom:
     """Draw one phantom, in sRGB.
 
     The same seed and size give the same pixels; the same seed at another size gives the same scene.
+    What an attribute's mask marks is said in `lesion.phantom_attributes`.
 
     Args:
         seed: 0 or more.
         height: pixels, 16 to 4096.
         width: pixels, 16 to 4096.
         lesion: False draws the same skin with nothing on it to segment.
+        attributes: those of `lesion.samples.ATTRIBUTES` that the lesion shows, and no others. None
+            leaves it to the seed whether the lesion resembles a network or clods, which no mask
+            tells then.
 
     Raises:
-        ValueError: for a negative seed or a side out of its range.
+        ValueError: for a negative seed, a side out of its range, or an unknown attribute.
     """
     _check_scene(seed, height, width)
+    unknown = [name for name in attributes or () if name not in ATTRIBUTES]
+    if unknown:
+        raise ValueError(
+            f"Attributes are among {', '.join(ATTRIBUTES)}; received {', '.join(unknown)}."
+        )
 
     def stream(name: str) -> np.random.Generator:
         # One stream for each layer: a change in how one is drawn leaves the others as they were.
@@ -74,13 +103,24 @@ def draw_phantom(seed: int, height: int = 192, width: int = 256, lesion: bool = 
 
     frame = layers.Frame(height, width)
     aperture = layers.draw_aperture(frame, stream("aperture"))
+    visible = ~aperture.mask
     image = layers.draw_skin(frame, stream("skin"))
-    mask = np.zeros(frame.shape, bool)
+    mask, regions = np.zeros(frame.shape, bool), {}
     stack = []
     if lesion:
-        level = layers.draw_level(frame, stream("level"), visible=~aperture.mask)
-        stack += layers.draw_lesion(frame, stream("lesion"), level)
-        mask = stack[0].mask & ~aperture.mask
+        level = layers.draw_level(frame, stream("level"), visible)
+        pigment, *rest = layers.draw_lesion(
+            frame, stream("lesion"), level, structured=attributes is None
+        )
+        mask = pigment.mask & visible
+        meshes, structures = [], []
+        if attributes is not None:
+            meshes, structures, regions = draw_attributes(
+                frame, stream, level, pigment, visible, attributes
+            )
+        stack += [pigment, *meshes, *rest, *structures]
+    if "streaks" in regions:
+        mask = _with_streaks(mask, regions["streaks"], visible)
     stack += layers.draw_ink(frame, stream("ink"))
     stack += layers.draw_hair(frame, stream("hair"))
     stack += [layers.draw_glare(frame, stream("glare"))]
@@ -91,7 +131,17 @@ def draw_phantom(seed: int, height: int = 192, width: int = 256, lesion: bool = 
     for layer in layers.draw_ruler(frame, stream("ruler")):
         image = layer.over(image)
     image = layers.light(frame, stream("light"), image)
-    return Phantom(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8), mask)
+    masks = {}
+    if attributes is not None:
+        masks = {name: regions.get(name, np.zeros_like(mask)) & mask for name in ATTRIBUTES}
+    return Phantom(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8), mask, masks)
+
+
+def _with_streaks(mask: np.ndarray, streaks: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """The lesion with the streaks that run out of it, and what they enclose, as one region."""
+    whole = ndimage.binary_fill_holes(mask | (streaks & visible)) & visible
+    labels, _ = ndimage.label(whole)
+    return np.isin(labels, labels[mask][:1])  # a strand cut off by the aperture is none of it
 
 
 def _check_scene(seed: int, height: int, width: int) -> None:
@@ -113,12 +163,17 @@ def write_phantoms(
     first_id: int = FIRST_ID,
     empty_fraction: float = 0.0,
     overwrite: bool = False,
+    attributes: bool = False,
+    rates: Mapping[str, float] = CHALLENGE_RATES,
 ) -> list[str]:
-    """Write phantoms in the layout of ISIC 2018 Task 1's training part.
+    """Write phantoms in the layout of ISIC 2018's training part, Task 1 and, if wanted, Task 2.
 
     `out` then holds ISIC2018_Task1-2_Training_Input/ISIC_9000000.jpg, its mask
     ISIC2018_Task1_Training_GroundTruth/ISIC_9000000_segmentation.png (0 and 255), and so on, and
-    ATTRIBUTION.txt, which says that they are drawn. Each file is whole or absent.
+    ATTRIBUTION.txt, which says that they are drawn; with `attributes` also five masks of each
+    image, blank ones included, such as
+    ISIC2018_Task2_Training_GroundTruth_v3/ISIC_9000000_attribute_streaks.png. Each file is whole
+    or absent.
 
     Args:
         out: folder, made where missing.
@@ -129,6 +184,10 @@ def write_phantoms(
         first_id: number of the first image; the ISIC archive's own begin with 0.
         empty_fraction: share of the images, 0 to 1, that show skin without a lesion.
         overwrite: whether phantoms already in `out` under other numbers give way.
+        attributes: whether lesions show dermoscopic attributes, and their masks are written.
+        rates: share, 0 to 1, of the lesions that show an attribute, by the names of
+            `lesion.samples.ATTRIBUTES`; met as nearly as the number of lesions allows. One that is
+            not named is not drawn.
 
     Returns:
         The images' names, "ISIC_9000000" and so on, in order.
@@ -144,31 +203,60 @@ def write_phantoms(
         )
     if not 0 <= empty_fraction <= 1:
         raise ValueError(f"empty_fraction is a share from 0 to 1, received {empty_fraction}.")
+    if any(name not in ATTRIBUTES or not 0 <= rate <= 1 for name, rate in rates.items()):
+        raise ValueError(
+            f"rates are shares from 0 to 1 of {', '.join(ATTRIBUTES)}, received {dict(rates)}."
+        )
     _check_scene(seed, height, width)
     out = Path(out)
     names = [f"ISIC_{first_id + index:07d}" for index in range(images)]
-    stale = _phantoms_in_the_way(out, names, overwrite)
+    stale = _phantoms_in_the_way(out, names, overwrite, attributes)
 
     for path in stale:
         path.unlink(missing_ok=True)
+    emptied = out / ATTRIBUTE_FOLDER
+    if not attributes and emptied.is_dir() and not any(emptied.iterdir()):
+        emptied.rmdir()  # it would promise masks to whoever reads `out`
     # The old go and the note comes before the new: a run cut short leaves only files that the note
     # names, which the next run then knows for phantoms.
     with atomic_path(out / ATTRIBUTION) as temporary:
         temporary.write_text(_attribution(names, seed, height, width), encoding="utf-8")
     order = np.random.default_rng([seed, images]).permutation(images)
-    empty = set(order[: round(images * empty_fraction)].tolist())
+    empty = round(images * empty_fraction)
+    shown = dict.fromkeys(order[empty:].tolist(), None)
+    if attributes:
+        shown = distribute_attributes(list(shown), rates, np.random.default_rng([seed, images, 1]))
     for index, name in enumerate(names):
         # MAX_ID + 1 images at most: no two seeds share a drawing.
-        phantom = draw_phantom(seed * (MAX_ID + 1) + index, height, width, index not in empty)
-        image_path, mask_path = _paths(out, name)
-        with atomic_path(image_path) as temporary:
+        number = seed * (MAX_ID + 1) + index
+        wanted = shown.get(index, () if attributes else None)
+        phantom = draw_phantom(number, height, width, index in shown, wanted)
+        with atomic_path(_image_path(out, name)) as temporary:
             Image.fromarray(phantom.image).save(temporary, quality=JPEG_QUALITY)
-        write_image(mask_path, phantom.mask)
+        write_image(_mask_path(out, name), phantom.mask)
+        for attribute, mask in phantom.attributes.items():
+            write_image(_attribute_path(out, name, attribute), mask)
     return names
 
 
-def _paths(out: Path, name: str) -> tuple[Path, Path]:
-    return out / IMAGE_FOLDER / f"{name}.jpg", out / MASK_FOLDER / f"{name}_segmentation.png"
+def _image_path(out: Path, name: str) -> Path:
+    return out / IMAGE_FOLDER / f"{name}.jpg"
+
+
+def _mask_path(out: Path, name: str) -> Path:
+    return out / MASK_FOLDER / f"{name}_segmentation.png"
+
+
+def _attribute_path(out: Path, name: str, attribute: str) -> Path:
+    return out / ATTRIBUTE_FOLDER / f"{name}_attribute_{attribute}.png"
+
+
+def _paths(out: Path, names: list[str], attributes: bool) -> set[Path]:
+    """All files of the images `names`, those of their attributes included or not."""
+    paths = {path(out, name) for name in names for path in (_image_path, _mask_path)}
+    if attributes:
+        paths |= {_attribute_path(out, name, each) for name in names for each in ATTRIBUTES}
+    return paths
 
 
 def _attribution(names: list[str], seed: int, height: int, width: int) -> str:
@@ -182,8 +270,10 @@ def _attribution(names: list[str], seed: int, height: int, width: int) -> str:
     )
 
 
-def _phantoms_in_the_way(out: Path, names: list[str], overwrite: bool) -> list[Path]:
-    """Files of phantoms that `out` holds under other numbers than `names`.
+def _phantoms_in_the_way(
+    out: Path, names: list[str], overwrite: bool, attributes: bool
+) -> list[Path]:
+    """Files of phantoms that `out` holds and that those of `names` will not replace.
 
     Raises:
         FileExistsError: if there are any and they may not be overwritten, or if there are images
@@ -191,7 +281,7 @@ def _phantoms_in_the_way(out: Path, names: list[str], overwrite: bool) -> list[P
     """
     files = [
         path
-        for folder in (IMAGE_FOLDER, MASK_FOLDER)
+        for folder in (IMAGE_FOLDER, MASK_FOLDER, ATTRIBUTE_FOLDER)
         if (out / folder).is_dir()
         for path in sorted((out / folder).iterdir())
         if not path.name.startswith(".")
@@ -204,7 +294,7 @@ def _phantoms_in_the_way(out: Path, names: list[str], overwrite: bool) -> list[P
     held = []
     if drawn and lines[0] == _TITLE:
         held = [f"ISIC_{number:07d}" for number in range(int(drawn[1]), int(drawn[2]) + 1)]
-    phantoms = {path for name in held for path in _paths(out, name)}
+    phantoms = _paths(out, held, attributes=True)
     foreign = [path for path in files if path not in phantoms]
     if foreign or (lines and not held):
         raise FileExistsError(
@@ -217,7 +307,7 @@ def _phantoms_in_the_way(out: Path, names: list[str], overwrite: bool) -> list[P
             f"({names[0]} to {names[-1]}) are asked for: choose another folder, or overwrite them "
             "(--overwrite)."
         )
-    wanted = {path for name in names for path in _paths(out, name)}
+    wanted = _paths(out, names, attributes)
     return [path for path in files if path not in wanted]
 
 
@@ -232,8 +322,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="phantom.py",
-        description="Draw synthetic dermoscopic images with exact masks of the lesion, in the "
-        "layout of ISIC 2018 Task 1. The same arguments give the same images.",
+        description="Draw synthetic dermoscopic images with exact masks of the lesion and of its "
+        "attributes, in the layout of ISIC 2018. The same arguments give the same images.",
         epilog=NOTICE,
     )
     add = parser.add_argument
@@ -249,6 +339,18 @@ def build_parser() -> argparse.ArgumentParser:
         default=0.0,
         metavar="SHARE",
         help="share of images, 0 to 1, that show skin without a lesion (default: %(default)s)",
+    )
+    add(
+        "--attributes",
+        action="store_true",
+        help="draw the five dermoscopic attributes of Task 2, with a mask of each",
+    )
+    add(
+        "--rates",
+        choices=("challenge", "even"),
+        default="challenge",
+        help="with --attributes, how often one is present: as in the challenge's training set, or "
+        "each in a third of the lesions (default: %(default)s)",
     )
     add("--overwrite", action="store_true", help="replace a different number of phantoms in DIR")
     return parser
@@ -267,6 +369,8 @@ def main(argv: list[str] | None = None) -> int:
             width=width,
             empty_fraction=arguments.empty_fraction,
             overwrite=arguments.overwrite,
+            attributes=arguments.attributes,
+            rates=EVEN_RATES if arguments.rates == "even" else CHALLENGE_RATES,
         )
     except (ValueError, OSError) as error:
         print(f"phantom.py: {error}", file=sys.stderr)
@@ -274,6 +378,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(names)} phantoms of {width}x{height} pixels, {names[0]} to {names[-1]}:")
     print(f"  images  {arguments.out / IMAGE_FOLDER}")
     print(f"  masks   {arguments.out / MASK_FOLDER}")
+    if arguments.attributes:
+        print(f"          {arguments.out / ATTRIBUTE_FOLDER}")
     print("Synthetic drawings, not photographs.")
     print(NOTICE)
     return 0

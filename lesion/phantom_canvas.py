@@ -3,10 +3,28 @@
 Lengths are in units of the frame's short side, so that a drawing is the same at any size.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage, sparse
+
+
+# The scalars below are Python's, as NumPy's would turn float32 arrays into float64.
+def pick(rng: np.random.Generator, values: list, odds: list[float]):
+    return values[int(rng.choice(len(values), p=odds))]
+
+
+def log_normal(rng: np.random.Generator, median: float, spread: float) -> float:
+    return median * math.exp(rng.normal(0, spread))
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return low * (high / low) ** rng.random()
+
+
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    return 0.5 + 0.5 * np.tanh(0.5 * values)
 
 
 @dataclass(frozen=True)
@@ -119,6 +137,34 @@ class Frame:
         distance = np.hypot(self.y - np.float32(centre[0]), self.x - np.float32(centre[1]))
         rim = max(1.0 / self.short, softness)
         return np.clip((np.float32(radius) - distance) / rim + 0.5, 0, 1)
+
+    def discs(
+        self, centres: np.ndarray, radii: np.ndarray, softness: float, stretches=1.0, angles=0.0
+    ) -> np.ndarray:
+        """Many small discs, or ellipses of the same area, float32 [height, width] coverage.
+
+        Args:
+            centres: [discs, 2] as (y, x) in short sides.
+            radii: [discs] in short sides.
+            softness: as in `disc`, in radii.
+            stretches: [discs] or one for all, length over width, 1 or more.
+            angles: [discs] or one for all, direction of the length in radians.
+        """
+        coverage = np.zeros(self.shape, np.float32)
+        count = len(centres)
+        stretches, angles = np.broadcast_to(stretches, count), np.broadcast_to(angles, count)
+        for (y, x), radius, stretch, angle in zip(centres, radii, stretches, angles, strict=True):
+            reach = radius * (math.sqrt(stretch) + softness) + 2 / self.short
+            first, end = ((np.array([y, x]) + side * reach) * self.short for side in (-1, 1))
+            first, end = np.maximum(first, 0).astype(int), np.maximum(end + 1, 0).astype(int)
+            box = slice(first[0], end[0]), slice(first[1], end[1])
+            down, right = self.y[box[0]] - np.float32(y), self.x[:, box[1]] - np.float32(x)
+            along = (down * math.sin(angle) + right * math.cos(angle)) / math.sqrt(stretch)
+            beside = (down * math.cos(angle) - right * math.sin(angle)) * math.sqrt(stretch)
+            rim = max(1.0 / self.short, softness * radius)
+            disc = np.clip((radius - np.hypot(along, beside)) / rim + 0.5, 0, 1)
+            coverage[box] = np.maximum(coverage[box], disc)
+        return coverage
 
 
 def _spline_weights(positions: np.ndarray, knots: int) -> sparse.csr_array:

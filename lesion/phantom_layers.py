@@ -9,7 +9,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from lesion.phantom_canvas import Frame, Layer
+from lesion.phantom_canvas import Frame, Layer, log_normal, log_uniform, pick, sigmoid
 
 # Absorbance of red, green and blue per unit of density. The brown is fitted to the ratio of lesion
 # to skin in dermoscopic images; the blue grey is melanin seen through the dermis (Tyndall effect).
@@ -32,23 +32,6 @@ SKIN_TONES = np.array(
     np.float32,
 )
 SKIN_TONE_ODDS = np.array([0.24, 0.23, 0.08, 0.10, 0.07, 0.12, 0.11, 0.05])
-
-
-# The scalars below are Python's, as NumPy's would turn float32 arrays into float64.
-def _pick(rng: np.random.Generator, values: list, odds: list[float]):
-    return values[int(rng.choice(len(values), p=odds))]
-
-
-def _log_normal(rng: np.random.Generator, median: float, spread: float) -> float:
-    return median * math.exp(rng.normal(0, spread))
-
-
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return low * (high / low) ** rng.random()
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    return 0.5 + 0.5 * np.tanh(0.5 * values)
 
 
 def draw_skin(frame: Frame, rng: np.random.Generator) -> np.ndarray:
@@ -95,7 +78,7 @@ def draw_level(frame: Frame, rng: np.random.Generator, visible: np.ndarray) -> n
     Near the outline the value is about the distance to it. The inside is one connected region
     without holes among the `visible` pixels.
     """
-    area = min(max(_log_normal(rng, 0.17, 0.85), 0.025), 0.8)
+    area = min(max(log_normal(rng, 0.17, 0.85), 0.025), 0.8)
     radius = math.sqrt(area * frame.extent[0] * frame.extent[1] / math.pi)
     spread = 0.22 if rng.random() < 0.12 else 0.07  # some touch the frame
     room = np.maximum(0.3, 1 - 1.2 * radius)
@@ -105,7 +88,7 @@ def draw_level(frame: Frame, rng: np.random.Generator, visible: np.ndarray) -> n
     y = frame.y - np.float32(centre[0]) + 0.16 * radius * frame.noise(rng, 1.1 * radius)
     x = frame.x - np.float32(centre[1]) + 0.16 * radius * frame.noise(rng, 1.1 * radius)
     level = _ellipse(y, x, radius, stretch, angle)
-    for _ in range(_pick(rng, [0, 1, 2, 3, 4], [0.5, 0.2, 0.15, 0.1, 0.05])):  # lobes
+    for _ in range(pick(rng, [0, 1, 2, 3, 4], [0.5, 0.2, 0.15, 0.1, 0.05])):  # lobes
         toward, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.0) * radius
         lobe_y, lobe_x = y - far * math.sin(toward), x - far * math.cos(toward)
         size, turn = rng.uniform(0.3, 0.7) * radius, rng.uniform(0, np.pi)
@@ -141,34 +124,40 @@ def _single_region(level: np.ndarray, visible: np.ndarray) -> np.ndarray:
     return np.where(inside, distance, -distance)
 
 
-def draw_lesion(frame: Frame, rng: np.random.Generator, level: np.ndarray) -> list[Layer]:
-    """A lesion of several colours: first the pigment, whose mask is the lesion's, then the rest."""
+def draw_lesion(
+    frame: Frame, rng: np.random.Generator, level: np.ndarray, structured: bool = True
+) -> list[Layer]:
+    """A lesion of several colours: first the pigment, whose mask is the lesion's, then the rest.
+
+    Some are textured as networks or clods are, which no mask tells; not where `structured` is
+    False.
+    """
     size = float(level.max())
     depth = np.clip(level / size, 0, 1)
-    width = size * _log_uniform(rng, 0.08, 0.6)
+    width = size * log_uniform(rng, 0.08, 0.6)
     width = min(max(width, 0.008), 0.09) * np.exp(0.4 * frame.noise(rng, 0.3))
     ramp = np.clip(0.5 + level / (2 * width), 0, 1)
     coverage = ramp * ramp * (3 - 2 * ramp)  # 1/2 where the level is 0
 
-    darkness = _log_normal(rng, 0.9, 0.4)
+    darkness = log_normal(rng, 0.9, 0.4)
     centre = rng.uniform(-0.25, 1.3)
     melanin = 0.75 + centre * depth ** rng.uniform(0.6, 1.6) + 0.2 * frame.noise(rng, 0.5 * size, 4)
-    blotches = _sigmoid((frame.noise(rng, rng.uniform(0.35, 0.8) * size, 2) - 0.9) * 4)
-    melanin = melanin + _pick(rng, [0.0, 0.7, 1.8], [0.35, 0.4, 0.25]) * blotches * (depth > 0)
-    melanin = melanin * (1 + _texture(frame, rng, depth))
+    blotches = sigmoid((frame.noise(rng, rng.uniform(0.35, 0.8) * size, 2) - 0.9) * 4)
+    melanin = melanin + pick(rng, [0.0, 0.7, 1.8], [0.35, 0.4, 0.25]) * blotches * (depth > 0)
+    melanin = melanin * (1 + _texture(frame, rng, depth, structured))
     melanin = darkness * np.clip(melanin, 0.32, None)
 
     blood = rng.uniform(0.0, 0.2) * np.clip(0.8 + 0.7 * frame.noise(rng, 0.7 * size, 2), 0, None)
-    blue = _sigmoid((frame.noise(rng, 0.8 * size, 2) - 0.9) * 2.5) * np.clip(3 * depth - 0.2, 0, 1)
-    blue = _pick(rng, [0.0, 0.3, 0.8], [0.65, 0.2, 0.15]) * blue
+    blue = sigmoid((frame.noise(rng, 0.8 * size, 2) - 0.9) * 2.5) * np.clip(3 * depth - 0.2, 0, 1)
+    blue = pick(rng, [0.0, 0.3, 0.8], [0.65, 0.2, 0.15]) * blue
     if rng.random() < 0.12:  # a pink lesion of little pigment
         melanin, blood = 0.5 * melanin, 0.12 + 1.2 * blood
     pigment = melanin[..., None] * MELANIN + blood[..., None] * BLOOD + blue[..., None] * BLUE_GREY
 
     halo = np.exp(np.minimum(level, 0) / (0.25 * size)) * (1 - coverage)
     redness = Layer(halo.astype(np.float32), rng.uniform(0.0, 0.2) * BLOOD, absorbs=True)
-    pale = _sigmoid((frame.noise(rng, 0.6 * size, 3) - 1.0) * 3) * np.clip(4 * depth, 0, 1)
-    pale = _pick(rng, [0.0, 0.3, 0.5], [0.6, 0.25, 0.15]) * pale
+    pale = sigmoid((frame.noise(rng, 0.6 * size, 3) - 1.0) * 3) * np.clip(4 * depth, 0, 1)
+    pale = pick(rng, [0.0, 0.3, 0.5], [0.6, 0.25, 0.15]) * pale
     scar = Layer(pale.astype(np.float32), np.array([0.86, 0.72, 0.68], np.float32))
     return [
         Layer(coverage.astype(np.float32), pigment.astype(np.float32), absorbs=True),
@@ -177,20 +166,46 @@ def draw_lesion(frame: Frame, rng: np.random.Generator, level: np.ndarray) -> li
     ]
 
 
-def _texture(frame: Frame, rng: np.random.Generator, depth: np.ndarray) -> np.ndarray:
-    """Relative change of pigment, a bent honeycomb or grain, float32 [height, width]."""
-    pitch, angle = rng.uniform(0.015, 0.03), rng.uniform(0, np.pi)
-    bend_y, bend_x = (0.35 * pitch * frame.noise(rng, 1.8 * pitch, 2) for _ in range(2))
+def honeycomb(
+    frame: Frame,
+    rng: np.random.Generator,
+    pitch: float,
+    angle: float,
+    bend: float,
+    stretch: float = 1.0,
+) -> np.ndarray:
+    """Three waves that cross at 60 degrees, float32 [height, width].
+
+    From 3 in the middle of a cell over -1 in the middle of a cell's side to -1.5 at its corners.
+
+    Args:
+        pitch: from cell to cell, in short sides.
+        angle: direction, in radians, in which cells are stretched.
+        bend: how far, in pitches, noise shifts the cells.
+        stretch: a cell's length over its width.
+    """
+    bend_y, bend_x = (bend * pitch * frame.noise(rng, 1.8 * pitch, 2) for _ in range(2))
     waves = np.zeros(frame.shape, np.float32)
     for turn in (0.0, np.pi / 3, 2 * np.pi / 3):
-        across = (frame.y + bend_y) * np.float32(np.sin(angle + turn))
-        across = across + (frame.x + bend_x) * np.float32(np.cos(angle + turn))
+        along, beside = np.cos(turn) / stretch, np.sin(turn)
+        rise = np.sin(angle) * along + np.cos(angle) * beside
+        run = np.cos(angle) * along - np.sin(angle) * beside
+        across = (frame.y + bend_y) * np.float32(rise) + (frame.x + bend_x) * np.float32(run)
         waves += np.cos(across * np.float32(2 * np.pi / (0.866 * pitch)))
+    return waves
+
+
+def _texture(
+    frame: Frame, rng: np.random.Generator, depth: np.ndarray, structured: bool
+) -> np.ndarray:
+    """Relative change of pigment, a bent honeycomb or grain, float32 [height, width]."""
+    pitch, angle = rng.uniform(0.015, 0.03), rng.uniform(0, np.pi)
+    waves = honeycomb(frame, rng, pitch, angle, bend=0.35)
     strength = np.clip(0.7 + 0.6 * frame.noise(rng, 0.18), 0, 1.6)
-    kind = _pick(rng, ["mesh", "clods", "grain"], [0.45, 0.15, 0.4])
-    if kind == "grain":
+    kind = pick(rng, ["mesh", "clods", "grain"], [0.45, 0.15, 0.4])
+    if kind == "grain" or not structured:
         return rng.uniform(0.08, 0.25) * frame.noise(rng, rng.uniform(0.012, 0.04), 3)
-    relief = waves / 3 + 0.1 if kind == "clods" else 0.4 - _sigmoid(2.5 * (waves - 0.2))
+    relief = waves / 3 + 0.1 if kind == "clods" else 0.4 - sigmoid(2.5 * (waves - 0.2))
     return rng.uniform(0.25, 0.75) * strength * relief * (1.1 - 0.6 * depth)
 
 
@@ -198,15 +213,15 @@ def draw_glare(frame: Frame, rng: np.random.Generator) -> Layer:
     """Small white reflections of the lamp, in patches."""
     patch = np.clip(frame.noise(rng, 0.22, 2) - rng.uniform(0.2, 1.4), 0, 1)
     sparks = np.clip(frame.noise(rng, rng.uniform(0.008, 0.016), 2) - 1.3, 0, 1)
-    strength = _pick(rng, [0.0, 0.5, 1.1], [0.45, 0.35, 0.2])
+    strength = pick(rng, [0.0, 0.5, 1.1], [0.45, 0.35, 0.2])
     return Layer(np.clip(strength * patch * sparks, 0, 0.8), np.ones(3, np.float32))
 
 
 def draw_bubbles(frame: Frame, rng: np.random.Generator) -> list[Layer]:
     """Bubbles in the immersion gel: a fine dark rim, a bright crescent, a spark."""
     layers = []
-    for _ in range(rng.poisson(_pick(rng, [0.0, 1.2, 4.0], [0.6, 0.3, 0.1]))):
-        centre, radius = rng.random(2) * frame.extent, _log_normal(rng, 0.016, 0.5)
+    for _ in range(rng.poisson(pick(rng, [0.0, 1.2, 4.0], [0.6, 0.3, 0.1]))):
+        centre, radius = rng.random(2) * frame.extent, log_normal(rng, 0.016, 0.5)
         lamp = rng.uniform(0, 2 * np.pi)
         shift = 0.25 * radius * np.array([np.sin(lamp), np.cos(lamp)])
         soft = 0.25 * radius
@@ -222,9 +237,9 @@ def draw_bubbles(frame: Frame, rng: np.random.Generator) -> list[Layer]:
 
 def draw_hair(frame: Frame, rng: np.random.Generator) -> list[Layer]:
     """Hairs over everything, mostly along one direction: none, a few or many."""
-    count = rng.poisson(_pick(rng, [0, 4, 14, 40], [0.4, 0.3, 0.22, 0.08]))
+    count = rng.poisson(pick(rng, [0, 4, 14, 40], [0.4, 0.3, 0.22, 0.08]))
     growth, disorder = rng.uniform(0, 2 * np.pi), rng.uniform(0.25, 1.2)
-    thickness = _log_normal(rng, 0.0034, 0.35)
+    thickness = log_normal(rng, 0.0034, 0.35)
     tone = np.array(
         [[0.13, 0.08, 0.06], [0.30, 0.17, 0.10], [0.50, 0.36, 0.22], [0.62, 0.58, 0.54]]
     )
@@ -254,7 +269,7 @@ def draw_hair(frame: Frame, rng: np.random.Generator) -> list[Layer]:
 
 def draw_ruler(frame: Frame, rng: np.random.Generator) -> list[Layer]:
     """Scale of the dermatoscope: a printed bar with its ticks, or marks along the edge, or none."""
-    kind = _pick(rng, ["none", "bar", "marks"], [0.58, 0.27, 0.15])
+    kind = pick(rng, ["none", "bar", "marks"], [0.58, 0.27, 0.15])
     if kind == "none":
         return []
     turn = rng.normal(0, 0.08) if kind == "bar" else rng.normal(np.pi / 2, 0.15)
@@ -266,7 +281,7 @@ def draw_ruler(frame: Frame, rng: np.random.Generator) -> list[Layer]:
         start = np.array([rng.uniform(0.86, 0.95), rng.uniform(0.2, 0.5)]) * frame.extent
         bend = np.zeros(len(ticks))
     else:
-        start = np.array([-0.05, _pick(rng, [0.03, 0.93], [0.5, 0.5])]) * frame.extent
+        start = np.array([-0.05, pick(rng, [0.03, 0.93], [0.5, 0.5])]) * frame.extent
         bend = 0.004 * rng.normal() * (ticks - 7.0) ** 2
     feet = start + ticks[:, None] * pitch * forward + bend[:, None] * upward
     heights = np.where(ticks % 5 == 0, 0.032, 0.018)
@@ -308,7 +323,7 @@ def draw_aperture(frame: Frame, rng: np.random.Generator) -> Layer:
     corner = math.hypot(*frame.extent) / 2
     radius = corner * rng.uniform(0.78, 0.98)
     centre = np.array(frame.extent) * (0.5 + rng.normal(0, 0.02, 2))
-    window = frame.disc(centre, radius, _log_uniform(rng, 0.008, 0.12))
+    window = frame.disc(centre, radius, log_uniform(rng, 0.008, 0.12))
     return Layer(1 - window, np.array([0.05, 0.04, 0.05], np.float32) * rng.uniform(0.2, 2.0))
 
 

@@ -78,6 +78,28 @@ def test_pixels_beside_the_boundary_have_its_color(mask, width):
     assert (drawn[inner] >= round(expected) - 1).all()
 
 
+def test_a_dashed_line_is_the_same_line_with_gaps():
+    mask = rectangle(5, 10, 35, 50)
+    full = outline(GREY, mask, (255, 0, 0), width=2)
+    dashed = outline(GREY, mask, (255, 0, 0), width=2, dashed=True)
+    red, kept = ((drawn == (255, 0, 0)).all(axis=2) for drawn in (full, dashed))
+    assert not np.any(kept & ~red)
+    assert 0.5 < kept.sum() / red.sum() < 0.8  # a dash is 7 of 12 pixels, and its ends are round
+    bare = (dashed == GREY).all(axis=2) & red
+    assert ndimage.label(kept)[1] >= 10
+    assert ndimage.label(bare)[1] >= 10
+
+
+@settings(deadline=None)
+@given(arrays(bool, (7, 9)), st.floats(1, 4))
+def test_dashes_of_any_mask_lie_on_its_line(mask, width):
+    black = np.zeros((7, 9, 3), np.uint8)
+    full = outline(black, mask, (255, 255, 255), width)
+    dashed = outline(black, mask, (255, 255, 255), width, dashed=True)
+    assert np.all(dashed <= full)
+    assert dashed.any() == full.any()
+
+
 @pytest.mark.parametrize(
     ("mask", "width", "message"),
     [

@@ -152,6 +152,25 @@ def test_arguments_out_of_range_are_refused(arguments):
         draw_phantom(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("seed", "area", "mean", "spread"),
+    [
+        (0, 1803, [185.8, 156.1, 154.6], [21.0, 20.2, 22.0]),
+        (2, 1716, [189.7, 138.0, 121.2], [16.5, 16.7, 15.5]),
+        (4, 3118, [182.3, 131.2, 108.2], [43.0, 38.1, 31.3]),
+        (5, 1249, [180.3, 148.5, 126.7], [17.0, 24.8, 22.3]),
+        (10, 901, [231.5, 188.0, 169.3], [20.8, 20.5, 19.4]),
+    ],
+)
+def test_seeds_keep_their_drawing(seed, area, mean, spread):
+    """Mean colour of the image and its spread in the lesion, noted before there were attributes."""
+    phantom = draw_phantom(seed, 72, 96)
+    assert phantom.mask.sum() == pytest.approx(area, abs=2)
+    np.testing.assert_allclose(phantom.image.mean(axis=(0, 1)), mean, atol=0.15)
+    np.testing.assert_allclose(phantom.image[phantom.mask].std(axis=0), spread, atol=0.15)
+    assert phantom.attributes == {}
+
+
 # --- the canvas ---
 
 
@@ -168,6 +187,29 @@ def test_an_opaque_layer_replaces_what_it_covers_and_a_pigment_filters_it():
 def test_a_disc_has_its_exact_area():
     frame = Frame(100, 150)
     assert frame.disc((0.5, 0.75), 0.3).sum() / 100**2 == pytest.approx(np.pi * 0.3**2, rel=0.01)
+
+
+@pytest.mark.parametrize("stretch", [1.0, 1.8])
+def test_small_discs_have_their_area_wherever_they_lie(stretch):
+    frame = Frame(100, 150)
+    centres, radii = np.array([[0.2, 0.3], [0.5, 1.0], [1.0, 0.7]]), np.array([0.05, 0.1, 0.08])
+    coverage = frame.discs(centres, radii, 0.2, stretch, 0.6)
+    areas = np.pi * radii**2 * [1, 1, 0.5]  # the last is halved by the frame
+    assert coverage[:80].sum() / 100**2 == pytest.approx(areas[:2].sum(), rel=0.02)
+    assert coverage[80:].sum() / 100**2 == pytest.approx(areas[2], rel=0.03)
+
+
+def test_discs_off_the_frame_draw_nothing():
+    centres = np.array([[-1.0, 0.5], [0.5, 9.0], [5.0, -5.0]])
+    assert not Frame(20, 30).discs(centres, np.full(3, 0.1), 0.5).any()
+
+
+def test_a_disc_among_many_is_that_drawn_alone():
+    frame = Frame(40, 60)
+    alone = frame.disc((0.4, 0.6), 0.2, 0.25 * 0.2)
+    np.testing.assert_allclose(
+        frame.discs(np.array([[0.4, 0.6]]), np.array([0.2]), 0.25), alone, atol=1e-5
+    )
 
 
 def test_a_stroke_has_its_width_times_its_length():

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from lesion.weights import find_weights, require_whole
 from mrcnn.config import Config
 from mrcnn.files import sha256_of
 from mrcnn.model import MaskRCNN
-from mrcnn.runs import weights_path
-from mrcnn.weights import WeightsError, read_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -145,19 +144,10 @@ def load_predictor(weights, batch=4):
         mrcnn.weights.WeightsError: if the file is damaged or of another task.
         FileNotFoundError: if there is none.
     """
-    weights = weights_path(weights, "logs", BoundaryConfig.NAME)
-    metadata = read_metadata(weights)
-    if metadata.get("task") != "boundary":
-        raise WeightsError(
-            f"{weights} does not hold weights of the boundary task, but of "
-            f"{metadata.get('task', 'an unknown one')}. Train some with lesion/train.py "
-            "--task=boundary, or give the path of such a file."
-        )
+    path, metadata = find_weights(weights, BoundaryConfig.NAME)
     model = build_model(metadata, batch)
-    report = model.load_weights(weights)
-    if report.missing_layers:
-        raise WeightsError(f"{weights} is incomplete: {', '.join(report.missing_layers)} missing.")
-    return BoundaryPredictor(model, weights)
+    require_whole(model.load_weights(path), path)
+    return BoundaryPredictor(model, path)
 
 
 def build_model(metadata, batch):

@@ -12,6 +12,7 @@ from lesion.analyze import predict_images
 from lesion.metrics import METRICS, aggregate, bootstrap_interval, boundary_metrics
 from lesion.overlay import Case, contact_sheet, jaccard_histogram
 from lesion.samples import Problem, Sample
+from lesion.tables import aligned
 from mrcnn.files import atomic_path
 from mrcnn.images import ImageError, read_mask
 
@@ -196,14 +197,7 @@ def format_table(summary: Mapping[str, Any]) -> str:
     for name, means in lines.items():
         values = ["–" if means[metric] is None else f"{means[metric]:.4f}" for metric in METRICS]
         rows.append([name, f"{means['images']:,}", *values])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    text = [
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        )
-        for row in rows
-    ]
+    text = aligned(rows)
     for metric, interval in summary["intervals"]["all"].items():
         if interval is not None:
             low, high = interval

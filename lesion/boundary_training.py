@@ -47,9 +47,6 @@ def configure(config_class, arguments, image_count):
     """The configuration for an epoch of `image_count` images."""
     width = arguments.image_size
     backbone = arguments.backbone or config_class.BACKBONE
-    mean = config_class.MEAN_PIXEL
-    if backbone in ("resnet50", "resnet101"):
-        mean = [123.7, 116.8, 103.9]
     scale = width / config_class.IMAGE_MAX_DIM
     widths = (
         "TOP_DOWN_PYRAMID_SIZE",
@@ -61,7 +58,7 @@ def configure(config_class, arguments, image_count):
     return config_class(
         **{name: getattr(source, name) for name in widths},
         BACKBONE=backbone,
-        MEAN_PIXEL=mean,
+        MEAN_PIXEL=mean_pixel(config_class, backbone),
         IMAGE_MAX_DIM=width,
         IMAGE_MIN_DIM=max(32, round(0.75 * width / 32 - 0.01) * 32),
         RPN_ANCHOR_SCALES=tuple(round(side * scale) for side in config_class.RPN_ANCHOR_SCALES),
@@ -74,6 +71,13 @@ def configure(config_class, arguments, image_count):
         PRECISION=choose_precision(arguments.precision, backbone),
         LEARNING_RATE=arguments.learning_rate,
     )
+
+
+def mean_pixel(config_class, backbone):
+    """What a backbone's ImageNet weights want taken off each channel."""
+    if backbone in ("resnet50", "resnet101"):
+        return [123.7, 116.8, 103.9]
+    return config_class.MEAN_PIXEL
 
 
 def load_start_weights(model, arguments, last):

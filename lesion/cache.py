@@ -71,7 +71,7 @@ class ImageCache:
         return self._entry(
             path,
             f"mask {height} {width}",
-            lambda: _reduce_mask(read_mask(path), (height, width), path),
+            lambda: reduce_mask(read_mask(path), (height, width), path),
             lambda array: array.dtype == bool and array.shape == (height, width),
         )
 
@@ -136,7 +136,8 @@ def _load(entry: Path) -> np.ndarray | None:
     return np.load(io.BytesIO(content), allow_pickle=False)
 
 
-def _reduce_mask(mask: np.ndarray, shape: tuple[int, int], path: Path) -> np.ndarray:
+def reduce_mask(mask: np.ndarray, shape: tuple[int, int], path: Path) -> np.ndarray:
+    """A mask of its image's reduced size; `path` names it where it is not of the proportions."""
     height, width = shape
     if mask.shape == (height, width):
         return mask

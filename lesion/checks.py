@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lesion.samples import TASKS, Collection, Problem, Sample
+from lesion.samples import ATTRIBUTES, TASKS, Collection, Problem, Sample
 from mrcnn.files import atomic_path, sha256_of
 from mrcnn.images import ImageError, image_size, read_image, read_mask
 
@@ -21,6 +21,12 @@ MIN_SIDE = 32
 # small one is quicker left as it is.
 _CHECK_SIDE = 512
 _RECORD_VERSION = 1
+# What a sample of each task must have: the field of `Sample`, and its name in messages.
+_TRUTHS = {
+    "boundary": ("mask", "mask"),
+    "attributes": ("attributes", "attribute masks"),
+    "diagnosis": ("diagnosis", "diagnosis"),
+}
 
 
 def check_samples(
@@ -33,10 +39,11 @@ def check_samples(
 
     Left out, each with a problem that names the file: an image that cannot be decoded to its end
     or is smaller than `MIN_SIDE`; one of the same bytes as an earlier image (the first is kept);
-    one without the task's truth, a mask or a diagnosis. For the boundary also: an unreadable mask,
-    one of another size than its image, and one that is white all over. An empty mask is a fault
-    where the data set shows a lesion in every image (ISIC, HAM10000); in plain folders it says
-    that the image shows none, and the sample is kept.
+    one without the task's truth, a mask, a diagnosis or all five attribute masks; one with an
+    unreadable mask, or one of another size than its image. Attribute masks may be blank or full.
+    For the boundary, one that is white all over is a fault, and an empty one where the data set
+    shows a lesion in every image (ISIC, HAM10000); in plain folders it says that the image shows
+    none, and the sample is kept.
 
     Args:
         task: one of `TASKS`.
@@ -50,9 +57,9 @@ def check_samples(
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}; received {task!r}.")
     samples = collection.samples
-    truth = "mask" if task == "boundary" else "diagnosis"
+    truth, noun = _TRUTHS[task]
     images = [sample.image for sample in samples]
-    masks = [sample.mask for sample in samples if truth == "mask" and sample.mask is not None]
+    masks = [mask for sample in samples for mask in _masks_of(sample, task)]
     facts = _examine_all(images, masks, workers, None if record is None else Path(record))
 
     sound: list[Sample] = []
@@ -62,7 +69,7 @@ def check_samples(
     empty = 0
     bare = _folders_without(truth, samples)
     problems += [
-        Problem(folder, f"{count} images and no {truth} for any of them")
+        Problem(folder, f"{count} images and no {noun} for any of them")
         for folder, count in bare.items()
     ]
     for sample in samples:
@@ -75,17 +82,22 @@ def check_samples(
             reason = f"duplicate: the same bytes as {first.name}, which is used"
             problems.append(Problem(sample.image, reason))
             continue
-        if getattr(sample, truth) is None:
+        if not getattr(sample, truth):
             if sample.image.parent not in bare:
-                problems.append(Problem(sample.image, f"image without a {truth}"))
+                article = "" if task == "attributes" else "a "
+                problems.append(Problem(sample.image, f"image without {article}{noun}"))
             continue
-        if truth == "mask":
-            mask = facts[sample.mask]
-            reason = _mask_fault(mask, image, collection.layout)
+        if task == "attributes" and len(sample.attributes) < len(ATTRIBUTES):
+            continue  # of which the collection's own problems tell
+        faults = []
+        for mask in _masks_of(sample, task):
+            reason = _mask_fault(facts[mask], image, None if task == "attributes" else collection)
             if reason:
-                problems.append(Problem(sample.mask, reason))
-                continue
-            empty += mask["cover"] == "none"
+                faults.append(Problem(mask, reason))
+        problems += faults
+        if faults:
+            continue
+        empty += task == "boundary" and facts[sample.mask]["cover"] == "none"
         sizes[image["height"], image["width"]] += 1
         sound.append(sample)
     notes = list(collection.notes)
@@ -106,11 +118,18 @@ def check_samples(
 def _folders_without(truth: str, samples: list[Sample]) -> dict[Path, int]:
     """Image folders none of whose images has a truth: one problem instead of thousands."""
     count = Counter(sample.image.parent for sample in samples)
-    known = {sample.image.parent for sample in samples if getattr(sample, truth) is not None}
+    known = {sample.image.parent for sample in samples if getattr(sample, truth)}
     return {folder: n for folder, n in count.items() if folder not in known and n > 1}
 
 
-def _mask_fault(mask: dict | str, image: dict, layout: str) -> str | None:
+def _masks_of(sample: Sample, task: str) -> list[Path]:
+    if task == "attributes":
+        return list(sample.attributes.values())
+    return [sample.mask] if task == "boundary" and sample.mask is not None else []
+
+
+def _mask_fault(mask: dict | str, image: dict, collection: Collection | None) -> str | None:
+    """What is wrong with a mask; of a boundary's in `collection`, its extent, too."""
     if isinstance(mask, str):
         return mask
     if (mask["height"], mask["width"]) != (image["height"], image["width"]):
@@ -118,9 +137,9 @@ def _mask_fault(mask: dict | str, image: dict, layout: str) -> str | None:
             f"mask of another size: {mask['width']} x {mask['height']} pixels, "
             f"its image {image['width']} x {image['height']}"
         )
-    if mask["cover"] == "all":
+    if collection is not None and mask["cover"] == "all":
         return "all-white mask"
-    if mask["cover"] == "none" and layout != "plain":
+    if collection is not None and mask["cover"] == "none" and collection.layout != "plain":
         return "empty mask"
     return None
 

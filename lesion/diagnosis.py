@@ -26,14 +26,13 @@ from lesion.diagnosis_network import (
 )
 from lesion.patient import VECTOR_SIZE, patient_vector
 from lesion.samples import DIAGNOSES
+from lesion.weights import find_weights, require_whole
 from mrcnn.files import sha256_of
-from mrcnn.runs import weights_path
 from mrcnn.weights import (
     WeightsError,
     assign_weights,
     load_arrays,
     load_weights,
-    read_metadata,
     save_arrays,
 )
 
@@ -194,14 +193,7 @@ def load_classifier(
         mrcnn.weights.WeightsError: if the file is damaged or of another task.
         FileNotFoundError: if there is none.
     """
-    path = weights_path(weights, "logs", NAME)
-    metadata = read_metadata(path)
-    if metadata.get("task") != NAME:
-        raise WeightsError(
-            f"{path} does not hold weights of the diagnosis task, but of "
-            f"{metadata.get('task', 'an unknown one')}. Train some with lesion/train.py "
-            "--task=diagnosis, or give the path of such a file."
-        )
+    path, metadata = find_weights(weights, NAME)
     if metadata["class_names"] != list(DIAGNOSES):
         raise WeightsError(
             f"{path} knows the categories {', '.join(metadata['class_names'])}, not "
@@ -209,9 +201,7 @@ def load_classifier(
         )
     config = config_from(metadata["config"], path)
     network = DiagnosisNetwork(config)
-    report = load_weights(network, path)
-    if report.missing_layers:
-        raise WeightsError(f"{path} is incomplete: {', '.join(report.missing_layers)} missing.")
+    require_whole(load_weights(network, path), path)
     calibration = {
         int(number): Calibration(**fitted)
         for number, fitted in metadata.get("calibration", {}).items()

@@ -5,7 +5,14 @@ import logging
 import numpy as np
 from tqdm import tqdm
 
-from lesion.options import choose_precision, natural, positive, share
+from lesion.options import (
+    add_frozen_stages,
+    check_frozen_stages,
+    choose_precision,
+    positive,
+    refuse_coco,
+    share,
+)
 from lesion.samples import DIAGNOSES
 from mrcnn.arrays import load_arrays, read_metadata, save_arrays
 from mrcnn.images import read_image
@@ -70,13 +77,7 @@ def add_options(parser):
     )
     add("--label-smoothing", type=share, default=0.05, metavar="SHARE", help="(0.05)")
     add("--dropout", type=share, default=0.2, metavar="SHARE", help="before the last layer (0.2)")
-    add(
-        "--frozen-stages",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="the backbone's first N of 5 stages never learn, which is quicker (0)",
-    )
+    add_frozen_stages(parser)
     add(
         "--batch-statistics",
         action="store_true",
@@ -85,20 +86,12 @@ def add_options(parser):
 
 
 def check_arguments(arguments):
-    if arguments.weights == "coco":
-        raise ValueError(
-            "--weights=coco is for the boundary task; --task=diagnosis starts from imagenet, "
-            "none, a file or the last run (last)."
-        )
+    refuse_coco(arguments)
     if arguments.crop_weights:
         read_metadata(arguments.crop_weights)
     if arguments.folds == 1:
         raise ValueError("--folds=1 leaves nothing to learn from; give 2 or more.")
-    if arguments.frozen_stages > 4:
-        raise ValueError(
-            f"--frozen-stages={arguments.frozen_stages} leaves nothing of the backbone to learn; "
-            "give 0 to 4."
-        )
+    check_frozen_stages(arguments)
 
 
 def build_model(arguments, samples):

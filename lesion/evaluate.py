@@ -1,11 +1,13 @@
 """Scores predictions against the truth with the metrics of the ISIC 2018 challenge.
 
     python lesion/evaluate.py --dataset=DIR --task=boundary --weights=PATH [--split=FILE]
+    python lesion/evaluate.py --dataset=DIR --task=attributes --weights=PATH [--predictions=DIR]
     python lesion/evaluate.py --dataset=DIR --task=diagnosis --weights=PATH [--views=8] [--risk=0.1]
 
 Prints the scores and writes `evaluation.json` and a table of all images. For the boundary the table
 is `jaccard.csv`, with a histogram and a contact sheet of the worst, median and best cases; for the
-diagnosis `predictions.csv`, with the challenge's `submission.csv`, the confusion matrix, ROC
+attributes `attributes.csv`, with a sheet of the worst disagreements; for the diagnosis
+`predictions.csv`, with the challenge's `submission.csv`, the confusion matrix, ROC
 curves, and how far the probabilities can be trusted. A sample that cannot be read or has no truth
 is named, counted and left out; the exit code is then 1.
 """
@@ -22,6 +24,13 @@ import json  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
+from lesion.attribute_thresholds import METHODS  # noqa: E402
+from lesion.attributes_evaluation import (  # noqa: E402
+    evaluate_attributes,
+    format_attributes,
+    summarize_attributes,
+    write_attributes,
+)
 from lesion.boundary_evaluation import (  # noqa: E402
     evaluate_boundary,
     format_table,
@@ -38,7 +47,11 @@ from mrcnn.runs import weights_path  # noqa: E402
 
 # What data sets and split files call the part that is trained on differs.
 _PARTS = {"train": "training", "validation": "validation", "test": "test"}
-_TRUTHS = {"boundary": ("mask", "lesion mask to compare with"), "diagnosis": ("diagnosis",) * 2}
+_TRUTHS = {
+    "boundary": ("mask", "lesion mask to compare with"),
+    "attributes": ("attributes", "mask of an attribute to compare with"),
+    "diagnosis": ("diagnosis", "diagnosis"),
+}
 
 
 def select_samples(
@@ -100,6 +113,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit", type=int, metavar="N", help="score the first N samples of each data set only"
     )
+    attributes = parser.add_argument_group("attributes")
+    attributes.add_argument(
+        "--method",
+        choices=METHODS,
+        default="combined",
+        help="what the masks are made of; the table shows all (combined)",
+    )
+    attributes.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="DIR",
+        help="also write the predicted masks, five per image, named as the challenge wants them",
+    )
     diagnosis = parser.add_argument_group("diagnosis")
     diagnosis.add_argument(
         "--views",
@@ -159,6 +185,10 @@ def _load_predictor(arguments):
         from lesion.boundary import load_predictor
 
         return load_predictor(arguments.weights[0])
+    if arguments.task == "attributes":
+        from lesion.attributes import load_attributes
+
+        return load_attributes(arguments.weights[0], method=arguments.method)
     from lesion.ensemble import load_classifiers
 
     return load_classifiers(arguments.weights, arguments.views, arguments.risk)
@@ -170,6 +200,10 @@ def _evaluate(arguments, predictor, samples, names):
         evaluation = evaluate_boundary(predictor, samples, arguments.batch)
         summary = summarize_boundary(evaluation, names)
         return evaluation, summary, format_table(summary)
+    if arguments.task == "attributes":
+        evaluation = evaluate_attributes(predictor, samples, arguments.batch, arguments.predictions)
+        summary = summarize_attributes(evaluation, arguments.method)
+        return evaluation, summary, format_attributes(summary)
     from lesion.diagnosis_evaluation import (
         evaluate_diagnosis,
         format_diagnosis,
@@ -185,6 +219,8 @@ def _write(arguments, evaluation, predictor):
     """Paths of the tables and figures that were written."""
     if arguments.task == "boundary":
         return write_boundary(evaluation, predictor, arguments.out, arguments.batch)
+    if arguments.task == "attributes":
+        return write_attributes(evaluation, predictor, arguments.out, arguments.batch)
     from lesion.diagnosis_evaluation import write_diagnosis, write_heat_maps
 
     written = write_diagnosis(evaluation, arguments.out)
@@ -200,8 +236,8 @@ def main(argv: list[str] | None = None) -> int:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be at least 1, received {value}.")
-    if arguments.task == "boundary" and len(arguments.weights) > 1:
-        parser.error("--weights can be given once for the boundary.")
+    if arguments.task != "diagnosis" and len(arguments.weights) > 1:
+        parser.error(f"--weights can be given once for --task={arguments.task}.")
     if arguments.out.exists() and not arguments.out.is_dir():
         parser.error(f"--out {arguments.out} is a file; give a folder.")
     try:

@@ -49,6 +49,7 @@ _HAM_DETAILS = {"dx_type": "confirmation", "age": "age", "sex": "sex", "localiza
 # Layouts that hold the truth of a task, for folders in which several were unpacked.
 _LAYOUTS_OF = {
     "boundary": (*_CHALLENGES, "ham10000", "plain"),
+    "attributes": ("isic2018",),
     "diagnosis": (_TASK3, "ham10000"),
 }
 

@@ -1,10 +1,12 @@
 """The metrics of the ISIC 2018 challenge, in NumPy.
 
 Task 1 (boundary) compares one predicted mask per image with the true one and reports the mean over
-images. Degenerate masks are scored as the challenge's own scorer does (`isic-challenge-scoring`):
-a quantity that has nothing to be measured on counts as 1.
+images. Task 2 (attributes) adds up the pixels of all images and attributes, each mask's divided by
+their number, and reports one index for all. Degenerate masks are scored as the challenge's own
+scorer does (`isic-challenge-scoring`): a quantity that has nothing to be measured on counts as 1.
 """
 
+import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +66,27 @@ class Confusion:
             false_positive=predicted - both,
             false_negative=positive - both,
         )
+
+    @property
+    def normalized(self) -> "Confusion":
+        """Shares instead of counts, so that large images weigh as much as small ones."""
+        return Confusion(*(count / sum(self.counts) for count in self.counts))
+
+    @property
+    def counts(self) -> tuple[float, float, float, float]:
+        """True positive, true negative, false positive, false negative."""
+        return (
+            self.true_positive,
+            self.true_negative,
+            self.false_positive,
+            self.false_negative,
+        )
+
+    @classmethod
+    def total(cls, confusions: Iterable["Confusion"]) -> "Confusion":
+        """The sums of all counts; of none, zeros."""
+        counts = [confusion.counts for confusion in confusions]
+        return cls(*map(math.fsum, zip(*counts, strict=True))) if counts else cls(0, 0, 0, 0)
 
     @property
     def jaccard(self) -> float:

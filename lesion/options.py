@@ -42,6 +42,33 @@ def _number(text):
         return math.nan
 
 
+def add_frozen_stages(parser):
+    parser.add_argument(
+        "--frozen-stages",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="the backbone's first N of 5 stages never learn, which is quicker (0)",
+    )
+
+
+def check_frozen_stages(arguments):
+    if arguments.frozen_stages > 4:
+        raise ValueError(
+            f"--frozen-stages={arguments.frozen_stages} leaves nothing of the backbone to learn; "
+            "give 0 to 4."
+        )
+
+
+def refuse_coco(arguments):
+    """For tasks whose network is not the one of the released weights."""
+    if arguments.weights == "coco":
+        raise ValueError(
+            f"--weights=coco is for the boundary task; --task={arguments.task} starts from "
+            "imagenet, none, a file or the last run (last)."
+        )
+
+
 def choose_precision(precision, backbone):
     """float32 or mixed_bfloat16; "auto" decides by hardware and backbone.
 

@@ -1,6 +1,7 @@
-"""The tables beside the images: HAM10000's metadata, and the truth of ISIC 2018 Task 3."""
+"""Tables: HAM10000's metadata and the truth of ISIC 2018 Task 3 read, scores printed."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
@@ -141,3 +142,13 @@ def read_table(
             )
         table.append((number, dict(zip(names, values, strict=True))))
     return table
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of text for rows of cells: the first column flush left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return lines

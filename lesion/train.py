@@ -1,6 +1,7 @@
 """Trains a task on dermoscopic images.
 
-python lesion/train.py --task=boundary|diagnosis --dataset=DIR --weights=imagenet|last|PATH|none
+python lesion/train.py --task=boundary|attributes|diagnosis --dataset=DIR
+    --weights=imagenet|last|PATH|none
 """
 
 import argparse
@@ -17,7 +18,12 @@ if __package__ in (
 ):  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from lesion import NOTICE, boundary_training, diagnosis_training  # noqa: E402
+from lesion import (  # noqa: E402
+    NOTICE,
+    attributes_training,
+    boundary_training,
+    diagnosis_training,
+)
 from lesion.cache import ImageCache  # noqa: E402
 from lesion.checks import check_samples  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
@@ -128,7 +134,11 @@ def parse(argv=None):
 
 def _training_of(task):
     """The module that knows how a task is trained."""
-    return diagnosis_training if task == "diagnosis" else boundary_training
+    return {
+        "boundary": boundary_training,
+        "attributes": attributes_training,
+        "diagnosis": diagnosis_training,
+    }[task]
 
 
 def main(argv=None):
@@ -255,9 +265,10 @@ def load_samples(arguments):
         )
         samples.extend(checked.samples)
     if not samples:
-        truth = "mask" if arguments.task == "boundary" else "diagnosis"
+        truths = {"boundary": "a mask", "attributes": "attribute masks"}
+        folders = ", ".join(map(str, arguments.dataset))
         raise DatasetError(
-            f"No sound image with a {truth} in {', '.join(map(str, arguments.dataset))}; "
+            f"No sound image with {truths.get(arguments.task, 'a diagnosis')} in {folders}; "
             f"`python lesion/dataset.py --task={arguments.task} --dataset DIR` lists every problem."
         )
     return samples

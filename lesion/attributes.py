@@ -1,0 +1,222 @@
+"""The attributes task: five dermoscopic structures, by instances and a semantic branch together.
+
+Attributes are textures rather than things. A pixel belongs to one where the semantic branch, or a
+detected instance, says so clearly enough and the image is thought to show the attribute at all; how
+clearly is what `lesion.attribute_thresholds` finds out on the validation part.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lesion.attribute_thresholds import DEFAULTS, METHODS, Threshold
+from lesion.boundary import BoundaryConfig
+from lesion.samples import ATTRIBUTES
+from lesion.weights import find_weights, require_whole
+from mrcnn.files import sha256_of
+from mrcnn.model import MaskRCNN
+
+NAME = "attributes"
+# The network sees less than this; full-size maps of a large photograph would take a gigabyte.
+MAX_SIDE = 1024
+
+
+class AttributesConfig(BoundaryConfig):
+    """Settings for structures of all sizes, several to an image, and their semantic map."""
+
+    NAME = NAME
+    NUM_CLASSES = 1 + len(ATTRIBUTES)
+    IMAGE_RESIZE_MODE = "square"
+    IMAGE_MIN_DIM = 384
+    IMAGE_MAX_DIM = 384
+    MAX_GT_INSTANCES = 24
+    MINI_MASK_SHAPE = (56, 56)
+
+    RPN_ANCHOR_SCALES = (24, 64, 144, 288)
+    TRAIN_ROIS_PER_IMAGE = 32
+    ROI_POSITIVE_RATIO = 0.25
+    MASK_POOL_SIZE = 14
+    MASK_SHAPE = [28, 28]
+    MASK_CANONICAL_SIZE = 224
+    DETECTION_MAX_INSTANCES = 24
+
+    SEMANTIC_BRANCH = True
+    SEMANTIC_CHANNELS = 64
+    SEMANTIC_LOSS = "crossentropy_dice"
+    # What is left of instances after the semantic map is little: it may not push the map aside.
+    LOSS_WEIGHTS = {
+        "rpn_class_loss": 0.3,
+        "rpn_bbox_loss": 0.3,
+        "mrcnn_class_loss": 0.3,
+        "mrcnn_bbox_loss": 0.3,
+        "mrcnn_mask_loss": 0.3,
+        "semantic_loss": 2.0,
+        "presence_loss": 0.5,
+    }
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The attributes found in one image.
+
+    Attributes:
+        masks: bool [height, width] of the image by attribute, in the order of `ATTRIBUTES`.
+        presence: probability in 0..1 that the image shows the attribute at all.
+    """
+
+    masks: dict[str, np.ndarray]
+    presence: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the network says of one image, before any threshold.
+
+    Attributes:
+        semantic: float32 [height, width, 5] in 0..1.
+        instances: float32 [height, width, 5]: the best score of an instance that covers a pixel.
+        presence: float32 [5] in 0..1.
+    """
+
+    semantic: np.ndarray
+    instances: np.ndarray
+    presence: np.ndarray
+
+    def masks(self, thresholds: Mapping[str, Threshold]) -> dict[str, np.ndarray]:
+        """bool [height, width] by attribute."""
+        return {
+            name: thresholds[name].mask(
+                self.semantic[:, :, place], self.instances[:, :, place], self.presence[place]
+            )
+            for place, name in enumerate(ATTRIBUTES)
+        }
+
+
+class AttributesPredictor:
+    """Finds dermoscopic attributes in images.
+
+    Args:
+        model: a `MaskRCNN` with its weights.
+        weights: the path these came from.
+        thresholds: by method (`METHODS`) and attribute.
+        method: how instances and the semantic map are combined.
+    """
+
+    def __init__(
+        self,
+        model: MaskRCNN,
+        weights: str | Path,
+        thresholds: Mapping[str, Mapping[str, Threshold]] = DEFAULTS,
+        method: str = "combined",
+    ):
+        if method not in METHODS:
+            raise ValueError(f"`method` must be one of {', '.join(METHODS)}; received {method!r}.")
+        self.model = model
+        self.weights = Path(weights)
+        self.thresholds = thresholds
+        self.method = method
+        self._sha256 = sha256_of(self.weights)
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Attributes]:
+        """The attributes in each of a list of images [height, width(, channels)]."""
+        return [
+            Attributes(
+                _enlarged(found.masks(self.thresholds[self.method]), image.shape),
+                dict(zip(ATTRIBUTES, map(float, found.presence), strict=True)),
+            )
+            for image, found in zip(images, self.evidence(images), strict=True)
+        ]
+
+    def predict_by_method(
+        self, images: Sequence[np.ndarray]
+    ) -> list[dict[str, dict[str, np.ndarray]]]:
+        """Masks by method and attribute, all from one pass through the network."""
+        return [
+            {
+                method: _enlarged(found.masks(self.thresholds[method]), image.shape)
+                for method in METHODS
+            }
+            for image, found in zip(images, self.evidence(images), strict=True)
+        ]
+
+    def evidence(self, images: Sequence[np.ndarray]) -> list[Evidence]:
+        """What the network says of images, no larger than `MAX_SIDE`."""
+        return [_evidence(result) for result in self.model.detect([*map(_reduced, images)])]
+
+    def describe(self) -> dict:
+        """Name, weights and input size, as plain JSON values."""
+        height, width = (int(side) for side in self.model.config.IMAGE_SHAPE[:2])
+        return {
+            "task": NAME,
+            "network": "Mask R-CNN with a semantic branch",
+            "backbone": str(self.model.config.BACKBONE),
+            "weights": self.weights.name,
+            "sha256": self._sha256,
+            "input_size": [height, width],
+            "method": self.method,
+            "thresholds": {
+                name: vars(threshold) for name, threshold in self.thresholds[self.method].items()
+            },
+        }
+
+
+def _evidence(result):
+    """What `detect` gave for one image, attribute by attribute; other classes are left out."""
+    count = len(ATTRIBUTES)
+    instances = np.zeros((*result["masks"].shape[:2], count), np.float32)
+    for place in np.argsort(result["scores"]):  # the best last
+        attribute = result["class_ids"][place] - 1
+        if attribute < count:
+            instances[result["masks"][:, :, place], attribute] = result["scores"][place]
+    return Evidence(result["semantic"][:, :, :count], instances, result["presence"][:count])
+
+
+def _reduced(image):
+    height, width = image.shape[:2]
+    share = MAX_SIDE / max(height, width)
+    if share >= 1:
+        return image
+    size = max(1, round(width * share)), max(1, round(height * share))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def _enlarged(masks, shape):
+    """Masks by attribute, from the size they were found at to that of their image."""
+    size = (shape[1], shape[0])
+    enlarged = {}
+    for name, mask in masks.items():
+        if mask.shape != tuple(shape[:2]):
+            grey = Image.fromarray(mask.astype(np.uint8) * 255)
+            mask = np.asarray(grey.resize(size, Image.Resampling.BILINEAR)) >= 128
+        enlarged[name] = mask
+    return enlarged
+
+
+def load_attributes(
+    weights: str | Path, batch: int = 4, method: str = "combined"
+) -> AttributesPredictor:
+    """The predictor of a weights file of the attributes task.
+
+    Args:
+        weights: path of a file that `lesion/train.py --task=attributes` wrote, or "last".
+        batch: images per pass through the network.
+        method: see `AttributesPredictor`.
+
+    Raises:
+        mrcnn.weights.WeightsError: if the file is damaged or of another task.
+        FileNotFoundError: if there is none.
+    """
+    path, metadata = find_weights(weights, NAME)
+    settings = {**metadata["config"], "IMAGES_PER_GPU": batch, "GPU_COUNT": 1}
+    model = MaskRCNN("inference", AttributesConfig.from_dict(settings), "logs")
+    require_whole(model.load_weights(path), path)
+    thresholds = DEFAULTS
+    if "thresholds" in metadata:
+        thresholds = {
+            by: {name: Threshold(**values) for name, values in chosen.items()}
+            for by, chosen in metadata["thresholds"].items()
+        }
+    return AttributesPredictor(model, path, thresholds, method)

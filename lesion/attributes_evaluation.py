@@ -1,0 +1,251 @@
+"""Scores of the attributes task: the challenge's global index, each attribute's, and the files."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lesion.analyze import predict_images
+from lesion.attribute_thresholds import METHODS
+from lesion.metrics import Confusion, bootstrap_weights
+from lesion.samples import ATTRIBUTES, Problem, Sample
+from lesion.tables import aligned
+from mrcnn.files import atomic_path
+from mrcnn.images import ImageError, read_mask, write_image
+
+_CASES = 8
+
+
+@dataclass
+class AttributesEvaluation:
+    """Scores of the attributes task.
+
+    Attributes:
+        samples: the samples that were scored.
+        scores: of each of them, by method and attribute, a normalised `Confusion`; attributes
+            whose mask is missing have none.
+        problems: files that could not be scored.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    scores: list[dict[str, dict[str, Confusion]]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def evaluate_attributes(
+    predictor: Any,
+    samples: Sequence[Sample],
+    batch: int = 8,
+    predictions: str | Path | None = None,
+) -> AttributesEvaluation:
+    """Predicts the attributes of each sample and scores them at the image's own size.
+
+    Args:
+        predictor: a `lesion.attributes.AttributesPredictor`.
+        samples: with attribute masks; one that is missing is not scored.
+        batch: images predicted at once.
+        predictions: folder for the masks of the predictor's own method, named as the challenge
+            wants them; None writes none.
+
+    Returns:
+        The scores; images without any mask, or that cannot be read, and masks that cannot be read
+        or are of another size than their image, are among its problems.
+    """
+    evaluation = AttributesEvaluation()
+    evaluation.problems += [
+        Problem(sample.image, "image without attribute masks")
+        for sample in samples
+        if not sample.attributes
+    ]
+    known = [sample for sample in samples if sample.attributes]
+    results = predict_images(_ByMethod(predictor), [sample.image for sample in known], batch)
+    progress = tqdm(results, "Evaluating", len(known), unit="image", disable=None)
+    for sample, (path, image, masks, error) in zip(known, progress, strict=True):
+        if error is not None:
+            evaluation.problems.append(Problem(path, error))
+            continue
+        truths = _truths(sample, image.shape[:2], evaluation.problems)
+        if not truths:
+            continue
+        evaluation.samples.append(sample)
+        evaluation.scores.append(
+            {
+                method: {
+                    name: Confusion.of(masks[method][name], truth).normalized
+                    for name, truth in truths.items()
+                }
+                for method in METHODS
+            }
+        )
+        if predictions is not None:
+            for name, mask in masks[predictor.method].items():
+                write_image(Path(predictions) / f"{sample.image_id}_attribute_{name}.png", mask)
+    return evaluation
+
+
+class _ByMethod:
+    """Predicts the masks of every method from one pass through the network."""
+
+    def __init__(self, predictor):
+        self.predictor = predictor
+
+    def predict(self, images):
+        return self.predictor.predict_by_method(images)
+
+
+def _truths(sample, shape, problems):
+    """The masks of a sample that can be scored, by attribute."""
+    truths = {}
+    for name, path in sample.attributes.items():
+        try:
+            truth = read_mask(path)
+        except (ImageError, OSError) as failure:
+            problems.append(Problem(path, str(failure).removeprefix(f"{path}: ")))
+            continue
+        if truth.shape != tuple(shape):
+            sizes = f"{truth.shape[1]} x {truth.shape[0]} pixels, its image {shape[1]} x {shape[0]}"
+            problems.append(Problem(path, f"mask of another size: {sizes}"))
+            continue
+        truths[name] = truth
+    return truths
+
+
+def summarize_attributes(evaluation: AttributesEvaluation, method: str) -> dict:
+    """Scores as plain values for JSON.
+
+    Args:
+        evaluation: what `evaluate_attributes` gave.
+        method: one of `METHODS`, whose scores are the evaluation's own.
+
+    Returns:
+        `images`, `jaccard` (the challenge's, with `interval`, 95 % by lesion), `dice`,
+        `attributes` (of each `jaccard`, `dice`, `images`, `images_present`, `images_predicted`),
+        `methods` (the same of every method), `failed` and `problems`.
+    """
+    tables = {by: _table([scores[by] for scores in evaluation.scores]) for by in METHODS}
+    groups = [sample.lesion_id or sample.key for sample in evaluation.samples]
+    return {
+        "images": len(evaluation.samples),
+        **tables[method],
+        "interval": _interval([scores[method] for scores in evaluation.scores], groups),
+        "method": method,
+        "methods": tables,
+        "failed": len(evaluation.problems),
+        "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
+    }
+
+
+def _table(scores: Sequence[Mapping[str, Confusion]]) -> dict:
+    if not scores:
+        return {"jaccard": None, "dice": None, "attributes": {}}
+    attributes = {}
+    for name in ATTRIBUTES:
+        own = [score[name] for score in scores if name in score]
+        total = Confusion.total(own)
+        attributes[name] = {
+            "jaccard": total.jaccard,
+            "dice": total.dice,
+            "images": len(own),
+            "images_present": sum(s.true_positive + s.false_negative > 0 for s in own),
+            "images_predicted": sum(s.true_positive + s.false_positive > 0 for s in own),
+        }
+    total = Confusion.total(c for score in scores for c in score.values())
+    return {"jaccard": total.jaccard, "dice": total.dice, "attributes": attributes}
+
+
+def _interval(scores, groups):
+    """95 % bootstrap interval of the global Jaccard index, by whole groups."""
+    if not scores:
+        return None
+    totals = [Confusion.total(score.values()) for score in scores]
+    shared = np.array([total.true_positive for total in totals])
+    united = shared + [total.false_positive + total.false_negative for total in totals]
+    ratios = [
+        (weights @ shared) / (weights @ united) if weights @ united else 1.0
+        for weights in bootstrap_weights(groups)
+    ]
+    return [float(bound) for bound in np.quantile(ratios, [0.025, 0.975])]
+
+
+def format_attributes(summary: Mapping[str, Any]) -> str:
+    """The scores as text: a line for each attribute, and a column for each method."""
+    if not summary["images"]:
+        return "No image could be scored."
+    rows = [["attribute", "present", "predicted", "Jaccard", "Dice", *METHODS]]
+    methods = summary["methods"]
+    for name in ATTRIBUTES:
+        own = summary["attributes"][name]
+        rows.append(
+            [
+                name,
+                str(own["images_present"]),
+                str(own["images_predicted"]),
+                f"{own['jaccard']:.4f}",
+                f"{own['dice']:.4f}",
+                *(f"{methods[by]['attributes'][name]['jaccard']:.4f}" for by in METHODS),
+            ]
+        )
+    whole = [f"{summary['jaccard']:.4f}", f"{summary['dice']:.4f}"]
+    whole += [f"{methods[by]['jaccard']:.4f}" for by in METHODS]
+    rows.append(["all (global)", "", "", *whole])
+    lines = aligned(rows)
+    low, high = summary["interval"]
+    lines.append(f"{summary['images']} images; 95 % interval by lesion: {low:.4f} to {high:.4f}")
+    never = [n for n, own in summary["attributes"].items() if not own["images_present"]]
+    if never:
+        lines.append(
+            f"Not in any of these images: {', '.join(never)}; a Jaccard index of 1 there says that "
+            "it was not predicted either."
+        )
+    return "\n".join(lines)
+
+
+def write_attributes(
+    evaluation: AttributesEvaluation, predictor: Any, out: str | Path, batch: int = 8
+) -> list[Path]:
+    """Writes `attributes.csv` and `disagreements.png`, the images whose masks differ most.
+
+    Returns:
+        The paths written; none where no sample was scored.
+    """
+    if not evaluation.samples:
+        return []
+    from lesion.attribute_overlay import AttributeCase, attribute_sheet
+
+    out, method = Path(out), predictor.method
+    table, sheet = out / "attributes.csv", out / "disagreements.png"
+    with (
+        atomic_path(table) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["dataset", "image_id", "attribute", "jaccard", "truth", "predicted"])
+        for sample, scores in zip(evaluation.samples, evaluation.scores, strict=True):
+            for name, own in scores[method].items():
+                truth = own.true_positive + own.false_negative
+                predicted = own.true_positive + own.false_positive
+                values = [f"{value:.6f}" for value in (own.jaccard, truth, predicted)]
+                writer.writerow([sample.collection, sample.image_id, name, *values])
+
+    # What costs most of the global index: pixels that one side marked and the other did not.
+    totals = [Confusion.total(scores[method].values()) for scores in evaluation.scores]
+    cost = [total.false_positive + total.false_negative for total in totals]
+    chosen = sorted(range(len(cost)), key=cost.__getitem__, reverse=True)[:_CASES]
+    paths = [evaluation.samples[place].image for place in chosen]
+    cases = []
+    for place, (_, image, found, error) in zip(
+        chosen, predict_images(predictor, paths, batch), strict=True
+    ):
+        if error is not None:
+            raise ImageError(f"{evaluation.samples[place].image} has gone meanwhile: {error}")
+        sample = evaluation.samples[place]
+        truths = _truths(sample, image.shape[:2], [])
+        cases.append(
+            AttributeCase(sample.image_id, totals[place].jaccard, image, found.masks, truths)
+        )
+    attribute_sheet(cases, sheet)
+    return [table, sheet]

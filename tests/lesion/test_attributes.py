@@ -1,0 +1,231 @@
+"""The attributes task from training to scores, as a user types it; and its predictor."""
+
+import json
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+import mrcnn.network
+from lesion import NOTICE, attributes_training, evaluate, train
+from lesion.attribute_thresholds import DEFAULTS, METHODS, NEVER, Threshold
+from lesion.attributes import MAX_SIDE, AttributesConfig, AttributesPredictor, load_attributes
+from lesion.samples import ATTRIBUTES
+from lesion.splits import Split
+from mrcnn.images import write_image
+from mrcnn.weights import WeightsError, read_metadata, save_arrays
+
+SETTINGS = [
+    "--task=attributes",
+    "--weights=none",
+    "--image-size=64",
+    "--epochs=2",
+    "--steps=20",
+    "--batch=4",
+    "--learning-rate=0.01",
+]
+COLOURS = [(90, 40, 20), (230, 200, 190), (20, 20, 120), (250, 240, 120), (120, 20, 120)]
+
+
+@pytest.fixture(scope="module")
+def small_network():
+    """A backbone of five convolutions, so that training takes no time."""
+
+    def build(image, config):
+        stages, x = [], keras.layers.Rescaling(1 / 127.5, name="stem_scale")(image)
+        for stage in range(1, 6):
+            x = keras.layers.Conv2D(
+                12, 3, strides=2, padding="same", activation="relu", name=f"block{stage}"
+            )(x)
+            stages.append(x)
+        return stages
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mrcnn.network, "build_backbone", build)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Images of 64 x 64 pixels on which each attribute is a square of its own colour."""
+    folder = tmp_path_factory.mktemp("attributes")
+    rng = np.random.default_rng(0)
+    names = [f"ISIC_{number:07d}" for number in range(24)]
+    for number, name in enumerate(names):
+        image = rng.normal(180, 6, (64, 64, 3))
+        shown = {number % 5, (number // 5) % 5}
+        for place, attribute in enumerate(ATTRIBUTES):
+            mask = np.zeros((64, 64), bool)
+            if place in shown:
+                top, left = rng.integers(2, 34, 2)
+                mask[top : top + 26, left : left + 26] = True
+                image[mask] = COLOURS[place]
+            path = folder / "data" / "ISIC2018_Task2_Training_GroundTruth_v3"
+            write_image(path / f"{name}_attribute_{attribute}.png", mask)
+        path = folder / "data" / "ISIC2018_Task1-2_Training_Input" / f"{name}.png"
+        write_image(path, np.clip(image, 0, 255).astype(np.uint8))
+        write_image(
+            folder / "data" / "ISIC2018_Task1_Training_GroundTruth" / f"{name}_segmentation.png",
+            np.pad(np.ones((52, 52), bool), 6),
+        )
+    keys = [f"data/{name}" for name in names]
+    parts = {"train": keys[:14], "validation": keys[14:19], "test": keys[19:]}
+    Split(parts, 0, {"train": 0.6, "validation": 0.2, "test": 0.2}).save(folder / "split.json")
+    return SimpleNamespace(folder=folder, data=folder / "data", split=folder / "split.json")
+
+
+@pytest.fixture(scope="module")
+def trained(small_network, data):
+    """Path of the weights after a training of two stages."""
+    logs = data.folder / "logs"
+    code = train.main(
+        [*SETTINGS, f"--dataset={data.data}", f"--split={data.split}", f"--logs={logs}"]
+    )
+    assert code == 0
+    (weights,) = logs.glob("attributes*/mask_rcnn_attributes_0002.h5")
+    return weights
+
+
+class TestTraining:
+    def test_stores_thresholds_with_the_weights(self, trained):
+        metadata = read_metadata(trained)
+        assert metadata["task"] == "attributes"
+        assert metadata["class_names"] == ["BG", *ATTRIBUTES]
+        assert set(metadata["thresholds"]) == set(METHODS)
+        predictor = load_attributes(trained)
+        assert all(predictor.thresholds["semantic"][name].instance == NEVER for name in ATTRIBUTES)
+
+    def test_learns(self, trained, data, tmp_path, capsys):
+        code = evaluate.main(
+            [
+                "--task=attributes",
+                f"--dataset={data.data}",
+                f"--weights={trained}",
+                f"--out={tmp_path}",
+                f"--predictions={tmp_path / 'masks'}",
+            ]
+        )
+        printed = capsys.readouterr().out
+        assert code == 0
+        assert NOTICE in printed
+        result = json.loads((tmp_path / "evaluation.json").read_text())
+        assert result["images"] == 5  # the split beside the weights
+        assert result["jaccard"] > 0.25
+        assert len(list((tmp_path / "masks").iterdir())) == 25
+
+    def test_a_run_that_is_finished_changes_nothing(self, small_network, trained, data):
+        before = trained.read_bytes()
+        code = train.main(
+            [
+                "--task=attributes",
+                "--weights=last",
+                f"--dataset={data.data}",
+                f"--logs={trained.parents[1]}",
+            ]
+        )
+        assert code == 0
+        assert trained.read_bytes() == before
+
+    def test_may_learn_the_boundary_too(self, small_network, data, tmp_path):
+        code = train.main(
+            [
+                *SETTINGS,
+                "--with-boundary",
+                "--steps=2",
+                f"--dataset={data.data}",
+                f"--split={data.split}",
+                f"--logs={tmp_path}",
+            ]
+        )
+        assert code == 0
+        (weights,) = tmp_path.glob("attributes*/*_0002.h5")
+        assert read_metadata(weights)["class_names"] == ["BG", *ATTRIBUTES, "lesion"]
+        (found,) = load_attributes(weights).predict([np.zeros((50, 60, 3), np.uint8)])
+        assert list(found.masks) == list(ATTRIBUTES)
+
+    def test_released_coco_weights_are_refused(self, capsys):
+        arguments = train.parse(["--task=attributes", "--dataset=d", "--weights=coco"])
+        with pytest.raises(ValueError, match="starts from imagenet"):
+            attributes_training.check_arguments(arguments)
+
+
+class FixedNetwork:
+    """Gives the same answer for all images; stands in for a `MaskRCNN`."""
+
+    config = AttributesConfig()
+
+    def detect(self, images):
+        self.shapes = [image.shape for image in images]
+        return [self.result(image.shape[:2]) for image in images]
+
+    @staticmethod
+    def result(shape):
+        masks = np.zeros((*shape, 3), bool)
+        masks[:, : shape[1] // 2, 0] = True
+        masks[: shape[0] // 2, :, 1] = True
+        masks[:, :, 2] = True
+        semantic = np.zeros((*shape, 6), np.float32)
+        semantic[shape[0] // 2 :, :, 0] = 0.6
+        return {
+            "masks": masks,
+            "class_ids": np.array([1, 1, 6]),
+            "scores": np.array([0.9, 0.75, 0.99], np.float32),
+            "semantic": semantic,
+            "presence": np.array([0.8, 0.1, 0.1, 0.1, 0.1, 1.0], np.float32),
+        }
+
+
+@pytest.fixture
+def fixed(tmp_path):
+    path = tmp_path / "weights.h5"
+    path.write_bytes(b"weights")
+    return lambda **arguments: AttributesPredictor(FixedNetwork(), path, **arguments)
+
+
+class TestPredictor:
+    def test_a_pixel_has_the_best_score_of_the_instances_over_it(self, fixed):
+        (evidence,) = fixed().evidence([np.zeros((40, 60, 3), np.uint8)])
+        scores = evidence.instances[:, :, 0]
+        assert scores[0, 0] == scores[39, 0] == np.float32(0.9)
+        assert scores[0, 59] == np.float32(0.75)
+        assert scores[39, 59] == 0
+        assert not evidence.instances[:, :, 1:].any()  # the lesion is no attribute
+        assert evidence.semantic.shape == (40, 60, 5)
+
+    def test_unites_both_sources(self, fixed):
+        thresholds = {**DEFAULTS, "combined": dict.fromkeys(ATTRIBUTES, Threshold(0.5, 0.5, 0.8))}
+        (found,) = fixed(thresholds=thresholds).predict([np.zeros((40, 60, 3), np.uint8)])
+        mask = found.masks["pigment_network"]
+        assert mask[:, :30].all()
+        assert mask[20:].all()
+        assert not mask[:20, 30:].any()
+        assert found.presence["pigment_network"] == pytest.approx(0.8)
+
+    def test_an_attribute_that_is_thought_absent_has_a_blank_mask(self, fixed):
+        thresholds = {**DEFAULTS, "combined": dict.fromkeys(ATTRIBUTES, Threshold(0.9, 0.0, 0.0))}
+        (found,) = fixed(thresholds=thresholds).predict([np.zeros((40, 60, 3), np.uint8)])
+        assert not any(mask.any() for mask in found.masks.values())
+
+    def test_large_images_are_reduced_and_their_masks_are_not(self, fixed):
+        predictor = fixed()
+        (found,) = predictor.predict([np.zeros((1500, 3000, 3), np.uint8)])
+        assert predictor.model.shapes == [(MAX_SIDE // 2, MAX_SIDE, 3)]
+        assert found.masks["pigment_network"].shape == (1500, 3000)
+        assert found.masks["pigment_network"][:, :1500].all()
+
+    def test_describes_itself(self, fixed):
+        described = fixed(method="semantic").describe()
+        assert described["task"] == "attributes"
+        assert described["method"] == "semantic"
+        json.dumps(described)
+
+    def test_an_unknown_method_is_refused(self, fixed):
+        with pytest.raises(ValueError, match="must be one of combined, semantic, instances"):
+            fixed(method="both")
+
+    def test_weights_of_another_task_are_refused(self, tmp_path):
+        path = tmp_path / "boundary.h5"
+        save_arrays(path, {"a/b": np.zeros(1, np.float32)}, {"task": "boundary"})
+        with pytest.raises(WeightsError, match="of the attributes task, but of boundary"):
+            load_attributes(path)

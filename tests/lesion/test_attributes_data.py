@@ -1,0 +1,131 @@
+"""Instances of attributes, and how often an image is seen."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lesion.attributes_data import AttributesDataset, find_instances, repeats
+from lesion.cache import ImageCache
+from lesion.layouts import find_samples
+from lesion.samples import ATTRIBUTES, DatasetError, Sample
+from mrcnn.images import write_image
+
+
+def squares(*places, shape=(200, 200)):
+    mask = np.zeros(shape, bool)
+    for top, left, side in places:
+        mask[top : top + side, left : left + side] = True
+    return mask
+
+
+class TestInstances:
+    def test_are_the_connected_parts_the_largest_first(self):
+        mask = squares((10, 10, 20), (100, 100, 40))
+        instances = find_instances(mask)
+        assert instances.sum(axis=(0, 1)).tolist() == [1600, 400]
+        np.testing.assert_array_equal(instances.any(axis=2), mask)
+
+    @pytest.mark.parametrize(("gap", "count"), [(2, 1), (3, 1), (5, 2), (20, 2)])
+    def test_near_parts_are_one(self, gap, count):
+        instances = find_instances(squares((10, 10, 20), (10, 30 + gap, 20)))
+        assert instances.shape[2] == count
+        assert instances.sum() == 800  # the gap itself belongs to none
+
+    def test_specks_are_dropped(self):
+        instances = find_instances(squares((10, 10, 20), (100, 100, 3)))
+        assert instances.sum(axis=(0, 1)).tolist() == [400]
+
+    def test_of_specks_alone_the_largest_remains(self):
+        instances = find_instances(squares((10, 10, 2), (100, 100, 3)))
+        assert instances.sum(axis=(0, 1)).tolist() == [9]
+
+    def test_a_blank_mask_has_none(self):
+        assert find_instances(np.zeros((30, 40), bool)).shape == (30, 40, 0)
+
+    @settings(deadline=None, max_examples=40)
+    @given(st.integers(0, 2**16))
+    def test_never_overlap_and_lie_in_the_mask(self, seed):
+        rng = np.random.default_rng(seed)
+        mask = squares(*rng.integers(0, 60, (6, 3)), shape=(120, 90))
+        instances = find_instances(mask)
+        assert instances.sum(axis=2).max(initial=0) <= 1
+        assert not (instances.any(axis=2) & ~mask).any()
+
+
+class TestRepeats:
+    def test_follow_the_rarest_attribute(self):
+        present = [{"streaks"}] + [{"globules"}] * 4 + [set()] * 11
+        times = repeats([None] * 16, present, threshold=0.25)
+        assert times.tolist() == [2] + [1] * 15  # sqrt(0.25 * 16 / 1) is 2
+
+    def test_fractions_are_made_up_for(self):
+        present = [{"streaks"}] * 100 + [set()] * 900
+        times = repeats([None] * 1000, present, threshold=0.25)
+        assert times[:100].sum() == pytest.approx(100 * np.sqrt(2.5), abs=1)
+        assert set(times[:100]) == {1, 2}
+        assert (times[100:] == 1).all()
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A folder of two images: one with two globules and a network, one with nothing."""
+    root = tmp_path / "data"
+    masks = {
+        "ISIC_0000000": {
+            "globules": squares((10, 10, 20), (100, 100, 40)),
+            "pigment_network": squares((50, 50, 90)),
+        },
+        "ISIC_0000001": {},
+    }
+    for image_id, own in masks.items():
+        image = np.full((200, 200, 3), 180, np.uint8)
+        write_image(root / "ISIC2018_Task1-2_Training_Input" / f"{image_id}.png", image)
+        boundary = root / "ISIC2018_Task1_Training_GroundTruth" / f"{image_id}_segmentation.png"
+        write_image(boundary, squares((40, 40, 120)))
+        for name in ATTRIBUTES:
+            path = root / "ISIC2018_Task2_Training_GroundTruth_v3"
+            mask = own.get(name, np.zeros((200, 200), bool))
+            write_image(path / f"{image_id}_attribute_{name}.png", mask)
+    return root
+
+
+class TestDataset:
+    @pytest.mark.parametrize("cached", [False, True])
+    def test_gives_the_instances_of_each_attribute(self, dataset, tmp_path, cached):
+        cache = ImageCache(tmp_path / "cache", 100) if cached else None
+        data = AttributesDataset(find_samples(dataset).samples, cache)
+        data.prepare()
+        assert data.class_names == ["BG", *ATTRIBUTES]
+        masks, class_ids = data.load_mask(0)
+        assert class_ids.tolist() == [1, 5, 5]
+        assert class_ids.dtype == np.int32
+        assert (
+            masks.shape[:2]
+            == data.load_image(0).shape[:2]
+            == ((100,) * 2 if cached else (200,) * 2)
+        )
+        masks, class_ids = data.load_mask(1)
+        assert masks.shape[2] == len(class_ids) == 0
+
+    def test_may_learn_the_boundary_too(self, dataset):
+        data = AttributesDataset(find_samples(dataset).samples, with_boundary=True)
+        data.prepare()
+        assert data.class_names[-1] == "lesion"
+        masks, class_ids = data.load_mask(1)
+        assert class_ids.tolist() == [6]
+        assert masks.sum() == 120**2
+
+    def test_repeats_images_of_rare_attributes(self, dataset):
+        data = AttributesDataset(find_samples(dataset).samples, threshold=1.0)
+        data.prepare()
+        references = [data.image_reference(i) for i in data.image_ids]
+        assert len(references) == 2  # sqrt(1 / 0.5) is 1.41, rounded down for a single image
+        data = AttributesDataset(find_samples(dataset).samples * 1, threshold=1.0)
+        keys = [info["id"] for info in data.image_info]
+        assert len(set(keys)) == len(keys)
+
+    def test_an_image_without_all_masks_is_refused(self, tmp_path):
+        sample = Sample("a", "i", tmp_path / "i.png", attributes={"streaks": tmp_path / "s.png"})
+        with pytest.raises(DatasetError, match=r"i\.png has no mask of pigment_network"):
+            AttributesDataset([sample])

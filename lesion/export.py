@@ -1,0 +1,97 @@
+"""Writes a trained network as a TensorFlow SavedModel, which is served without Python.
+
+    python lesion/export.py --task boundary|attributes|diagnosis --weights PATH --out DIR/1
+
+`DIR` is what TensorFlow Serving is given, `1` the version. What goes in and comes out is described
+in docs/serving.md, and computed by `lesion.serving`.
+"""
+
+import sys
+from pathlib import Path
+
+if __package__ in (
+    None,
+    "",
+):  # run as a script: import the packages beside it, not the modules in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse  # noqa: E402
+
+from lesion import NOTICE  # noqa: E402
+
+TASKS = ("boundary", "attributes", "diagnosis")
+
+
+def export(task: str, weights: str | Path, out: str | Path) -> dict:
+    """Writes a weights file of a task as a SavedModel.
+
+    Args:
+        task: one of `TASKS`.
+        weights: path of a file that `lesion/train.py` wrote, or "last".
+        out: the folder; a SavedModel that is there is replaced.
+
+    Returns:
+        What the SavedModel's `assets.extra/model.json` says of it.
+
+    Raises:
+        mrcnn.weights.WeightsError: if the file is damaged or of another task.
+        FileNotFoundError: if there is none.
+        FileExistsError: if there is something else at `out`.
+        ValueError: for another task, or settings that cannot be expressed in a graph.
+    """
+    # TensorFlow is loaded here and not above, so that a mistyped command answers at once.
+    from lesion import serving
+    from lesion.attributes import load_attributes
+    from lesion.boundary import load_predictor
+    from lesion.diagnosis import load_classifier
+    from lesion.diagnosis_network import describe_network
+    from mrcnn.export import write_saved_model
+
+    if task == "boundary":
+        predictor = load_predictor(weights)
+        answer, metadata = serving.BoundaryAnswer(predictor), predictor.model.metadata()
+    elif task == "attributes":
+        predictor = load_attributes(weights)
+        answer, metadata = serving.AttributesAnswer(predictor), predictor.model.metadata()
+    elif task == "diagnosis":
+        predictor = load_classifier(weights)
+        answer, metadata = serving.DiagnosisAnswer(predictor), describe_network(predictor.config)
+    else:
+        raise ValueError(f"The task must be one of {', '.join(TASKS)}; received {task!r}.")
+    metadata = {**metadata, **predictor.describe(), "notice": NOTICE}
+    write_saved_model(out, answer, metadata)
+    return metadata
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Writes a trained network as a TensorFlow SavedModel.", epilog=NOTICE
+    )
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument(
+        "--weights", required=True, metavar="PATH", help='trained weights, or "last"'
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR/1",
+        help="folder for the SavedModel, for TensorFlow Serving named by a version number",
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    try:
+        model = export(arguments.task, arguments.weights, arguments.out)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{arguments.out}: SavedModel of {model['weights']} for the {arguments.task} task")
+    print(NOTICE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

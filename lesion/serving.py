@@ -1,0 +1,227 @@
+"""What exported models answer: the predictors of the tasks as TensorFlow graphs.
+
+Each class here is an `Answer` of `mrcnn.export`: called with a batch and how to read its elements,
+it gives tensors [batch, ...] by name. The tests hold them to the predictors.
+"""
+
+import tensorflow as tf
+
+from lesion import NOTICE
+from lesion.attributes import MAX_SIDE, AttributesPredictor
+from lesion.boundary import BoundaryPredictor
+from lesion.crop import MARGIN, MIN_SHARE
+from lesion.diagnosis import DiagnosisPredictor
+from lesion.patient import VECTOR_SIZE
+from lesion.samples import ATTRIBUTES, DIAGNOSES
+from mrcnn.export import Detector, Read, frozen
+from mrcnn.molding_graph import resize_antialias
+
+
+class BoundaryAnswer:
+    """As `BoundaryPredictor.predict`: the outputs of `Detector` for one lesion per image.
+
+    Its mask is one region without holes. `notice` string [batch] comes with them.
+    """
+
+    def __init__(self, predictor: BoundaryPredictor):
+        self.detect = Detector(predictor.model, limit=1)
+
+    def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
+        found = self.detect(elements, read)
+        masks = tf.map_fn(
+            lambda mask: tf.cast(fill_holes(largest_region(mask > 0)), tf.uint8),
+            found["masks"][:, 0],
+        )
+        return {**found, "masks": masks[:, tf.newaxis], "notice": _notice(elements)}
+
+
+class AttributesAnswer:
+    """As `AttributesPredictor.predict`.
+
+        masks        uint8 [batch, 5, H, W], 1 inside, in the order of `ATTRIBUTES`
+        presence     float32 [batch, 5]
+        class_names  string [batch, 5], that order
+        image_size   int32 [batch, 2], height and width
+        notice       string [batch]
+
+    H and W are the largest height and width in the batch: a smaller image lies at the top left.
+    """
+
+    def __init__(self, predictor: AttributesPredictor):
+        self.detect = Detector(predictor.model)
+        chosen = predictor.thresholds[predictor.method]
+        self.presence, self.semantic, self.instance = (
+            tf.constant([getattr(chosen[name], of) for name in ATTRIBUTES], tf.float32)
+            for of in ("presence", "semantic", "instance")
+        )
+
+    def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
+        found = self.detect(elements, lambda element: _reduced(read(element)))
+        presence = found["presence"][:, : len(ATTRIBUTES)]
+        # Files are decoded once more here: the largest must be known before masks are put together.
+        size = tf.TensorSpec([2], tf.int32)
+        sizes = tf.map_fn(lambda e: tf.shape(read(e))[:2], elements, fn_output_signature=size)
+        canvas = tf.reduce_max(sizes, axis=0)
+        keys = ("image_size", "semantic", "masks", "class_ids", "scores")
+        masks = tf.map_fn(
+            lambda parts: self._masks(canvas, *parts),
+            (sizes, presence, *(found[key] for key in keys)),
+            fn_output_signature=tf.TensorSpec([len(ATTRIBUTES), None, None], tf.uint8),
+        )
+        return {
+            "masks": masks,
+            "presence": presence,
+            "class_names": tf.tile(tf.constant([ATTRIBUTES]), [tf.shape(elements)[0], 1]),
+            "image_size": sizes,
+            "notice": _notice(elements),
+        }
+
+    def _masks(self, canvas, size, presence, found_size, semantic, masks, class_ids, scores):
+        """Of one image: bool where the semantic map or an instance says so clearly enough."""
+        height, width = tf.unstack(found_size)
+        masks = tf.cast(masks[:, :height, :width], tf.float32)
+        of_class = class_ids[:, tf.newaxis] == tf.range(1, len(ATTRIBUTES) + 1)
+        clear = tf.cast(of_class & (scores[:, tf.newaxis] >= self.instance), tf.float32)
+        instances = tf.einsum("nhw,nc->hwc", masks, clear) > 0
+        cells = semantic[:height, :width, : len(ATTRIBUTES)] >= self.semantic
+        inside = (cells | instances) & (presence >= self.presence)
+        grey = resize_antialias(tf.cast(inside, tf.uint8) * 255, size)
+        enlarged = tf.transpose(tf.cast(grey >= 128, tf.uint8), [2, 0, 1])
+        return tf.pad(enlarged, [[0, 0], [0, canvas[0] - size[0]], [0, canvas[1] - size[1]]])
+
+
+def _reduced(image):
+    """An image uint8 [h, w, 3] of at most `MAX_SIDE`, as `AttributesPredictor` reduces it."""
+    sides = tf.cast(tf.shape(image)[:2], tf.float64)
+    share = tf.minimum(MAX_SIDE / tf.reduce_max(sides), 1)
+    size = tf.maximum(tf.cast(tf.round(sides * share), tf.int32), 1)
+    return resize_antialias(image, size, box=True)
+
+
+class DiagnosisAnswer:
+    """As `DiagnosisPredictor.predict` of one view, of patients of whom nothing is known.
+
+        probabilities  float32 [batch, 7], calibrated, in the order of `DIAGNOSES`
+        class_names    string [batch, 7], that order
+        category       string [batch], the most probable
+        notice         string [batch]
+
+    Raises:
+        ValueError: if the predictor averages several views.
+    """
+
+    def __init__(self, predictor: DiagnosisPredictor):
+        if predictor.views != 1:
+            raise ValueError(
+                f"An exported model looks at one view of an image, not at {predictor.views}; load "
+                "the classifier with views=1."
+            )
+        self.network = predictor.network
+        self.patient_data = predictor.config.patient_data
+        self.square, self.calibrate, self.softmax = map(
+            predictor.model.get_layer, ("square", "calibration", "probabilities")
+        )
+        self.boundary = predictor.boundary and BoundaryAnswer(predictor.boundary)
+        side = predictor.config.image_size
+        self._square_spec = tf.TensorSpec([side, side, 3])
+        # One function, so that the signatures share one copy of the weights.
+        self._run = tf.function(
+            self._classify, [tf.TensorSpec([None, side, side, 3])], autograph=False
+        )
+
+    def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
+        squares = tf.map_fn(
+            lambda element: self._prepare(read(element)),
+            elements,
+            fn_output_signature=self._square_spec,
+        )
+        probabilities = self._run(squares)
+        names = tf.constant(DIAGNOSES)
+        return {
+            "probabilities": probabilities,
+            "class_names": tf.tile(names[tf.newaxis], [tf.shape(elements)[0], 1]),
+            "category": tf.gather(names, tf.argmax(probabilities, axis=1)),
+            "notice": _notice(elements),
+        }
+
+    def _prepare(self, image):
+        """The network's square of an image, as `DiagnosisPredictor` cuts and reduces it."""
+        if self.boundary:
+            mask = self.boundary(image[tf.newaxis], tf.identity)["masks"][0, 0] > 0
+            top, left, side = lesion_square(mask)
+            image = image[top : top + side, left : left + side]
+        return self.square(tf.cast(image, tf.float32)[tf.newaxis])[0]
+
+    def _classify(self, squares):
+        inputs = squares
+        if self.patient_data:
+            inputs = [squares, tf.zeros([tf.shape(squares)[0], VECTOR_SIZE])]
+        with frozen(self.network):
+            logits = self.network(inputs)
+        return self.softmax(self.calibrate(logits))
+
+
+def _notice(elements):
+    return tf.fill(tf.shape(elements)[:1], NOTICE)
+
+
+def largest_region(mask: tf.Tensor) -> tf.Tensor:
+    """The region of most pixels of a mask bool [h, w]; of several the first in reading order."""
+    labels = regions(mask)
+    pixels = tf.math.unsorted_segment_sum(
+        tf.ones_like(labels),
+        labels,
+        tf.reduce_max(labels) + 2,  # one more than there may be none
+    )
+    return labels == tf.argmax(pixels, output_type=tf.int32)
+
+
+def fill_holes(mask: tf.Tensor) -> tf.Tensor:
+    """A mask bool [h, w] with all pixels that are cut off from the image's edge by it."""
+    outside = regions(tf.pad(~mask, [[1, 1], [1, 1]], constant_values=True))
+    return (outside != outside[0, 0])[1:-1, 1:-1]
+
+
+def regions(mask: tf.Tensor) -> tf.Tensor:
+    """Labels int32 [h, w] of the regions of a mask bool [h, w]; -1 outside.
+
+    Pixels touch by their sides. Rows are taken apart into runs of pixels; runs that touch take the
+    least of their labels, and the label of that, until all agree: some ten rounds.
+    """
+    starts = mask & ~tf.pad(mask[:, :-1], [[0, 0], [1, 0]])
+    count = tf.reduce_sum(tf.cast(starts, tf.int32))
+    runs = tf.cumsum(tf.reshape(tf.cast(starts, tf.int32), [-1])) - 1
+    runs = tf.reshape(tf.maximum(runs, 0), tf.shape(mask))
+    both = mask[:-1] & mask[1:]
+    touching = both & ~tf.pad(both[:, :-1], [[0, 0], [1, 0]])
+    upper, lower = tf.boolean_mask(runs[:-1], touching), tf.boolean_mask(runs[1:], touching)
+    pairs = tf.concat([upper, lower], 0)
+
+    def spread(labels, _):
+        least = tf.minimum(tf.gather(labels, upper), tf.gather(labels, lower))
+        least = tf.math.unsorted_segment_min(tf.tile(least, [2]), pairs, tf.size(labels))
+        joined = tf.minimum(labels, least)
+        joined = tf.gather(joined, joined)
+        return joined, tf.reduce_any(joined != labels)
+
+    alone = tf.range(tf.maximum(count, 1))
+    labels, _ = tf.while_loop(lambda _, changed: changed, spread, (alone, tf.constant(True)))
+    return tf.where(mask, tf.gather(labels, runs), -1)
+
+
+def lesion_square(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """`lesion.crop.lesion_square` of a mask bool [h, w]: int32 (top, left, side)."""
+    size = tf.shape(mask)
+    shorter = tf.reduce_min(size)
+    found = tf.reduce_any(mask)
+    # Without a lesion: the whole image, whose square is cut from the middle.
+    rows, columns = (tf.where(found, tf.reduce_any(mask, axis=axis), True) for axis in (1, 0))
+    spans = [tf.cast(tf.where(inside)[:, 0], tf.int32) for inside in (rows, columns)]
+    starts = tf.stack([span[0] for span in spans])
+    ends = tf.stack([span[-1] + 1 for span in spans])
+    longer = tf.cast(tf.reduce_max(ends - starts), tf.float64)
+    least = tf.round(MIN_SHARE * tf.cast(shorter, tf.float64))
+    side = tf.cast(tf.maximum(tf.round(MARGIN * longer), least), tf.int32)
+    side = tf.minimum(side, shorter)
+    top, left = tf.unstack(tf.clip_by_value((starts + ends - side) // 2, 0, size - side))
+    return top, left, side

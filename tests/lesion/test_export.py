@@ -1,0 +1,257 @@
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
+from scipy import ndimage
+
+from lesion import NOTICE, crop
+from lesion.attribute_thresholds import Threshold
+from lesion.attributes import AttributesConfig, AttributesPredictor
+from lesion.boundary import BoundaryConfig, load_predictor
+from lesion.diagnosis import DiagnosisPredictor, load_classifier, with_boundary
+from lesion.diagnosis_network import DiagnosisConfig, DiagnosisNetwork, describe_network
+from lesion.export import main
+from lesion.samples import ATTRIBUTES, DIAGNOSES
+from mrcnn.model import MaskRCNN
+from mrcnn.weights import save_weights
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("a SavedModel is TensorFlow's", allow_module_level=True)
+
+tf = pytest.importorskip("tensorflow")
+from lesion import serving  # noqa: E402
+from mrcnn.export import decode  # noqa: E402
+
+SCRIPT = Path(__file__).resolve().parents[2] / "lesion" / "export.py"
+MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=12))
+CALIBRATION = {"temperature": 2.0, "offset": [0.1 * number for number in range(7)]}
+
+
+def encoded(image, kind="PNG"):
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, kind)
+    return content.getvalue()
+
+
+@pytest.fixture(scope="module")
+def images():
+    random = np.random.default_rng(0)
+    return [
+        np.asarray(
+            Image.fromarray(random.integers(0, 256, (9, 12, 3), np.uint8)).resize(
+                size, Image.Resampling.BICUBIC
+            )
+        )
+        for size in ((96, 72), (80, 110))
+    ]
+
+
+@pytest.fixture(scope="module")
+def boundary_weights(tmp_path_factory):
+    """A weights file of an untrained boundary network."""
+    keras.utils.set_random_seed(0)
+    config = BoundaryConfig(IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=96, DETECTION_MIN_CONFIDENCE=0.0)
+    model = MaskRCNN("inference", config, tmp_path_factory.mktemp("logs"))
+    model.class_names = ["BG", "lesion"]
+    path = tmp_path_factory.mktemp("weights") / "boundary.weights.h5"
+    save_weights(model.keras_model, path, {**model.metadata(), "task": "boundary"})
+    return path
+
+
+@pytest.fixture
+def diagnosis_weights(small_backbone, tmp_path):
+    """Makes a weights file of an untrained classifier."""
+
+    def make(**changes):
+        keras.utils.set_random_seed(0)
+        config = DiagnosisConfig(image_size=32, **changes)
+        path = tmp_path / "diagnosis.weights.h5"
+        metadata = {"task": "diagnosis", **describe_network(config)}
+        metadata["calibration"] = {"1": CALIBRATION}
+        save_weights(DiagnosisNetwork(config), path, metadata)
+        return path
+
+    return make
+
+
+class TestRegions:
+    @settings(max_examples=60, deadline=None)
+    @given(mask=MASKS)
+    def test_largest_and_filled(self, mask):
+        labels, count = ndimage.label(mask)
+        sizes = np.bincount(labels.ravel())[1:]
+        largest = labels == 1 + sizes.argmax() if count else mask
+        np.testing.assert_array_equal(serving.largest_region(tf.constant(mask)), largest)
+        filled = ndimage.binary_fill_holes(mask)
+        np.testing.assert_array_equal(serving.fill_holes(tf.constant(mask)), filled)
+
+    def test_spiral_is_one_region(self):
+        spiral = np.zeros((41, 41), bool)
+        y, x, step, lengths = 20, 20, 0, [n for n in range(2, 40, 2) for _ in (0, 1)]
+        for length in lengths:
+            for _ in range(length):
+                spiral[y, x] = True
+                y, x = y + (0, 1, 0, -1)[step], x + (1, 0, -1, 0)[step]
+            step = (step + 1) % 4
+        assert ndimage.label(spiral)[1] == 1
+        np.testing.assert_array_equal(serving.largest_region(tf.constant(spiral)), spiral)
+
+    @settings(max_examples=60, deadline=None)
+    @given(mask=MASKS)
+    def test_square_around_the_lesion(self, mask):
+        found = [int(value) for value in serving.lesion_square(tf.constant(mask))]
+        assert found == list(crop.lesion_square(mask))
+
+
+def read_description(folder):
+    return json.loads((folder / "assets.extra" / "model.json").read_text("utf-8"))
+
+
+class TestBoundary:
+    def test_same_as_python(self, boundary_weights, images, tmp_path, capsys):
+        out = tmp_path / "boundary" / "1"
+        assert main([f"--weights={boundary_weights}", "--task=boundary", f"--out={out}"]) == 0, (
+            capsys.readouterr().err
+        )
+        assert NOTICE in capsys.readouterr().out
+        predictor = load_predictor(boundary_weights)
+        assert read_description(out).items() >= {**predictor.describe(), "notice": NOTICE}.items()
+
+        signature = tf.saved_model.load(str(out)).signatures["serving_default"]
+        found = signature(image_bytes=tf.constant([encoded(image) for image in images]))
+        found = {name: value.numpy() for name, value in found.items()}
+        assert found["masks"].shape == (2, 1, 110, 96)
+        for row, boundary in enumerate(predictor.predict(images)):
+            height, width = boundary.mask.shape
+            assert boundary.mask.any()
+            assert found["num_detections"][row] == 1
+            np.testing.assert_allclose(found["boxes"][row, 0], boundary.box, atol=1e-3)
+            np.testing.assert_allclose(found["scores"][row, 0], boundary.score, atol=1e-4)
+            mask = found["masks"][row, 0] == 1
+            own = mask[:height, :width]
+            assert (own & boundary.mask).sum() >= 0.99 * (own | boundary.mask).sum()
+            assert mask.sum() == own.sum()
+            assert found["class_names"][row].tolist() == [b"lesion"]
+            assert found["notice"][row].decode() == NOTICE
+
+    def test_nothing_found(self):
+        answer = object.__new__(serving.BoundaryAnswer)
+        answer.detect = lambda images, read: {"masks": tf.zeros([2, 1, 9, 12], tf.uint8)}
+        assert not answer(tf.zeros([2, 9, 12, 3]), tf.identity)["masks"].numpy().any()
+
+
+class TestAttributes:
+    def test_same_as_python(self, images, tmp_path, monkeypatch):
+        keras.utils.set_random_seed(0)
+        config = AttributesConfig(
+            IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=64, DETECTION_MIN_CONFIDENCE=0.0, SEMANTIC_CHANNELS=8
+        )
+        weights = tmp_path / "attributes.weights.h5"
+        weights.write_bytes(b"")
+        # Each way to a mask decides somewhere; the last attribute is thought not to be shown.
+        thresholds = dict.fromkeys(ATTRIBUTES, Threshold(0.0, 0.5, 0.1))
+        thresholds |= {ATTRIBUTES[0]: Threshold(0.0, 0.45, 2.0), ATTRIBUTES[-1]: Threshold(1.0)}
+        model = MaskRCNN("inference", config, tmp_path)
+        predictor = AttributesPredictor(model, weights, {"combined": thresholds})
+        for module in ("lesion.attributes", "lesion.serving"):
+            monkeypatch.setattr(f"{module}.MAX_SIDE", 100)  # the second image is larger
+        answer = serving.AttributesAnswer(predictor)
+        files = tf.constant([encoded(image) for image in images])
+        found = tf.function(lambda batch: answer(batch, decode))(files)
+        assert found["masks"].shape == (2, len(ATTRIBUTES), 110, 96)
+        areas = []
+        for row, expected in enumerate(predictor.predict(images)):
+            height, width = images[row].shape[:2]
+            for place, name in enumerate(ATTRIBUTES):
+                mask = found["masks"].numpy()[row, place] == 1
+                own, truth = mask[:height, :width], expected.masks[name]
+                assert (own & truth).sum() >= 0.99 * (own | truth).sum()
+                assert mask.sum() == own.sum()
+                assert found["class_names"].numpy()[row, place].decode() == name
+                presence = expected.presence[name]
+                np.testing.assert_allclose(found["presence"][row, place], presence, atol=1e-4)
+                areas.append(truth.mean())
+        assert 0.0 in areas
+        assert any(0 < area < 1 for area in areas)
+
+
+class TestDiagnosis:
+    def test_same_as_python(self, diagnosis_weights, images, tmp_path, capsys):
+        weights, out = diagnosis_weights(), tmp_path / "diagnosis" / "1"
+        assert main([f"--weights={weights}", "--task=diagnosis", f"--out={out}"]) == 0
+        assert read_description(out)["temperature"] == 2.0
+        signatures = tf.saved_model.load(str(out)).signatures
+        for kind in ("PNG", "JPEG"):
+            files = [encoded(image, kind) for image in images]
+            decoded = [np.asarray(Image.open(io.BytesIO(file))) for file in files]
+            expected = load_classifier(weights).predict(decoded)
+            found = signatures["serving_default"](image_bytes=tf.constant(files))
+            for row, diagnosis in enumerate(expected):
+                np.testing.assert_allclose(
+                    found["probabilities"][row], diagnosis.probabilities, atol=1e-4
+                )
+                assert found["category"][row].numpy().decode() == diagnosis.category
+        assert [name.decode() for name in found["class_names"][1].numpy()] == list(DIAGNOSES)
+        assert found["notice"].numpy()[1].decode() == NOTICE
+        pixels = signatures["images"](images=tf.constant(decoded[0][np.newaxis]))
+        np.testing.assert_array_equal(pixels["probabilities"][0], found["probabilities"][0])
+
+    @pytest.mark.parametrize("changes", [{"crop": "lesion"}, {"patient_data": True}])
+    def test_other_settings(self, diagnosis_weights, boundary_weights, images, changes):
+        weights = diagnosis_weights(colour_constancy=True, **changes)
+        if "crop" in changes:
+            with_boundary(weights, boundary_weights)
+        predictor = load_classifier(weights)
+        answer = serving.DiagnosisAnswer(predictor)
+        found = tf.function(lambda batch: answer(batch, tf.identity))(images[0][np.newaxis])
+        (expected,) = predictor.predict(images[:1])
+        np.testing.assert_allclose(found["probabilities"][0], expected.probabilities, atol=1e-4)
+
+    def test_several_views_are_refused(self, small_backbone, tmp_path):
+        config = DiagnosisConfig(image_size=32)
+        predictor = DiagnosisPredictor(DiagnosisNetwork(config), config, tmp_path, views=8)
+        with pytest.raises(ValueError, match="views=1"):
+            serving.DiagnosisAnswer(predictor)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("task", "message"),
+        [
+            ("attributes", "does not hold weights of the attributes task"),
+            ("diagnosis", "does not hold weights of the diagnosis task"),
+        ],
+    )
+    def test_other_tasks(self, boundary_weights, tmp_path, capsys, task, message):
+        out = tmp_path / "1"
+        assert main([f"--task={task}", f"--weights={boundary_weights}", f"--out={out}"]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
+
+    def test_missing_weights(self, tmp_path, capsys):
+        weights = tmp_path / "none.weights.h5"
+        assert main(["--task=boundary", f"--weights={weights}", f"--out={tmp_path / '1'}"]) == 2
+        assert "none.weights.h5" in capsys.readouterr().err
+
+    def test_folder_of_something_else(self, diagnosis_weights, tmp_path, capsys):
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1" / "notes.txt").write_text("mine")
+        weights = diagnosis_weights()
+        assert main(["--task=diagnosis", f"--weights={weights}", f"--out={tmp_path / '1'}"]) == 2
+        assert "not replaced" in capsys.readouterr().err
+        assert [entry.name for entry in (tmp_path / "1").iterdir()] == ["notes.txt"]
+
+
+def test_runs_as_a_script_from_any_directory(tmp_path):
+    command = [sys.executable, str(SCRIPT), "--help"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert finished.returncode == 0
+    assert "--task" in finished.stdout

@@ -1,10 +1,19 @@
-"""Finds the lesion in images of any kind and size: masks, overlays, numbers and a report.
+"""Analyses dermoscopic images: boundary, attributes, measurements, diagnosis, and a report of all.
 
     python lesion/analyze.py IMAGE_OR_FOLDER... --weights=PATH --out=DIR
+        [--attributes-weights=PATH] [--diagnosis-weights=PATH]
 
-For each image `<stem>_segmentation.png` (0 and 255, the image's own size, as the ISIC challenge
-asks for), `<stem>_overlay.jpg` and `<stem>.json` are written, for all together `report.html`. A
-file that cannot be read stops nothing; it is named at the end, and the exit code is 1.
+For each image a JSON record, masks and pictures are written (`lesion.results` says which), for all
+together `report.html`; docs/analysis.md describes them. A further run with the same weights leaves
+out what is done. A file that cannot be read stops nothing.
+
+Exit codes:
+
+    0    every image has its results
+    1    some files could not be read; they are named, the others have theirs
+    2    the command or the weights cannot be used; nothing was analysed
+    3    the results cannot be written; the same command goes on from there
+    130  stopped by Ctrl-C; likewise
 """
 
 import sys
@@ -17,33 +26,30 @@ if __package__ in (
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse  # noqa: E402
-import json  # noqa: E402
-import re  # noqa: E402
-from collections import Counter  # noqa: E402
-from collections.abc import Iterable, Iterator, Sequence  # noqa: E402
+from collections import deque  # noqa: E402
+from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
 import numpy as np  # noqa: E402
-from scipy import ndimage  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
-from lesion.overlay import boundary_overlay  # noqa: E402
+from lesion.analyzer import Analyzer, read_ahead  # noqa: E402
+from lesion.options import positive, rate, share  # noqa: E402
 from lesion.report import write_report  # noqa: E402
+from lesion.results import (  # noqa: E402
+    Records,
+    find_images,
+    forget,
+    is_done,
+    output_stems,
+    write_results,
+)
 from lesion.samples import Problem  # noqa: E402
-from mrcnn.files import atomic_path  # noqa: E402
-from mrcnn.images import ImageError, read_image, write_image  # noqa: E402
+from mrcnn.images import ImageError, read_image  # noqa: E402
 
-SCHEMA_VERSION = 1
-"""Version of the JSON records; a field that changes its meaning raises it."""
-
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_SEGMENTATION, _OVERLAY, _RECORD = "_segmentation.png", "_overlay.jpg", ".json"
-# Files that data sets and this command put beside images, and that are none themselves.
-_NO_IMAGE = re.compile(r"_(segmentation|mask|overlay|superpixels|attribute_\w+)$", re.IGNORECASE)
-_READERS = 2
+_WRITERS = 2
 
 
 class Prediction(NamedTuple):
@@ -55,14 +61,6 @@ class Prediction(NamedTuple):
     error: str | None
 
 
-@dataclass
-class Analysis:
-    """Records of the images analysed, in their order, and the files that failed."""
-
-    records: list[dict] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-
-
 def predict_images(
     predictor: Any, paths: Sequence[str | Path], batch: int = 8
 ) -> Iterator[Prediction]:
@@ -70,7 +68,7 @@ def predict_images(
 
     Args:
         predictor: has `predict(images)`, which takes a list of uint8 `[height, width, 3]` and
-            returns for each an object with `mask` (bool `[height, width]`), `score` and `box`.
+            returns something for each: the boundary's returns a `lesion.boundary.Boundary`.
         paths: image files.
         batch: images predicted at once. At most twice as many are held in memory.
 
@@ -79,188 +77,114 @@ def predict_images(
     """
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1, received {batch}.")
-    paths = [Path(path) for path in paths]
-    with ThreadPoolExecutor(_READERS) as pool:
-        upcoming = [pool.submit(_read, path) for path in paths[:batch]]
-        for start in range(0, len(paths), batch):
-            read = [future.result() for future in upcoming]
-            after = paths[start + batch : start + 2 * batch]
-            upcoming = [pool.submit(_read, path) for path in after]
-            images = [image for image, _ in read if image is not None]
-            boundaries = iter(predictor.predict(images) if images else [])
-            for path, (image, error) in zip(paths[start : start + batch], read, strict=True):
-                boundary = None if image is None else next(boundaries)
-                yield Prediction(path, image, boundary, error)
+    for read in read_ahead(_read, map(Path, paths), batch):
+        images = [image for _, image, _ in read if image is not None]
+        boundaries = iter(predictor.predict(images) if images else [])
+        for path, image, error in read:
+            yield Prediction(path, image, None if image is None else next(boundaries), error)
+
+
+def _read(path: Path) -> tuple[Path, np.ndarray | None, str | None]:
+    """The path with its image and None, or with None and what is wrong with it."""
+    try:
+        return path, read_image(path), None
+    except (ImageError, OSError) as error:
+        # The message begins with the path, which its listing names already.
+        return path, None, str(error).removeprefix(f"{path}: ")
 
 
 def analyze_images(
-    predictor: Any, paths: Sequence[str | Path], out: str | Path, batch: int = 8
-) -> Analysis:
-    """Analyses images and writes the results into a folder, without the report.
+    analyzer: Analyzer,
+    stems: Mapping[Path, str],
+    out: Path,
+    millimetres_per_pixel: float | None = None,
+) -> list[Problem]:
+    """Analyses images and writes the results of each into a folder, without the report.
+
+    While the networks have one batch, the next is read and the one before is measured and written.
 
     Args:
-        predictor: as for `predict_images`; its `describe()` goes into each record.
-        paths: image files.
-        out: the folder; it is made where it is missing. Files of an earlier run are replaced.
-        batch: images predicted at once.
+        analyzer: with its networks.
+        stems: what the results of each image file are named after.
+        out: the folder; it is made where it is missing.
+        millimetres_per_pixel: the scale of all images, if known.
 
     Returns:
-        The records that were written, and the files that could not be read.
-    """
-    out = Path(out)
-    stems = output_stems(paths)
-    model = predictor.describe()
-    analysis = Analysis()
-    predictions = predict_images(predictor, list(stems), batch)
-    # `disable=None` shows the bar on a terminal only.
-    for path, image, boundary, error in tqdm(
-        predictions, "Analysing", len(stems), unit="image", disable=None
-    ):
-        if error is not None:
-            analysis.problems.append(Problem(path, error))
-            continue
-        record = describe_boundary(path, boundary, model)
-        stem = stems[path]
-        record["outputs"] = {
-            "segmentation": stem + _SEGMENTATION,
-            "overlay": stem + _OVERLAY,
-        }
-        write_image(out / record["outputs"]["segmentation"], boundary.mask)
-        write_image(out / record["outputs"]["overlay"], boundary_overlay(image, boundary.mask))
-        with atomic_path(out / f"{stem}{_RECORD}") as temporary:
-            temporary.write_text(json.dumps(record, indent=2, allow_nan=False), encoding="utf-8")
-        analysis.records.append(record)
-    return analysis
-
-
-def describe_boundary(path: Path, boundary: Any, model: dict) -> dict:
-    """The record of one image, as plain values for JSON.
-
-    `box` is (y1, x1, y2, x2) in pixels, half-open; `box` and `score` are null where no lesion was
-    found. Areas are of the mask, in pixels and as a share of the image.
-    """
-    height, width = boundary.mask.shape
-    area = int(np.count_nonzero(boundary.mask))
-    found = area > 0
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "notice": NOTICE,
-        "task": "boundary",
-        "file": path.name,
-        "path": str(path),
-        "size": {"height": height, "width": width},
-        "found": found,
-        "score": float(boundary.score) if found else None,
-        "box": [round(float(side)) for side in boundary.box] if found else None,
-        "area": {"pixels": area, "fraction": area / (height * width)},
-        "warnings": boundary_warnings(boundary.mask),
-        "model": model,
-    }
-
-
-def boundary_warnings(mask: np.ndarray) -> list[str]:
-    """What a reader should know before using the mask, as sentences."""
-    if not mask.any():
-        return ["No lesion was found."]
-    warnings = []
-    sides = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
-    if any(side.any() for side in sides):
-        warnings.append("The lesion touches the edge of the image and may extend beyond it.")
-    regions = ndimage.label(mask, structure=np.ones((3, 3)))[1]
-    if regions > 1:
-        warnings.append(f"The boundary consists of {regions} separate regions.")
-    return warnings
-
-
-def find_images(inputs: Iterable[str | Path], out: str | Path) -> list[Path]:
-    """Lists images: files as given, and those in folders and their subfolders, each once.
-
-    In folders, masks and overlays (by their names), hidden files and the folder `out` are passed
-    over.
+        the files that could not be read.
 
     Raises:
-        ValueError: a folder holds no image, or an output would replace an input.
+        OSError: the results cannot be written.
     """
-    out = Path(out).resolve()
-    found: dict[Path, Path] = {}
-    for entry in map(Path, inputs):
-        if not entry.is_dir():
-            found.setdefault(entry.resolve(), entry)
-            continue
-        images = [path for path in sorted(entry.rglob("*")) if _is_image(path, entry, out)]
-        if not images:
-            raise ValueError(
-                f"The folder {entry} holds no image to analyse; "
-                f"looked for {', '.join(IMAGE_SUFFIXES)}, not for masks and overlays."
-            )
-        for path in images:
-            found.setdefault(path.resolve(), path)
-    for stem in output_stems(found.values()).values():
-        for ending in (_SEGMENTATION, _OVERLAY, _RECORD):
-            if out / f"{stem}{ending}" in found:
-                raise ValueError(
-                    f"The result {out / f'{stem}{ending}'} would replace an image that is to be "
-                    "analysed; choose another folder with --out."
-                )
-    return list(found.values())
-
-
-def output_stems(paths: Iterable[str | Path]) -> dict[Path, str]:
-    """What each image's results are named after: its stem, numbered where another has it, too.
-
-    Case is ignored, as some file systems do. A number never takes a name that an image has itself.
-    """
-    paths = list(dict.fromkeys(map(Path, paths)))
-    times = Counter(path.stem.casefold() for path in paths)
-    taken: set[str] = set()
-    stems = {}
-    for path in paths:
-        stem, number = path.stem, 1
-        while stem.casefold() in taken or (number > 1 and stem.casefold() in times):
-            number += 1
-            stem = f"{path.stem}_{number}"
-        taken.add(stem.casefold())
-        stems[path] = stem
-    return stems
-
-
-def _read(path: Path) -> tuple[np.ndarray | None, str | None]:
-    """An image and None, or None and what is wrong with it."""
-    try:
-        return read_image(path), None
-    except (ImageError, OSError) as error:
-        # The message begins with the path, which its listing names already.
-        return None, str(error).removeprefix(f"{path}: ")
-
-
-def _is_image(path: Path, folder: Path, out: Path) -> bool:
-    inside = path.relative_to(folder)
-    hidden = any(part.startswith(".") for part in inside.parts)
-    # Where the results go into the folder of the images itself, only their names tell them apart.
-    result = folder.resolve() != out and out in path.resolve().parents
-    return (
-        path.suffix.lower() in IMAGE_SUFFIXES
-        and not hidden
-        and not result
-        and not _NO_IMAGE.search(path.stem)
-        and path.is_file()
-    )
+    problems = []
+    results = zip(stems, analyzer.analyze_many(stems, None, millimetres_per_pixel), strict=True)
+    # `disable=None` shows the bar on a terminal only.
+    progress = tqdm(total=len(stems), desc="Analysing", unit="image", disable=None)
+    with progress, ThreadPoolExecutor(_WRITERS) as pool:
+        writing = deque()
+        for path, result in results:
+            if isinstance(result, Problem):
+                forget(out, stems[path])
+                problems.append(result)
+                progress.update()
+                continue
+            writing.append(pool.submit(write_results, result, out, stems[path]))
+            # As many wait to be written as go through the networks at once, and no more.
+            while len(writing) > analyzer.batch:
+                writing.popleft().result()
+                progress.update()
+        while writing:
+            writing.popleft().result()
+            progress.update()
+    return problems
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Finds the lesion's boundary in dermoscopic images and reports it.",
+        description="Finds boundary, attributes and diagnosis in dermoscopic images, measures the "
+        "lesions and writes a report.",
         epilog=NOTICE,
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="IMAGE_OR_FOLDER", help="images, or folders of images"
     )
-    parser.add_argument("--weights", required=True, metavar="PATH", help="trained weights")
+    for task, option in (
+        ("boundary", "--weights"),
+        ("attributes", "--attributes-weights"),
+        ("diagnosis", "--diagnosis-weights"),
+    ):
+        parser.add_argument(
+            option,
+            metavar="PATH",
+            dest=task,
+            help=f'weights of the {task} task, "last", or "none" to leave it out (the project\'s)',
+        )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results"
     )
     parser.add_argument(
-        "--batch", type=int, default=8, metavar="N", help="images predicted at once (8)"
+        "--millimetres-per-pixel",
+        type=rate,
+        metavar="X",
+        help="scale of the images; without it lengths are in pixels alone",
+    )
+    parser.add_argument(
+        "--views",
+        type=int,
+        choices=(1, 8),
+        default=1,
+        help="average this many views of an image for the diagnosis: quarter turns, mirrors (1)",
+    )
+    parser.add_argument(
+        "--risk",
+        type=share,
+        metavar="SHARE",
+        help="mark diagnoses so that at most this share of the others is wrong",
+    )
+    parser.add_argument(
+        "--batch", type=positive, default=4, metavar="N", help="images predicted at once (4)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="analyse again what has its results already"
     )
     return parser
 
@@ -268,40 +192,60 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    if arguments.batch < 1:
-        parser.error(f"--batch must be at least 1, received {arguments.batch}.")
-    if arguments.out.exists() and not arguments.out.is_dir():
-        parser.error(f"--out {arguments.out} is a file; give a folder.")
+    out = arguments.out
+    if out.exists() and not out.is_dir():
+        parser.error(f"--out {out} is a file; give a folder.")
     try:
-        paths = find_images(arguments.inputs, arguments.out)
+        stems = output_stems(find_images(arguments.inputs, out))
     except ValueError as error:
         parser.error(str(error))
-
-    # TensorFlow is loaded here and not above, so that a mistyped command answers at once.
-    from lesion.boundary import load_predictor
-
     try:
-        predictor = load_predictor(arguments.weights)
+        return _run(arguments, stems)
+    except OSError as error:
+        print(f"The results cannot be written: {error}", file=sys.stderr)
+    except ImageError as error:
+        print(f"A result of an earlier run is damaged; use --overwrite. {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        return 130
+    return 3
+
+
+def _run(arguments: argparse.Namespace, stems: Mapping[Path, str]) -> int:
+    out, scale = arguments.out, arguments.millimetres_per_pixel
+    try:
+        analyzer = Analyzer(
+            arguments.boundary,
+            arguments.attributes,
+            arguments.diagnosis,
+            views=arguments.views,
+            risk=arguments.risk,
+            batch=min(arguments.batch, len(stems)),
+        )
+        settings = analyzer.settings(scale)
+        left = {
+            path: stem
+            for path, stem in stems.items()
+            if arguments.overwrite or not is_done(path, settings, out, stem)
+        }
+        if left:
+            analyzer.load()
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    try:
-        analysis = analyze_images(predictor, paths, arguments.out, arguments.batch)
-        report = arguments.out / "report.html"
-        write_report(
-            report, analysis.records, analysis.problems, arguments.out, predictor.describe()
-        )
-    except OSError as error:
-        print(f"The results cannot be written: {error}", file=sys.stderr)
-        return 1
-    missing = sum(not record["found"] for record in analysis.records)
-    print(f"{len(analysis.records)} images analysed, no lesion found in {missing}: {report}")
+    if len(left) < len(stems):
+        print(f"{len(stems) - len(left)} of {len(stems)} images have their results already.")
+    problems = analyze_images(analyzer, left, out, scale)
+    failed = {problem.path for problem in problems}
+    records = Records(out, (stem for path, stem in stems.items() if path not in failed))
+    report = write_report(out / "report.html", records, problems, out)[0]
+    print(f"{len(records)} images analysed: {report}")
     print(NOTICE)
-    if analysis.problems:
-        print(f"{len(analysis.problems)} of {len(paths)} files failed:", file=sys.stderr)
-        for problem in analysis.problems:
+    if problems:
+        print(f"{len(problems)} of {len(stems)} files failed:", file=sys.stderr)
+        for problem in problems:
             print(f"  {problem}", file=sys.stderr)
-    return 1 if analysis.problems else 0
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from lesion import NOTICE, __version__  # noqa: E402
 COMMANDS = {
     "train": "train a network on a data set",
     "evaluate": "score a network as the ISIC 2018 challenge does",
-    "analyze": "segment images and write masks, overlays and a report",
+    "analyze": "analyse images and write masks, overlays, records and a report",
+    "app": "open a page on this computer that analyses images",
+    "export": "write a network as a TensorFlow SavedModel",
     "dataset": "check a data set and list its problems",
     "phantom": "draw synthetic dermoscopy",
     "demo": "train briefly on phantoms and show the result",

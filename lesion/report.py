@@ -1,156 +1,223 @@
-"""The report of an analysis: one HTML file that needs nothing besides itself."""
+"""The report of an analysis: HTML that needs nothing besides itself.
 
-import base64
-import io
-from collections.abc import Iterable, Sequence
+Up to `MAX_EMBEDDED` images give one file with all pictures in it, some 25 MB at the most. More of
+them give pages of as many cases (`report.html`, `report_2.html`, ...), which show the pictures that
+lie beside them: 10,000 images in one file would be a gigabyte, which no browser opens.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
-
-from PIL import Image
+from typing import NamedTuple
+from urllib.parse import quote
 
 from lesion import NOTICE
 from lesion.overlay import PREDICTION_COLOR
+from lesion.report_case import (
+    DIAGNOSIS_NAMES,
+    PICTURE_SIDE,
+    attribute_swatch,
+    case_html,
+    case_name,
+    color_swatch,
+    data_url,
+    length_text,
+    title_of,
+)
+from lesion.report_style import SCRIPT, head
 from lesion.samples import Problem
 from mrcnn.files import atomic_path
 from mrcnn.images import read_image
 
-_THUMBNAIL_SIDE = 560
+MAX_EMBEDDED = 200
+"""Cases on a page, and the most of which pictures are kept in the page itself."""
 
-# The policy makes a browser refuse whatever the file should not need: scripts, fonts, the network.
-_HEAD = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Lesion boundaries</title>
-<style>
-:root { color-scheme: light dark; --page: #f5f5f3; --card: #fff; --text: #1c1c1a;
-  --quiet: #5c5c57; --rule: #dcdcd6; --alert: #fff3d6; --alert-text: #5c3d00;
-  --picture: #e8e8e4; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #151515; --card: #212121; --text: #ececea; --quiet: #a9a9a4; --rule: #383836;
-    --alert: #3b2f10; --alert-text: #ffdf9c; --picture: #0c0c0c; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--text);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-.notice { margin: 0; padding: .6rem 1rem; background: var(--alert); color: var(--alert-text);
-  font-weight: 600; text-align: center; }
-main, footer { max-width: 82rem; margin: 0 auto; padding: 1rem; }
-h1 { margin: .5rem 0 0; font-size: 1.5rem; line-height: 1.25; }
-h2 { margin: 0; font-size: 1rem; overflow-wrap: anywhere; }
-.summary { margin: .25rem 0 1.25rem; color: var(--quiet); }
-.key { white-space: nowrap; margin-left: .8em; }
-.line { display: inline-block; width: 1.6em; height: .3em; margin-right: .4em;
-  vertical-align: middle; border: 1px solid #101010; border-radius: 2px; }
-.cards { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); }
-article { display: flex; flex-direction: column; overflow: hidden; background: var(--card);
-  border: 1px solid var(--rule); border-radius: .5rem; break-inside: avoid; }
-article img { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain;
-  background: var(--picture); }
-article > div { padding: .75rem 1rem 1rem; }
-dl { display: grid; grid-template-columns: auto 1fr; gap: .1rem 1rem; margin: .5rem 0 0; }
-dt { color: var(--quiet); }
-dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums;
-  overflow-wrap: anywhere; }
-.warnings, .failed { margin: .75rem 0 0; padding: .5rem .75rem; list-style: none;
-  background: var(--alert); color: var(--alert-text); border-radius: .35rem; font-size: .9rem; }
-.failed { margin-bottom: 1rem; overflow-wrap: anywhere; }
-footer { color: var(--quiet); font-size: .875rem; }
-footer dl { justify-content: start; grid-template-columns: auto auto; }
-footer dd { text-align: left; }
-@media (max-width: 30rem) { main, footer { padding: .75rem; } }
-@media print { body { background: #fff; } }
-</style>
-</head>
-"""
+_TITLE = "Analysis of dermoscopic images"
+_THUMBNAIL_SIDE = 120
 
 
 def write_report(
-    path: str | Path,
-    records: Sequence[dict],
-    problems: Sequence[Problem],
-    folder: str | Path,
-    model: dict,
-) -> None:
-    """Writes the report, one image after the other, so that memory does not grow with them.
+    path: str | Path, records: Sequence[Mapping], problems: Sequence[Problem], folder: str | Path
+) -> list[Path]:
+    """Writes the report, one case after the other, so that memory does not grow with them.
 
     Args:
-        path: of the HTML file.
-        records: what `lesion.analyze.analyze_images` found, one per image.
+        path: of the HTML file; further pages are numbered.
+        records: as of `lesion.analysis.Analysis.to_dict`, with `outputs`, the names of the
+            pictures; each is read several times.
         problems: files that failed.
-        folder: where the overlays are that the records name.
-        model: what the predictor says of itself.
+        folder: where the pictures are. `path` must be in it if there are several pages.
+
+    Returns:
+        the pages.
     """
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="\n") as file,
-    ):
-        file.write(_HEAD)
-        file.writelines(_body(records, problems, Path(folder), model))
+    path, folder = Path(path), Path(folder)
+    starts = range(0, max(len(records), 1), MAX_EMBEDDED)
+    pages = [path, *(path.with_stem(f"{path.stem}_{n}") for n in range(2, len(starts) + 1))]
+    for number, (page, start) in enumerate(zip(pages, starts, strict=True)):
+        with (
+            atomic_path(page) as temporary,
+            # Names of files need not be text: what UTF-8 has no letter for becomes a "?".
+            temporary.open("w", encoding="utf-8", errors="replace", newline="\n") as file,
+        ):
+            chosen = range(start, min(start + MAX_EMBEDDED, len(records)))
+            file.write(head(_TITLE, linked=len(pages) > 1))
+            file.writelines(_body(records, chosen, problems, folder, pages, number))
+    for left_over in path.parent.glob(f"{path.stem}_*{path.suffix}"):
+        # Pages of an earlier, longer report.
+        numbered = re.fullmatch(rf"{re.escape(path.stem)}_(\d+)", left_over.stem)
+        if numbered and int(numbered[1]) > len(pages):
+            left_over.unlink()
+    return pages
 
 
-def _body(
-    records: Sequence[dict], problems: Sequence[Problem], folder: Path, model: dict
-) -> Iterable[str]:
-    found = sum(record["found"] for record in records)
+def _body(records, chosen, problems, folder, pages, number) -> Iterator[str]:
+    page_of = f", page {number + 1} of {len(pages)}" if len(pages) > 1 else ""
     failed = f", {_count(len(problems), 'file')} failed" if problems else ""
-    color = f"rgb{PREDICTION_COLOR}"
     yield (
-        f'<body>\n<p class="notice" role="note">{escape(NOTICE)}</p>\n<main>\n'
-        "<h1>Lesion boundaries</h1>\n"
-        f'<p class="summary">{_count(len(records), "image")} analysed, '
-        f"a lesion found in {found:,}{failed}. "
-        f'<span class="key"><span class="line" style="background:{color}"></span>'
-        "predicted boundary</span></p>\n"
+        f'<body>\n<p class="notice" role="note">{escape(NOTICE)}</p>\n<main>\n<h1>{_TITLE}</h1>\n'
+        f'<p class="summary">{_count(len(records), "image")} analysed{failed}{page_of}</p>\n'
     )
-    if problems:
+    if problems and number == 0:
         yield '<ul class="failed">\n<li><strong>Files that could not be analysed</strong></li>\n'
         yield from (f"<li>{escape(str(problem))}</li>\n" for problem in problems)
         yield "</ul>\n"
-    yield '<div class="cards">\n'
-    yield from (_card(record, folder) for record in records)
-    yield "</div>\n</main>\n<footer>\n<dl>\n"
+    navigation = _navigation(pages, number)
+    yield navigation
+    if chosen:
+        pictures = _linked if len(pages) > 1 else _embedded
+        yield from _table(records, chosen, folder, pictures)
+        for index in chosen:
+            yield _case(records[index], index, folder, pictures)
+    yield f"{navigation}</main>\n<footer>\n"
+    models = records[0]["models"] if len(records) else {}
+    for task, model in models.items():
+        yield f"<h2>{escape(title_of(task)).capitalize()}</h2>\n<dl>\n"
+        yield from _described({name: value for name, value in model.items() if name != "task"})
+        yield "</dl>\n"
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    for name, value in {**model, "report made": made}.items():
-        yield f"<dt>{escape(str(name).replace('_', ' '))}</dt><dd>{escape(str(value))}</dd>\n"
-    yield f"</dl>\n<p>{escape(NOTICE)}</p>\n</footer>\n</body>\n</html>\n"
+    version = {"lesion": records[0]["settings"]["version"]} if len(records) else {}
+    yield "<h2>Report</h2>\n<dl>\n"
+    yield from _described({**version, "made": made})
+    yield f"</dl>\n<p>{escape(NOTICE)}</p>\n</footer>\n"
+    yield f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
 
 
-def _card(record: dict, folder: Path) -> str:
-    name = escape(record["file"])
-    size, area = record["size"], record["area"]
-    rows = {
-        "Score": f"{record['score']:.3f}" if record["found"] else "no lesion found",
-        "Area": f"{area['fraction']:.1%} of the image",
-        "": f"{area['pixels']:,} pixels",
-        "Image": f"{size['width']:,} × {size['height']:,}",
-    }
-    segmentation = record["outputs"]["segmentation"]
-    if not segmentation.startswith(f"{Path(record['file']).stem}_segmentation"):
+def _described(values: Mapping) -> Iterator[str]:
+    for name, value in values.items():
+        if value is None or isinstance(value, dict) or name == "members":
+            continue  # thresholds and the like are in the records
+        text = " × ".join(map(str, value)) if isinstance(value, list) else str(value)
+        yield f"<dt>{escape(title_of(str(name)))}</dt><dd>{escape(text)}</dd>\n"
+
+
+def _navigation(pages: Sequence[Path], number: int) -> str:
+    if len(pages) == 1:
+        return ""
+    current = ' aria-current="page"'
+    links = "".join(
+        f'<li><a href="{quote(page.name)}"{current if index == number else ""}>{index + 1}</a></li>'
+        for index, page in enumerate(pages)
+    )
+    return f'<nav aria-label="Pages"><ul class="pages">{links}</ul></nav>\n'
+
+
+def _table(records, chosen, folder, pictures) -> Iterator[str]:
+    """The table of a page's cases; its columns are those of the tasks that were done."""
+    yield (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table of all cases">\n'
+        '<table class="cases">\n<thead><tr><th scope="col">Picture</th>'
+        '<th scope="col" data-sort="text">Image</th>'
+    )
+    for cell in _cells(records[chosen[0]]):
+        yield f'<th scope="col" data-sort="{cell.kind}" class="{cell.kind}">{cell.heading}</th>'
+    yield "</tr></thead>\n<tbody>\n"
+    for index in chosen:
+        record = records[index]
+        name = escape(case_name(record))
+        address = pictures(folder / record["outputs"]["overlay"], _THUMBNAIL_SIDE)
+        yield (
+            f'<tr><td><img src="{address}" alt="" loading="lazy"></td>'
+            f'<th scope="row" data-value="{name}"><a href="#case-{index + 1}">{name}</a></th>'
+        )
+        for cell in _cells(record):
+            yield f'<td class="{cell.kind}" data-value="{cell.value}">{cell.text}</td>'
+        yield "</tr>\n"
+    yield "</tbody>\n</table>\n</div>\n"
+
+
+class _Cell(NamedTuple):
+    """A cell of the table: HTML, and what its column is sorted by ("" comes last)."""
+
+    heading: str
+    text: str
+    value: object
+    kind: str = "number"
+
+
+def _cells(record: Mapping) -> Iterator[_Cell]:
+    """A case's cells after its name; all cases of one analysis have the same columns."""
+    boundary, measured, diagnosis, attributes = (
+        record[name] for name in ("boundary", "measurements", "diagnosis", "attributes")
+    )
+    if diagnosis is not None:
+        category = diagnosis["category"]
+        name = f'<abbr title="{DIAGNOSIS_NAMES[category]}">{category}</abbr>'
+        refer = " – refer" if diagnosis["refer"] else ""
+        yield _Cell("Most probable", name + refer, category, "text")
+        yield _number("Probability", diagnosis["probabilities"][category], ".3f")
+    if attributes is not None:
+        found = [name for name in attributes if attributes[name]["area_pixels"]]
+        yield _Cell("Attributes", "".join(map(attribute_swatch, found)) or "–", len(found))
+    if boundary is not None:
+        yield _number("Score", boundary["score"], ".2f")
+        yield _number("Area", measured["area_share"] or None, ".1%")
+        diameter = length_text(measured, "diameter").partition(" (")[0]
+        yield _number("Diameter", measured["diameter_pixels"], ".0f")._replace(text=diameter)
+        yield _number("Asymmetry", measured["asymmetry_major_axis"], ".3f")
+        yield _number("Compactness", measured["compactness"], ".2f")
+        colors = measured["colors"]
+        yield _number("Colours", None if colors is None else len(colors), "d")
+    yield _number("Warnings", len(record["warnings"]), "d")
+
+
+def _number(heading, value, form):
+    if value is None:
+        return _Cell(heading, "–", "")
+    return _Cell(heading, format(value, form), value)
+
+
+def _case(record: Mapping, index: int, folder: Path, pictures) -> str:
+    outputs, size, source = record["outputs"], record["size"], record["source"]
+    about = f"{source['path']}, {size['width']:,} × {size['height']:,} pixels"
+    stem = outputs["overlay"].removesuffix("_overlay.jpg")
+    if stem != Path(case_name(record)).stem:
         # Another image of the same name made the results take a number.
-        rows["Mask"] = segmentation
-    facts = "".join(f"<dt>{label}</dt><dd>{escape(text)}</dd>" for label, text in rows.items())
-    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in record["warnings"])
-    listed = f'<ul class="warnings">{warnings}</ul>' if warnings else ""
-    shows = "with the predicted boundary" if record["found"] else "without a predicted boundary"
-    picture = _thumbnail(folder / record["outputs"]["overlay"])
+        about += f", results in {stem}_…"
+    addresses = {
+        name: pictures(folder / outputs[name], PICTURE_SIDE)
+        for name in ("overlay", "attribute_overlay")
+        if name in outputs
+    }
+    key = ""
+    if record["boundary"] is not None and record["boundary"]["found"]:
+        key = f" {color_swatch(PREDICTION_COLOR)}predicted boundary"
     return (
-        f'<article><img src="{picture}" alt="{name} {shows}">'
-        f'<div title="{escape(record["path"])}"><h2>{name}</h2><dl>{facts}</dl>{listed}</div>'
-        "</article>\n"
+        f'<article class="lesion-case" id="case-{index + 1}">\n'
+        f"<h2>{escape(case_name(record))}</h2>\n"
+        f'<p class="about">{escape(about)}.{key}</p>\n{case_html(record, addresses)}</article>\n'
     )
 
 
-def _thumbnail(path: Path) -> str:
-    """The image, reduced, as a `data:` address."""
-    content = io.BytesIO()
-    image = Image.fromarray(read_image(path, max_side=_THUMBNAIL_SIDE))
-    image.save(content, "JPEG", quality=82, subsampling=0, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+def _embedded(path: Path, side: int) -> str:
+    return data_url(read_image(path, max_side=side), side)
+
+
+def _linked(path: Path, side: int) -> str:
+    return quote(os.fsencode(path.name))  # a name need not be text
 
 
 def _count(number: int, noun: str) -> str:

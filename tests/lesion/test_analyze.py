@@ -1,26 +1,21 @@
-"""Analysis of images: what is written, under which names, and what happens to bad files."""
+"""Analysis of many images: batches, results, resumed runs, and what happens to bad files."""
 
 import json
+import os
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from lesion import NOTICE
-from lesion.analyze import (
-    analyze_images,
-    boundary_warnings,
-    describe_boundary,
-    find_images,
-    main,
-    output_stems,
-    predict_images,
-)
+from lesion import NOTICE, analyze
+from lesion.analyze import analyze_images, main, predict_images
+from lesion.analyzer import Analyzer
+from lesion.results import output_stems
 from mrcnn.images import read_image, read_mask, write_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,16 +32,33 @@ def folder(tmp_path, lesion_image):
 
 
 @pytest.fixture
-def command(monkeypatch, darkness):
-    """The command line with a predictor that needs no weights."""
+def weights(tmp_path):
+    path = tmp_path / "weights.h5"
+    path.write_bytes(b"weights")
+    return path
+
+
+@pytest.fixture
+def command(monkeypatch, darkness, weights, tmp_path):
+    """The command line with a predictor that needs no weights; `out` is its folder."""
     module = ModuleType("lesion.boundary")
-    module.load_predictor = lambda weights: darkness
+    module.load_predictor = lambda weights, batch: darkness
     monkeypatch.setitem(sys.modules, "lesion.boundary", module)
-    return lambda *arguments: main([str(argument) for argument in arguments])
+    usual = [f"--weights={weights}", f"--out={tmp_path / 'out'}"]
+    return lambda *arguments: main([*usual, *map(str, arguments)])
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def analyze_all(predictor, paths, out, **options):
+    return analyze_images(Analyzer(predictor, **options), output_stems(paths), out)
 
 
 # === Reading and predicting ===
@@ -97,152 +109,73 @@ def test_batch_below_one_is_refused(darkness):
 # === Results ===
 
 
-def test_results_of_an_image(folder, darkness, lesion_image, tmp_path):
-    out = tmp_path / "out"
-    analysis = analyze_images(darkness, [folder / "a.png"], out)
+def test_results_of_an_image(folder, darkness, lesion_image, out):
+    assert analyze_all(darkness, [folder / "a.png"], out) == []
     image, mask = lesion_image()
     assert names(out) == ["a.json", "a_overlay.jpg", "a_segmentation.png"]
     assert (read_mask(out / "a_segmentation.png") == mask).all()
     assert set(np.unique(read_image(out / "a_segmentation.png"))) == {0, 255}
     assert read_image(out / "a_overlay.jpg").shape == image.shape
-    assert json.loads((out / "a.json").read_text()) == analysis.records[0]
+    assert json.loads((out / "a.json").read_text())["measurements"]["area_pixels"] == mask.sum()
 
 
-def test_record_of_a_lesion():
-    mask = np.zeros((10, 20), bool)
-    mask[2:6, 3:13] = True
-    boundary = SimpleNamespace(mask=mask, score=np.float32(0.5), box=np.array([2, 3, 6, 13]))
-    record = describe_boundary(Path("folder/a.jpg"), boundary, {"model": "m"})
-    assert record == {
-        "schema_version": 1,
-        "notice": NOTICE,
-        "task": "boundary",
-        "file": "a.jpg",
-        "path": str(Path("folder/a.jpg")),
-        "size": {"height": 10, "width": 20},
-        "found": True,
-        "score": 0.5,
-        "box": [2, 3, 6, 13],
-        "area": {"pixels": 40, "fraction": 0.2},
-        "warnings": [],
-        "model": {"model": "m"},
-    }
-    json.dumps(record, allow_nan=False)
-
-
-def test_nothing_found_gives_an_empty_mask_and_says_so(folder, darkness, tmp_path):
-    (record,) = analyze_images(darkness, [folder / "b.png"], tmp_path).records
-    assert (record["found"], record["score"], record["box"]) == (False, None, None)
-    assert record["area"] == {"pixels": 0, "fraction": 0}
-    assert record["warnings"] == ["No lesion was found."]
-    mask = read_mask(tmp_path / "b_segmentation.png")
-    assert mask.shape == (40, 40)
-    assert not mask.any()
-
-
-@pytest.mark.parametrize("side", [np.s_[0, 3], np.s_[-1, 3], np.s_[3, 0], np.s_[3, -1]])
-def test_lesion_at_the_edge_is_warned_of(side):
-    mask = np.zeros((8, 8), bool)
-    mask[side] = True
-    (warning,) = boundary_warnings(mask)
-    assert "touches the edge" in warning
-
-
-def test_separate_regions_are_warned_of():
-    mask = np.zeros((8, 8), bool)
-    mask[2, 2] = mask[3, 3] = mask[5, 5] = True
-    assert boundary_warnings(mask) == ["The boundary consists of 2 separate regions."]
-
-
-def test_bad_file_is_a_problem_and_stops_nothing(folder, darkness, tmp_path):
+def test_bad_file_is_a_problem_and_stops_nothing(folder, darkness, out):
+    analyze_all(darkness, [folder / "a.png"], out)
     (folder / "a.png").write_bytes((folder / "a.png").read_bytes()[:60])
-    out = tmp_path / "out"
-    analysis = analyze_images(darkness, sorted(folder.iterdir()), out)
-    assert [problem.path for problem in analysis.problems] == [folder / "a.png"]
-    assert [record["file"] for record in analysis.records] == ["b.png", "c.png"]
-    assert not list(out.glob("a*"))
+    (problem,) = analyze_all(darkness, sorted(folder.iterdir()), out)
+    assert problem.path == folder / "a.png"
+    records = [name for name in names(out) if name.endswith(".json")]
+    assert records == ["b.json", "c.json"], "what was found before is no longer this image's"
 
 
-def test_same_stem_twice_gives_two_results(folder, darkness, tmp_path, lesion_image):
+def test_same_stem_twice_gives_two_results(folder, darkness, out, lesion_image):
     write_image(folder / "sub" / "a.png", lesion_image(20, 20, (10, 10), 4)[0])
-    out = tmp_path / "out"
-    paths = [folder / "a.png", folder / "sub" / "a.png"]
-    first, second = analyze_images(darkness, paths, out).records
-    assert read_mask(out / first["outputs"]["segmentation"]).shape == (48, 64)
-    assert read_mask(out / second["outputs"]["segmentation"]).shape == (20, 20)
-    assert json.loads((out / "a_2.json").read_text())["path"] == str(paths[1])
+    analyze_all(darkness, [folder / "a.png", folder / "sub" / "a.png"], out)
+    assert read_mask(out / "a_segmentation.png").shape == (48, 64)
+    assert read_mask(out / "a_2_segmentation.png").shape == (20, 20)
 
 
-# === Names ===
+def test_memory_does_not_grow_with_the_images(monkeypatch, darkness, out):
+    lock, held, most = threading.Lock(), 0, 0
 
+    def read(path):
+        nonlocal held, most
+        with lock:
+            held += 1
+            most = max(most, held)
+        return np.zeros((4, 4, 3), np.uint8)
 
-def test_number_does_not_take_another_images_name():
-    paths = ["a.jpg", "x/a.jpg", "a_2.jpg", "A.png"]
-    assert list(output_stems(paths).values()) == ["a", "a_3", "a_2", "A_4"]
+    def write(analysis, out, stem):
+        nonlocal held
+        with lock:
+            held -= 1
 
-
-@given(st.lists(st.tuples(st.sampled_from("pq"), st.text("aAb_23", min_size=1, max_size=5))))
-def test_no_two_images_share_a_stem(parts):
-    paths = {Path(folder, f"{stem}.png") for folder, stem in parts}
-    stems = output_stems(sorted(paths))
-    assert set(stems) == paths
-    assert len({stem.casefold() for stem in stems.values()}) == len(paths)
-
-
-def test_folders_are_searched_for_images_alone(tmp_path, lesion_image):
-    image = lesion_image()[0]
-    for name in ("b.png", "sub/A.JPG", "b_segmentation.png", "b_attribute_globules.png"):
-        write_image(tmp_path / name, image)
-    write_image(tmp_path / ".hidden" / "c.png", image)
-    write_image(tmp_path / "out" / "d.png", image)
-    (tmp_path / "table.csv").write_text("")
-    found = find_images([tmp_path], tmp_path / "out")
-    assert found == [tmp_path / "b.png", tmp_path / "sub" / "A.JPG"]
-
-
-def test_file_given_by_name_is_taken_whatever_its_name(tmp_path):
-    path = tmp_path / "a_mask.dat"
-    assert find_images([path], tmp_path / "out") == [path]
-
-
-def test_image_given_twice_is_analysed_once(folder):
-    found = find_images([folder / "a.png", folder, folder / "." / "b.png"], folder / "out")
-    assert [path.name for path in found] == ["a.png", "b.png", "c.png"]
-
-
-def test_images_may_lie_where_the_results_go(folder, command):
-    arguments = (folder, "--weights", "w", "--out", folder)
-    assert command(*arguments) == 0
-    first = names(folder)
-    assert command(*arguments) == 0
-    assert names(folder) == first
-
-
-def test_input_is_never_replaced(folder, lesion_image):
-    write_image(folder / "a_overlay.jpg", lesion_image()[0])
-    with pytest.raises(ValueError, match="would replace an image"):
-        find_images([folder / "a.png", folder / "a_overlay.jpg"], folder)
+    monkeypatch.setattr("lesion.analyzer.read_image", read)
+    monkeypatch.setattr("lesion.analyzer.Source.of", lambda path: None)
+    monkeypatch.setattr(analyze, "write_results", write)
+    analyze_all(darkness, [f"{number}.png" for number in range(60)], out, batch=2)
+    # Two batches are read, one waits to be written, two are being written.
+    assert most <= 2 * 2 + 2 + 2 + 1
+    assert held == 0
 
 
 # === Command line ===
 
 
-def test_command_writes_everything(folder, command, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert command(folder, "--weights", "w", "--out", out, "--batch", 2) == 0
+def test_command_writes_everything(folder, command, out, capsys):
+    assert command(folder, "--batch", 2) == 0
     assert len(names(out)) == 3 * 3 + 1
     report = (out / "report.html").read_text(encoding="utf-8")
     for text in ("a.png", "b.png", "c.png", NOTICE):
         assert text in report
     printed = capsys.readouterr().out
-    assert "3 images analysed, no lesion found in 1" in printed
+    assert "3 images analysed" in printed
     assert NOTICE in printed
 
 
-def test_command_names_bad_files_at_the_end(folder, command, tmp_path, capsys):
+def test_command_names_bad_files_at_the_end(folder, command, out, capsys):
     (folder / "b.png").write_text("no image")
-    out = tmp_path / "out"
-    assert command(folder, folder / "gone.jpg", "--weights", "w", "--out", out) == 1
+    assert command(folder, folder / "gone.jpg") == 1
     printed = capsys.readouterr().err
     assert "2 of 4 files failed" in printed
     assert f"{folder / 'b.png'}: this is not an image" in printed
@@ -252,31 +185,169 @@ def test_command_names_bad_files_at_the_end(folder, command, tmp_path, capsys):
     assert "gone.jpg" in (out / "report.html").read_text(encoding="utf-8")
 
 
+def test_scale_is_used(folder, command, out):
+    assert command(folder / "a.png", "--millimetres-per-pixel=0.5") == 0
+    measured = json.loads((out / "a.json").read_text())["measurements"]
+    assert measured["area_mm2"] == measured["area_pixels"] / 4
+
+
+def test_images_may_lie_where_the_results_go(folder, command):
+    assert command(folder, f"--out={folder}") == 0
+    first = names(folder)
+    assert command(folder, f"--out={folder}") == 0
+    assert names(folder) == first
+
+
+def test_name_that_is_no_text_is_reported(folder, command, out):
+    name = os.fsdecode(b"mole_\xff.png")
+    try:
+        (folder / "a.png").rename(folder / name)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    assert command(folder) == 0
+    assert "mole_?.png" in (out / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["{empty}"], "holds no image"),
-        (["{images}", "--batch", "0"], "--batch must be at least 1"),
+        (["{images}", "--batch", "0"], "must be a whole number from 1 on"),
         (["{images}", "--out", "{images}/a.png"], "is a file"),
+        (["{images}", "--millimetres-per-pixel=0"], "must be a number above 0"),
     ],
 )
 def test_usage_errors(folder, command, tmp_path, capsys, arguments, message):
     (tmp_path / "empty").mkdir()
     places = {"empty": tmp_path / "empty", "images": folder}
-    given_arguments = [argument.format(**places) for argument in arguments]
     with pytest.raises(SystemExit) as stop:
-        command("--weights", "w", "--out", tmp_path / "out", *given_arguments)
+        command(*(argument.format(**places) for argument in arguments))
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_unusable_weights_are_a_usage_error(folder, command, tmp_path, monkeypatch, capsys):
-    def refuse(weights):
+def test_unusable_weights_are_a_usage_error(folder, command, out, monkeypatch, capsys):
+    def refuse(weights, batch):
         raise ValueError(f"{weights} holds no weights.")
 
     monkeypatch.setattr(sys.modules["lesion.boundary"], "load_predictor", refuse)
-    assert command(folder, "--weights", "w.h5", "--out", tmp_path / "out") == 2
-    assert "w.h5 holds no weights." in capsys.readouterr().err
+    assert command(folder) == 2
+    assert "weights.h5 holds no weights." in capsys.readouterr().err
+    assert command(folder, "--diagnosis-weights=gone.h5") == 2
+    assert "gone.h5" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_full_disk_stops_the_run(folder, command, out, monkeypatch, capsys):
+    def full(path, array):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("lesion.results.write_image", full)
+    assert command(folder) == 3
+    assert "cannot be written: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert not list(out.glob("*.json"))
+
+
+# === A further run ===
+
+
+@pytest.fixture
+def done(folder, command, darkness, monkeypatch):
+    """What remains to be done in a run after all was done: the number of images."""
+    command(folder)
+
+    def rest(*arguments):
+        darkness.batches.clear()
+        assert command(folder, *arguments) == 0
+        return sum(darkness.batches)
+
+    return rest
+
+
+def test_finished_images_are_not_analysed_again(folder, done, out, monkeypatch, capsys):
+    monkeypatch.delattr(sys.modules["lesion.boundary"], "load_predictor")  # nor networks loaded
+    assert done() == 0
+    assert "3 of 3 images have their results already." in capsys.readouterr().out
+    assert "b.png" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def touch(folder, out, weights):
+    os.utime(folder / "a.png", (1, 1))
+
+
+def change_image(folder, out, weights):
+    write_image(folder / "a.png", read_image(folder / "c.png"))
+
+
+def change_weights(folder, out, weights):
+    weights.write_bytes(b"others")
+
+
+def remove_mask(folder, out, weights):
+    (out / "a_segmentation.png").unlink()
+
+
+def cut_record(folder, out, weights):
+    (out / "a.json").write_text((out / "a.json").read_text()[:-20])
+
+
+def older_record(folder, out, weights):
+    record = json.loads((out / "a.json").read_text())
+    (out / "a.json").write_text(json.dumps({**record, "schema_version": 1}))
+
+
+def list_for_a_record(folder, out, weights):
+    (out / "a.json").write_text("[]")
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        (touch, 0),
+        (change_image, 1),
+        (change_weights, 3),
+        (remove_mask, 1),
+        (cut_record, 1),
+        (older_record, 1),
+        (list_for_a_record, 1),
+    ],
+)
+def test_what_changed_is_analysed_again(folder, done, out, weights, change, count):
+    change(folder, out, weights)
+    assert done() == count
+    assert done() == 0
+
+
+@pytest.mark.parametrize("option", ["--overwrite", "--millimetres-per-pixel=0.1"])
+def test_options_that_ask_for_it(done, option):
+    assert done(option) == 3
+
+
+def test_interrupted_run_goes_on_where_it_stopped(folder, command, darkness, monkeypatch, capsys):
+    predict = darkness.predict
+
+    def stop_at_the_second(images):
+        if darkness.batches:
+            raise KeyboardInterrupt
+        return predict(images)
+
+    monkeypatch.setattr(darkness, "predict", stop_at_the_second)
+    assert command(folder, "--batch=1") == 130
+    assert "goes on from here" in capsys.readouterr().err
+    monkeypatch.setattr(darkness, "predict", predict)
+    darkness.batches.clear()
+    assert command(folder, "--batch=1") == 0
+    assert darkness.batches == [1, 1]
+
+
+def test_damaged_result_of_an_earlier_run(done, command, folder, out, capsys):
+    (out / "a_overlay.jpg").write_bytes(b"")
+    assert command(folder) == 3
+    assert "a_overlay.jpg: the file is empty." in capsys.readouterr().err
+    assert done("--overwrite") == 3
+
+
+# === Documentation ===
 
 
 @pytest.mark.parametrize("module", ["analyze", "evaluate"])
@@ -287,3 +358,9 @@ def test_help_answers_from_any_folder(module, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert "Research use only" in run.stdout
+
+
+def test_exit_codes_are_documented_alike():
+    document = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\d+)` \| (.+?)\.? \|$", document, flags=re.MULTILINE))
+    assert listed == dict(re.findall(r"^    (\d+) +(.+)$", analyze.__doc__, flags=re.MULTILINE))

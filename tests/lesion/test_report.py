@@ -1,35 +1,44 @@
 """The report: complete in itself, safe with any name, and carrying the notice."""
 
 import base64
+import hashlib
 import io
+import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lesion import NOTICE
+from lesion import NOTICE, report
 from lesion.report import write_report
 from lesion.samples import Problem
 from mrcnn.images import write_image
 
-MODEL = {"model": "darkness", "image_size": 64}
-VOID = {"meta", "img"}
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "analysis.md"
+(EXAMPLE,) = re.findall(r"```json\n(.+?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+VOID = {"meta", "img", "br"}
 
 
-def record(name="ISIC_0000001.jpg", found=True, warnings=(), stem=None):
-    stem = stem or name.rpartition(".")[0]
-    return {
-        "file": name,
-        "path": f"folder/{name}",
-        "size": {"height": 30, "width": 1040},
-        "found": found,
-        "score": 0.8765 if found else None,
-        "area": {"pixels": 3120 if found else 0, "fraction": 0.1 if found else 0.0},
-        "warnings": list(warnings),
-        "outputs": {"segmentation": f"{stem}_segmentation.png", "overlay": "overlay.jpg"},
-    }
+def record(name="ISIC_0000001.jpg", found=True, tasks=("boundary", "attributes", "diagnosis")):
+    """The documented record, of an image of another name."""
+    value = json.loads(EXAMPLE)
+    value["source"]["path"] = f"folder/{name}"
+    value["size"] = {"height": 30, "width": 1040}
+    value["outputs"] = {"overlay": "a_overlay.jpg", "attribute_overlay": "a_attributes.jpg"}
+    if not found:
+        value["boundary"] = {"found": False, "score": None, "box": None}
+        value["measurements"] = dict.fromkeys(value["measurements"])
+        value["measurements"] |= {"area_pixels": 0, "area_share": 0.0, "touches_frame": False}
+        value["warnings"][0]["message"] = "No lesion was found."
+    for task in {"boundary", "attributes", "diagnosis"} - set(tasks):
+        value[task] = None
+        del value["models"][task]
+    if "boundary" not in tasks:
+        value["measurements"] = None
+    return value
 
 
 class Page(HTMLParser):
@@ -51,80 +60,140 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.texts.append(data)
 
     @property
     def text(self):
         return " ".join(" ".join(self.texts).split())
 
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a report about one overlay and gives back its source."""
-    write_image(tmp_path / "overlay.jpg", np.full((30, 1040, 3), 150, np.uint8))
+    """Writes a report about the pictures of one image and gives back its source."""
+    picture = np.full((30, 1040, 3), 150, np.uint8)
+    write_image(tmp_path / "a_overlay.jpg", picture)
+    write_image(tmp_path / "a_attributes.jpg", picture)
 
     def write_it(records, problems=()):
         path = tmp_path / "report.html"
-        write_report(path, records, list(problems), tmp_path, MODEL)
+        write_report(path, records, list(problems), tmp_path)
         return path.read_text(encoding="utf-8")
 
     return write_it
 
 
-def test_notice_comes_first(write):
-    page = Page(write([record()]))
-    assert page.text.removeprefix("Lesion boundaries ").startswith(NOTICE)
+def test_notice_comes_first_and_last(write):
+    text = Page(write([record()])).text.removeprefix("Analysis of dermoscopic images ")
+    assert text.startswith(NOTICE)
+    assert text.endswith(NOTICE)
 
 
-def test_card_shows_name_score_and_area(write):
+def test_case_shows_all_that_was_found(write):
     text = Page(write([record()])).text
-    for expected in ("ISIC_0000001.jpg", "0.876", "10.0% of the image", "3,120 pixels", "1,040"):
+    for expected in (
+        "ISIC_0000001.jpg",
+        "Boundary, score 0.93",
+        "1,040 × 30 pixels",
+        "melanoma (MEL) 0.050",
+        "melanocytic naevus (NV) 0.600",
+        "to be referred",
+        "pigment network 0.910",
+        "28.2 mm² (70,459 px)",
+        "26.1%",
+        "7.8 mm (390 px)",
+        "Asymmetry, major axis 0.070",
+        "light brown 84%",
+        "The lesion touches the edge",
+        "mask_rcnn_boundary_0042.h5",
+        "0123456789abcdef0123456789abcdef",
+        "160 × 224",
+    ):
         assert expected in text
 
 
-def test_card_without_a_lesion_says_so(write):
-    text = Page(write([record(found=False, warnings=["No lesion was found."])])).text
-    assert "a lesion found in 0" in text
-    assert "Score no lesion found" in text
-    assert "No lesion was found." in text
+def test_case_without_a_lesion_says_so(write):
+    text = Page(write([record(found=False)])).text
+    assert "No lesion was found" in text
+    assert "Boundary, score" not in text
+
+
+@pytest.mark.parametrize(
+    ("task", "shown", "left_out"),
+    [
+        ("boundary", ["Area", "Measurements"], ["Most probable", "Presence of"]),
+        ("attributes", ["Presence of"], ["Area", "Measurements", "Most probable"]),
+        ("diagnosis", ["Most probable"], ["Area", "Measurements", "Presence of"]),
+    ],
+)
+def test_only_what_was_done_is_shown(write, task, shown, left_out):
+    text = Page(write([record(tasks=[task])])).text
+    assert all(expected in text for expected in shown)
+    assert not any(unexpected in text for unexpected in left_out)
 
 
 def test_names_are_escaped(write):
-    name = "<script>alert(\"x\")</script> & 'y'.jpg"
+    name = "<script>alert(\"x\") & 'y'.jpg"
     problem = Problem(name.replace(".jpg", ".png"), "<b>broken</b>")
-    page = Page(write([record(name)], [problem]))
-    assert not {tag for tag, _ in page.elements} & {"script", "b"}
-    assert name in page.text
+    hostile = record(name)
+    hostile["warnings"][0]["message"] = "<b>bold</b>"
+    hostile["models"]["boundary"]["weights"] = "<b>.h5"
+    page = Page(write([hostile], [problem]))
+    assert len(page.all("script")) == 1
+    assert not page.all("b")
+    assert page.text.count(name) == 3  # in the table, as heading, in the path
     assert "<b>broken</b>" in page.text
 
 
 def test_nothing_is_loaded_from_elsewhere(write):
     source = write([record(), record("b.jpg")])
     page = Page(source)
-    sources = [
-        attributes[name]
-        for _, attributes in page.elements
-        for name in ("src", "href")
-        if name in attributes
-    ]
-    assert len(sources) == 2
-    assert all(address.startswith("data:image/jpeg;base64,") for address in sources)
+    pictures = [image["src"] for image in page.all("img")]
+    assert len(pictures) == 2 * 3
+    assert all(address.startswith("data:image/jpeg;base64,") for address in pictures)
+    assert [link["href"] for link in page.all("a")] == ["#case-1", "#case-2"]
+    assert {article["id"] for article in page.all("article")} == {"case-1", "case-2"}
     assert not re.search(r"https?:|@import|url\(", source)
 
 
-def test_thumbnails_are_reduced_overlays(write):
-    image = next(a for tag, a in Page(write([record()])).elements if tag == "img")
-    content = base64.b64decode(image["src"].partition(",")[2])
-    with Image.open(io.BytesIO(content)) as thumbnail:
-        assert thumbnail.size == (560, 16)
-    assert "ISIC_0000001.jpg" in image["alt"]
+def test_policy_allows_this_script_alone(write):
+    source = write([record()])
+    (script,) = re.findall(r"<script>(.*?)</script>", source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in source
+    assert "default-src 'none'; img-src data:;" in source
 
 
-def test_light_and_dark_wide_and_narrow(write):
+def test_pictures_are_reduced_and_described(write):
+    thumbnail, *pictures = Page(write([record()])).all("img")
+    sizes = []
+    for image in (thumbnail, *pictures):
+        content = base64.b64decode(image["src"].partition(",")[2])
+        with Image.open(io.BytesIO(content)) as decoded:
+            sizes.append(decoded.size)
+    assert sizes == [(120, 3), (512, 15), (512, 15)]
+    assert thumbnail["alt"] == ""  # its name stands beside it
+    assert all("ISIC_0000001.jpg" in picture["alt"] for picture in pictures)
+
+
+def test_table_has_headers_and_values_to_sort_by(write):
+    page = Page(write([record(), record("b.jpg", found=False)]))
+    columns = [header for header in page.all("th") if header["scope"] == "col"]
+    assert len(columns) == 12
+    assert sum("data-sort" in column for column in columns) == 11
+    assert len([header for header in page.all("th") if header["scope"] == "row"]) == 2
+    numbers = [cell["data-value"] for cell in page.all("td") if cell.get("class") == "number"]
+    assert all(value == "" or float(value) >= 0 for value in numbers)
+
+
+def test_light_and_dark_wide_and_narrow_and_print(write):
     source = write([record()])
     assert "prefers-color-scheme: dark" in source
     assert 'name="viewport" content="width=device-width' in source
+    assert "@media print" in source
 
 
 def test_failed_files_are_named(write):
@@ -134,10 +203,28 @@ def test_failed_files_are_named(write):
     assert "folder/b.jpg: the file is empty." in text
 
 
-def test_numbered_results_are_named(write):
-    assert "a_2_segmentation.png" in Page(write([record("a.jpg", stem="a_2")])).text
-    assert "_segmentation.png" not in Page(write([record("a.jpg")])).text
+def test_numbered_results_are_named(write, tmp_path):
+    write_image(tmp_path / "a_2_overlay.jpg", np.zeros((4, 4, 3), np.uint8))
+    second = record("a.jpg")
+    second["outputs"]["overlay"] = "a_2_overlay.jpg"
+    assert "results in a_2_" in Page(write([second])).text
+    assert "results in" not in Page(write([record("a.jpg")])).text
 
 
-def test_model_is_described(write):
-    assert "image size 64" in Page(write([record()])).text
+def test_many_cases_become_pages_of_linked_pictures(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "MAX_EMBEDDED", 2)
+    (tmp_path / "report_4.html").write_text("of an earlier report")
+    (tmp_path / "report_x.html").write_text("of someone else")
+    records = [record(f"{number}.jpg") for number in range(5)]
+    first = Page(write(records, [Problem("bad.jpg", "empty")]))
+    assert not (tmp_path / "report_4.html").exists()
+    assert (tmp_path / "report_x.html").exists()
+    last = Page((tmp_path / "report_3.html").read_text(encoding="utf-8"))
+    assert "5 images analysed, 1 file failed, page 1 of 3" in first.text
+    assert "bad.jpg: empty" in first.text
+    assert [article["id"] for article in first.all("article")] == ["case-1", "case-2"]
+    assert [article["id"] for article in last.all("article")] == ["case-5"]
+    assert {image["src"] for image in last.all("img")} == {"a_overlay.jpg", "a_attributes.jpg"}
+    assert all(image["loading"] == "lazy" for image in last.all("img"))
+    links = [link["href"] for link in last.all("a") if not link["href"].startswith("#")]
+    assert links == ["report.html", "report_2.html", "report_3.html"] * 2

@@ -1,0 +1,150 @@
+"""Time of one image from file to results by stage, and of many with the memory they take.
+
+Tasks whose weights are not given get networks of random weights: they take the same time, but find
+nothing sensible. Measurements and pictures are therefore made of a phantom's true masks.
+`--images N` analyses a folder of N images, links to a few phantoms, as `lesion analyze` does.
+"""
+
+import functools
+import os
+import resource
+import tempfile
+import time
+from dataclasses import fields
+from pathlib import Path
+
+from timing import milliseconds
+
+# isort: split
+import argparse
+
+from lesion.analysis import Analysis
+from lesion.analyze import analyze_images
+from lesion.analyzer import Analyzer
+from lesion.attributes import Attributes, AttributesConfig
+from lesion.boundary import Boundary, BoundaryConfig
+from lesion.diagnosis_network import DiagnosisConfig, DiagnosisNetwork, describe_network
+from lesion.measurements import measure
+from lesion.phantom import draw_phantom
+from lesion.quality import assess
+from lesion.report import write_report
+from lesion.results import Records, find_images, is_done, output_stems, write_results
+from lesion.samples import ATTRIBUTES, TASKS
+from mrcnn.images import read_image, write_image
+from mrcnn.model import MaskRCNN
+from mrcnn.weights import save_weights
+
+HEIGHT, WIDTH = 768, 1024
+PHANTOMS = 20
+
+
+def random_weights(task, folder):
+    """Path of a weights file of a task, of a network that has learned nothing."""
+    if task == "diagnosis":
+        config = DiagnosisConfig()
+        network, description = DiagnosisNetwork(config), describe_network(config)
+    else:
+        config = {"boundary": BoundaryConfig, "attributes": AttributesConfig}[task]()
+        network = MaskRCNN("inference", config, "logs").keras_model
+        description = {"config": config.to_dict()}
+    path = folder / f"random_{task}.h5"
+    save_weights(network, path, {**description, "task": task})
+    return path
+
+
+class Drawn(Analysis):
+    """Keeps its pictures, so that writing alone is left."""
+
+    overlay = functools.cache(Analysis.overlay)
+    attribute_overlay = functools.cache(Analysis.attribute_overlay)
+
+
+def stages(analyzer, path, phantom, out):
+    """What is done with one image, step by step, by name."""
+    analysis = analyzer.analyze(path)
+    image = analysis.image
+    found = {field.name: getattr(analysis, field.name) for field in fields(analysis)}
+    found["boundary"] = Boundary(phantom.mask, 1.0, (0, 0, HEIGHT, WIDTH))
+    found["attributes"] = Attributes(phantom.attributes, dict.fromkeys(phantom.attributes, 1.0))
+    true, drawn = Analysis(**found), Drawn(**found)
+    return {
+        "read": lambda: read_image(path),
+        "quality": lambda: assess(image),
+        "boundary": lambda: analyzer.boundary.predict([image]),
+        "attributes": lambda: analyzer.attributes.predict([image]),
+        "diagnosis": lambda: analyzer.diagnosis.predict([image], [{}]),
+        "measurements": lambda: measure(image, phantom.mask),
+        "overlays": lambda: (true.overlay(), true.attribute_overlay()),
+        "write": lambda: write_results(drawn, out, "stage"),
+        "all, in one call": lambda: write_results(analyzer.analyze(path), out, "all"),
+    }
+
+
+def peak_memory():
+    """Of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def many(analyzer, paths, folder, count):
+    """Analyses `count` links to a few images, in quarters; prints rate and memory of each."""
+    analyzer.load()
+    images, out = folder / "many", folder / "results"
+    images.mkdir()
+    for number in range(count):
+        source = paths[number % len(paths)]
+        os.link(source, images / f"{number:06d}{source.suffix}")
+    stems = output_stems(find_images([images], out))
+    items = list(stems.items())
+    for quarter in range(4):
+        part = dict(items[quarter * count // 4 : (quarter + 1) * count // 4])
+        start = time.perf_counter()
+        analyze_images(analyzer, part, out)
+        spent = time.perf_counter() - start
+        rate = len(part) / spent
+        print(f"{len(part)} images: {rate:.2f} images/s, peak memory {peak_memory():,.0f} MiB")
+    start = time.perf_counter()
+    pages = write_report(out / "report.html", Records(out, stems.values()), [], out)
+    spent = time.perf_counter() - start
+    print(f"report of {len(pages)} pages: {spent:.1f} s, peak memory {peak_memory():,.0f} MiB")
+    start = time.perf_counter()
+    done = sum(is_done(path, analyzer.settings(), out, stem) for path, stem in items)
+    print(f"finding {done} of them done in a further run: {time.perf_counter() - start:.1f} s")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", help="of the boundary task")
+    parser.add_argument("--attributes-weights")
+    parser.add_argument("--diagnosis-weights")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--images", type=int, default=0, metavar="N", help="also analyse so many")
+    parser.add_argument("--batch", type=int, default=4, help="of these, at once")
+    arguments = parser.parse_args()
+    given = (arguments.weights, arguments.attributes_weights, arguments.diagnosis_weights)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        weights = [
+            path or random_weights(task, folder) for task, path in zip(TASKS, given, strict=True)
+        ]
+        start = time.perf_counter()
+        analyzer = Analyzer(*weights).load()
+        print(f"loading three networks: {time.perf_counter() - start:.1f} s")
+        paths = []
+        for seed in range(PHANTOMS if arguments.images else 1):
+            phantom = draw_phantom(seed, HEIGHT, WIDTH, attributes=ATTRIBUTES)
+            paths.append(folder / f"phantom_{seed}.jpg")
+            write_image(paths[-1], phantom.image)
+        phantom = draw_phantom(0, HEIGHT, WIDTH, attributes=ATTRIBUTES)
+        steps = stages(analyzer, paths[0], phantom, folder / "results")
+        times = milliseconds(*steps.values(), repeats=arguments.repeats)
+        print(f"one image of {WIDTH} x {HEIGHT} pixels, {os.cpu_count()} cores")
+        print("\n| stage | ms |\n|---|---|")
+        for stage, spent in zip(steps, times, strict=True):
+            print(f"| {stage} | {spent:.0f} |")
+        print(f"\nsum of the stages: {sum(times[:-1]):.0f} ms")
+        if arguments.images:
+            many(Analyzer(*weights, batch=arguments.batch), paths, folder, arguments.images)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""From an image to boundary, attributes, measurements and diagnosis in one call."""
+
+import functools
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from lesion import __version__
+from lesion.analysis import Analysis, Source
+from lesion.dicom import DicomImage, is_dicom, read_dicom
+from lesion.quality import QualityWarning, assess
+from lesion.samples import TASKS, Problem
+from mrcnn.files import sha256_of
+from mrcnn.images import ImageError, as_rgb8, read_image
+from mrcnn.runs import weights_path
+
+NONE = "none"
+"""In the place of a weights file: this task is left out, also if the project ships its weights."""
+
+_SHIPPED = "lesion_{task}.weights.h5"
+_READERS = 2
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
+
+
+class Analyzer:
+    """Analyses dermoscopic images. The networks are loaded when they are first needed.
+
+    Args:
+        boundary, attributes, diagnosis: for each task a weights file, "last" (the latest training
+            in `logs/`), "none" (leave the task out) or a predictor that is loaded already. None:
+            the weights that the project ships, or no such task where it ships none.
+        views: how many views of an image the diagnosis averages, see
+            `lesion.diagnosis.DiagnosisPredictor`.
+        risk: share of wrong diagnoses that may remain among those not referred; None refers none.
+        batch: images per pass through the networks. Fewer take as long as so many.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no weights for any task.
+    """
+
+    def __init__(
+        self,
+        boundary: Any = None,
+        attributes: Any = None,
+        diagnosis: Any = None,
+        *,
+        views: int = 1,
+        risk: float | None = None,
+        batch: int = 1,
+    ):
+        if batch < 1:
+            raise ValueError(f"`batch` must be at least 1, received {batch}.")
+        given = zip(TASKS, (boundary, attributes, diagnosis), strict=True)
+        self._found = {task: _find(task, weights) for task, weights in given}
+        if not any(self._found.values()):
+            raise FileNotFoundError(
+                "There are weights for no task: none are given, and the project ships none yet. "
+                "Make some by `python lesion/train.py --task=boundary --dataset=DIR "
+                "--weights=imagenet`, or with --task=attributes or --task=diagnosis, and give "
+                "their path."
+            )
+        self.views, self.risk, self.batch = views, risk, batch
+
+    @functools.cached_property
+    def boundary(self) -> Any | None:
+        """The boundary's predictor, or None."""
+        return self._predictor("boundary", self._load_boundary)
+
+    @functools.cached_property
+    def attributes(self) -> Any | None:
+        """The attributes' predictor, or None."""
+        return self._predictor("attributes", self._load_attributes)
+
+    @functools.cached_property
+    def diagnosis(self) -> Any | None:
+        """The diagnosis' predictor, or None."""
+        return self._predictor("diagnosis", self._load_diagnosis)
+
+    # TensorFlow is loaded here and not above, so that a mistyped command answers at once.
+
+    def _load_boundary(self, weights):
+        from lesion.boundary import load_predictor
+
+        return load_predictor(weights, self.batch)
+
+    def _load_attributes(self, weights):
+        from lesion.attributes import load_attributes
+
+        return load_attributes(weights, self.batch)
+
+    def _load_diagnosis(self, weights):
+        from lesion.diagnosis import load_classifier
+
+        return load_classifier(weights, self.views, self.risk, self.batch * self.views)
+
+    def _predictor(self, task, load):
+        found = self._found[task]
+        return load(found) if isinstance(found, Path) else found
+
+    def load(self) -> "Analyzer":
+        """Loads all networks at once, so that nothing is left to fail or to wait for later.
+
+        Raises:
+            mrcnn.weights.WeightsError: a file is damaged or of another task.
+        """
+        _ = self.models
+        return self
+
+    @functools.cached_property
+    def models(self) -> dict[str, dict]:
+        """What each network says of itself, by task."""
+        return {task: getattr(self, task).describe() for task in self.tasks}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those of `TASKS` that there is a network for."""
+        return tuple(task for task in TASKS if self._found[task] is not None)
+
+    def settings(self, millimetres_per_pixel: float | None = None) -> dict:
+        """All that results depend on besides the image; known without loading a network."""
+        return {
+            "version": __version__,
+            "weights": self._hashes,
+            "views": self.views,
+            "risk": self.risk,
+            "millimetres_per_pixel": millimetres_per_pixel,
+        }
+
+    @functools.cached_property
+    def _hashes(self):
+        found = {task: self._found[task] for task in self.tasks}
+        return {
+            task: sha256_of(weights) if isinstance(weights, Path) else weights.describe()["sha256"]
+            for task, weights in found.items()
+        }
+
+    def analyze(
+        self,
+        image: str | os.PathLike | np.ndarray,
+        patient: Mapping[str, str] | None = None,
+        millimetres_per_pixel: float | None = None,
+    ) -> Analysis:
+        """Analyses one image.
+
+        Args:
+            image: a file (of DICOM, too, with the extra `dicom`), or an array [height,
+                width(, channels)] as `mrcnn.images.as_rgb8` takes.
+            patient: `age`, `sex` and `site` as `lesion.patient.patient_vector` takes them; used if
+                the diagnosis' network was trained with patient data.
+            millimetres_per_pixel: the scale; without it that of a DICOM file, and if none is known
+                lengths are in pixels alone.
+
+        Raises:
+            mrcnn.images.ImageError: the image cannot be read or used.
+        """
+        (result,) = self.analyze_many([image], [patient], millimetres_per_pixel)
+        if isinstance(result, Problem):
+            raise ImageError(str(result))
+        return result
+
+    def analyze_many(
+        self,
+        images: Iterable[str | os.PathLike | np.ndarray],
+        patients: Iterable[Mapping[str, str] | None] | None = None,
+        millimetres_per_pixel: float | None = None,
+    ) -> Iterator[Analysis | Problem]:
+        """Analyses images in batches; the next batch is read while one is in the networks.
+
+        Args:
+            images, millimetres_per_pixel: as for `analyze`.
+            patients: one for each image.
+
+        Yields:
+            For each image, in order, its `Analysis`, or a `lesion.samples.Problem` that names a
+            file that cannot be read.
+        """
+        if millimetres_per_pixel is not None and not 0 < millimetres_per_pixel < float("inf"):
+            raise ValueError(
+                "`millimetres_per_pixel` must be a number above 0 or None, received "
+                f"{millimetres_per_pixel}."
+            )
+        settings = self.settings(millimetres_per_pixel)
+        patients = itertools.repeat(None) if patients is None else patients
+        for batch in read_ahead(_load, zip(images, patients, strict=False), self.batch):
+            loaded = [item for item in batch if isinstance(item, _Loaded)]
+            found = iter(self._predict(loaded) if loaded else [])
+            for item in batch:
+                if isinstance(item, Problem):
+                    yield item
+                    continue
+                yield Analysis(
+                    item.image,
+                    *next(found),
+                    item.quality,
+                    self.models,
+                    settings,
+                    item.source,
+                    item.dicom,
+                    millimetres_per_pixel or (item.dicom and item.dicom.millimetres_per_pixel),
+                )
+
+    def _predict(self, loaded):
+        """Boundary, attributes and diagnosis of each image of a batch."""
+        images = [item.image for item in loaded]
+        patients = [item.patient or {} for item in loaded]
+        absent = [None] * len(images)
+        return zip(
+            self.boundary.predict(images) if self.boundary else absent,
+            self.attributes.predict(images) if self.attributes else absent,
+            self.diagnosis.predict(images, patients) if self.diagnosis else absent,
+            strict=True,
+        )
+
+
+def shipped_weights(task: str) -> Path | None:
+    """The weights of one of `TASKS` that come with the project, or None."""
+    name = _SHIPPED.format(task=task)
+    folders = (
+        Path(__file__).resolve().parents[1] / "weights",
+        Path(sys.prefix) / "share" / "mrcnn",
+    )
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def read_ahead(
+    read: Callable[[Item], Read], items: Iterable[Item], batch: int, readers: int = _READERS
+) -> Iterator[list[Read]]:
+    """Reads items in threads, a batch ahead of whoever takes them.
+
+    Args:
+        read: makes something of an item.
+        items: any number of them; no more are taken than are read.
+        batch: at most twice as many are held in memory.
+        readers: threads.
+
+    Yields:
+        What was read, in order, `batch` at a time.
+    """
+    items = iter(items)
+    with ThreadPoolExecutor(readers) as pool:
+        upcoming = [pool.submit(read, item) for item in itertools.islice(items, batch)]
+        while upcoming:
+            current = [future.result() for future in upcoming]
+            upcoming = [pool.submit(read, item) for item in itertools.islice(items, batch)]
+            yield current
+
+
+class _Loaded(NamedTuple):
+    """An image in memory and what is known of it before any network has seen it."""
+
+    image: np.ndarray
+    quality: tuple[QualityWarning, ...]
+    patient: Mapping[str, str] | None
+    source: Source | None = None
+    dicom: DicomImage | None = None
+
+
+def _load(item):
+    """`_Loaded` of an image and its patient, or the `Problem` of its file."""
+    image, patient = item
+    if not isinstance(image, (str, os.PathLike)):
+        pixels = as_rgb8(image)
+        return _Loaded(pixels, tuple(assess(pixels)), patient)
+    try:
+        dicom = read_dicom(image) if is_dicom(image) else None
+        pixels = dicom.pixels if dicom else read_image(image)
+        source = Source.of(image)
+    except (ImageError, OSError, ImportError) as error:
+        # The message begins with the path, which a `Problem` names already.
+        return Problem(Path(image), str(error).removeprefix(f"{image}: "))
+    return _Loaded(pixels, tuple(assess(pixels)), patient, source, dicom)
+
+
+def _find(task, weights):
+    """Path of a task's weights, a predictor as it is, or None where the task is left out."""
+    if weights is None:
+        return shipped_weights(task)
+    if not isinstance(weights, (str, os.PathLike)):
+        return weights
+    if str(weights) == NONE:
+        return None
+    path = weights_path(weights, "logs", task)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no weights file {path} for the {task} task.")
+    return path

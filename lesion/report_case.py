@@ -1,0 +1,207 @@
+"""What was found in one image, as HTML: a case of the report, and of a notebook."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from lesion import NOTICE
+from lesion.analysis import Analysis
+from lesion.attribute_overlay import ATTRIBUTE_COLORS, ATTRIBUTE_LABELS
+from lesion.measurements import MIN_COLOR_SHARE, REFERENCE_COLORS
+from lesion.report_style import CASE_STYLE
+
+DIAGNOSIS_NAMES = {
+    "MEL": "melanoma",
+    "NV": "melanocytic naevus",
+    "BCC": "basal cell carcinoma",
+    "AKIEC": "actinic keratosis, Bowen’s disease",
+    "BKL": "benign keratosis",
+    "DF": "dermatofibroma",
+    "VASC": "vascular lesion",
+}
+PICTURE_SIDE = 512
+_NOTEBOOK_SIDE = 360
+
+
+def case_html(record: Mapping, pictures: Mapping[str, str]) -> str:
+    """The parts of one case, to stand in an element of the class `lesion-case`.
+
+    Args:
+        record: as of `lesion.analysis.Analysis.to_dict`.
+        pictures: addresses of its pictures: `overlay` and, if there are attributes,
+            `attribute_overlay`.
+    """
+    return f"""<div class="parts">
+<div class="pictures">
+{"".join(_figures(record, pictures))}</div>
+<div class="facts">
+{"".join(_facts(record))}</div>
+</div>
+"""
+
+
+def _figures(record: Mapping, pictures: Mapping[str, str]) -> Iterator[str]:
+    boundary, name = record["boundary"], escape(case_name(record))
+    if boundary is None:
+        caption = "The image"
+    elif boundary["found"]:
+        caption = f"Boundary, score {boundary['score']:.2f}"
+    else:
+        caption = "No lesion was found"
+    yield _figure(pictures["overlay"], f"{name}: {caption}", caption)
+    if record["attributes"] is not None:
+        caption = "Dermoscopic attributes"
+        yield _figure(pictures["attribute_overlay"], f"{name}: {caption}", caption)
+
+
+def _facts(record: Mapping) -> Iterator[str]:
+    found = [
+        describe(record[name])
+        for name, describe in (("diagnosis", _diagnosis), ("attributes", _attributes))
+        if record[name] is not None
+    ]
+    if found:
+        yield f"<div>{''.join(found)}</div>\n"
+    measured = record["measurements"]
+    yield f"<div>{'' if measured is None else _measurements(measured)}"
+    yield f"{_warnings(record['warnings'])}</div>\n"
+
+
+def case_name(record: Mapping) -> str:
+    """The name of the image's file, without folders."""
+    source = record["source"]
+    return "image" if source is None else source["path"].replace("\\", "/").rpartition("/")[2]
+
+
+def notebook_html(analysis: Analysis) -> str:
+    """The case with its style and the notice, complete in itself."""
+    record = analysis.to_dict()
+    drawn = {"overlay": analysis.overlay(), "attribute_overlay": analysis.attribute_overlay()}
+    pictures = {
+        name: data_url(picture, _NOTEBOOK_SIDE)
+        for name, picture in drawn.items()
+        if picture is not None
+    }
+    return (
+        f'<style>{CASE_STYLE}</style>\n<div class="lesion-case">\n'
+        f"<h2>{escape(case_name(record))}</h2>\n{case_html(record, pictures)}"
+        f'<p class="small"><strong>{escape(NOTICE)}</strong></p>\n</div>\n'
+    )
+
+
+def data_url(image: np.ndarray, side: int) -> str:
+    """An image, reduced to `side` pixels at most, as a `data:` address."""
+    content, picture = io.BytesIO(), Image.fromarray(image)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    # Full resolution of colours, as the lines are thin and coloured.
+    picture.save(content, "JPEG", quality=80, subsampling=0, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+
+
+def title_of(name: str) -> str:
+    """`pigment_network` as a person would write it."""
+    return name.replace("_", " ")
+
+
+def color_swatch(color: tuple[int, int, int], name: str = "") -> str:
+    """A small square of a colour, with a name where none stands beside it."""
+    named = f' role="img" aria-label="{name}" title="{name}"' if name else ""
+    return f'<span class="swatch" style="background:rgb{tuple(color)}"{named}></span>'
+
+
+def attribute_swatch(name: str) -> str:
+    """A small square of the colour in which pictures show an attribute."""
+    return color_swatch(ATTRIBUTE_COLORS[name], ATTRIBUTE_LABELS[name])
+
+
+def length_text(measurements: Mapping, name: str) -> str:
+    """`diameter` or another length in millimetres, if these are known, and pixels."""
+    pixels, millimetres = measurements[f"{name}_pixels"], measurements[f"{name}_mm"]
+    if pixels is None:
+        return "–"
+    return _both(f"{pixels:,.0f} px", None if millimetres is None else f"{millimetres:.1f} mm")
+
+
+def _both(pixels: str, millimetres: str | None) -> str:
+    return pixels if millimetres is None else f"{millimetres} ({pixels})"
+
+
+def _figure(address: str, alternative: str, caption: str) -> str:
+    return (
+        f'<figure><img src="{address}" alt="{alternative}" loading="lazy">'
+        f"<figcaption>{caption}</figcaption></figure>\n"
+    )
+
+
+def _bars(rows: Mapping[str, float], swatches: Mapping[str, str] | None = None) -> str:
+    """A bar for each value 0..1 by its name, which must be escaped."""
+    lines = (
+        f"<li><span>{(swatches or {}).get(name, '')}{name}</span>"
+        f'<span class="track"><span class="fill" style="width:{value:.1%}"></span></span>'
+        f'<span class="value">{value:.3f}</span></li>'
+        for name, value in rows.items()
+    )
+    return f'<ul class="bars">{"".join(lines)}</ul>'
+
+
+def _diagnosis(diagnosis: Mapping) -> str:
+    rows = {
+        f"{DIAGNOSIS_NAMES[name]} ({name})": probability
+        for name, probability in diagnosis["probabilities"].items()
+    }
+    refer = {
+        True: '<p class="small">Too uncertain for the risk chosen: to be referred.</p>',
+        False: '<p class="small">Certain enough for the risk chosen.</p>',
+        None: "",
+    }[diagnosis["refer"]]
+    return f"<section><h3>Probabilities of the seven categories</h3>{_bars(rows)}{refer}</section>"
+
+
+def _attributes(attributes: Mapping) -> str:
+    rows = {ATTRIBUTE_LABELS[name]: found["presence"] for name, found in attributes.items()}
+    swatches = {ATTRIBUTE_LABELS[name]: color_swatch(ATTRIBUTE_COLORS[name]) for name in attributes}
+    return f"<section><h3>Presence of attributes</h3>{_bars(rows, swatches)}</section>"
+
+
+def _measurements(measured: Mapping) -> str:
+    area = _both(
+        f"{measured['area_pixels']:,} px",
+        None if measured["area_mm2"] is None else f"{measured['area_mm2']:.1f} mm²",
+    )
+    numbers = {
+        "Asymmetry, major axis": "asymmetry_major_axis",
+        "Asymmetry, minor axis": "asymmetry_minor_axis",
+        "Minor axis / major axis": "axis_ratio",
+        "Border, compactness": "compactness",
+        "Border, radial deviation": "radial_deviation",
+    }
+    rows = {
+        "Area": area,
+        "Share of the image": f"{measured['area_share']:.1%}",
+        "Largest diameter": length_text(measured, "diameter"),
+        "Diameter of an equal disc": length_text(measured, "equivalent_diameter"),
+    }
+    for label, name in numbers.items():
+        rows[label] = "–" if measured[name] is None else f"{measured[name]:.3f}"
+    shares = measured["color_shares"] or {}
+    present = [
+        f"{color_swatch(REFERENCE_COLORS[name])}{title_of(name)} {share:.0%}"
+        for name, share in shares.items()
+        if share >= MIN_COLOR_SHARE
+    ]
+    rows["Colours"] = "<br>".join(present) or "–"
+    listed = "".join(
+        f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in rows.items()
+    )
+    return f"<section><h3>Measurements</h3><dl>{listed}</dl></section>"
+
+
+def _warnings(warnings: list[Mapping]) -> str:
+    if not warnings:
+        return ""
+    listed = "".join(f"<li>{escape(warning['message'])}</li>" for warning in warnings)
+    return f'<ul class="warnings" aria-label="Warnings">{listed}</ul>'

@@ -1,0 +1,188 @@
+"""The files of an analysis: which images there are, what is written for each, what is done already.
+
+For an image `<stem>.jpg`:
+
+    <stem>.json                     the record; where it is, the rest is whole
+    <stem>_overlay.jpg              the image with the boundary
+    <stem>_segmentation.png         the boundary's mask, 0 and 255, as the ISIC challenge asks for
+    <stem>_attribute_<name>.png     a mask for each attribute, likewise
+    <stem>_attributes.jpg           the image with boundary and attributes
+    <stem>_segmentation.dcm         of a DICOM image: all masks as DICOM SEG; it names the patient
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from lesion.analysis import SCHEMA_VERSION, Analysis, size_and_time
+from lesion.dicom import write_segmentation
+from lesion.quality import QualityWarning
+from lesion.samples import ATTRIBUTES
+from mrcnn.files import atomic_path, sha256_of
+from mrcnn.images import ImageError, write_image
+
+IMAGE_SUFFIXES = (".bmp", ".dcm", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+RECORD, OVERLAY, SEGMENTATION = ".json", "_overlay.jpg", "_segmentation.png"
+ATTRIBUTE_OVERLAY, DICOM_SEGMENTATION = "_attributes.jpg", "_segmentation.dcm"
+ATTRIBUTE_MASKS = {name: f"_attribute_{name}.png" for name in ATTRIBUTES}
+_ENDINGS = (
+    RECORD,
+    OVERLAY,
+    SEGMENTATION,
+    ATTRIBUTE_OVERLAY,
+    DICOM_SEGMENTATION,
+    *ATTRIBUTE_MASKS.values(),
+)
+# Files that data sets and this command put beside images, and that are none themselves.
+_NO_IMAGE = re.compile(
+    r"_(segmentation|mask|overlay|superpixels|attributes|attribute_\w+)$", re.IGNORECASE
+)
+
+
+def write_results(analysis: Analysis, out: Path, stem: str) -> dict:
+    """Writes what was found in one image, and gives back its record.
+
+    Raises:
+        OSError: a file cannot be written. There is then no record of the image.
+    """
+    # Interrupted half-way, an earlier record would vouch for files of two analyses.
+    forget(out, stem)
+    outputs = {"overlay": stem + OVERLAY}
+    write_image(out / outputs["overlay"], analysis.overlay())
+    if analysis.mask is not None:
+        outputs["segmentation"] = stem + SEGMENTATION
+        write_image(out / outputs["segmentation"], analysis.mask)
+    if analysis.attributes is not None:
+        outputs["attribute_overlay"] = stem + ATTRIBUTE_OVERLAY
+        write_image(out / outputs["attribute_overlay"], analysis.attribute_overlay())
+        for name, mask in analysis.attributes.masks.items():
+            outputs[f"attribute_{name}"] = stem + ATTRIBUTE_MASKS[name]
+            write_image(out / outputs[f"attribute_{name}"], mask)
+    record = {**analysis.to_dict(), "outputs": outputs}
+    if analysis.dicom is not None and analysis.mask is not None:
+        try:
+            if _write_dicom(analysis, out / f"{stem}{DICOM_SEGMENTATION}"):
+                outputs["dicom_segmentation"] = stem + DICOM_SEGMENTATION
+        except (ImageError, ImportError) as error:
+            warning = QualityWarning("no_dicom_segmentation", str(error), 0, 1)
+            record["warnings"].append(asdict(warning))
+    with atomic_path(out / f"{stem}{RECORD}") as temporary:
+        temporary.write_text(json.dumps(record, indent=2, allow_nan=False), encoding="utf-8")
+    return record
+
+
+def _write_dicom(analysis, path):
+    """The segments written; none where there is nothing to write."""
+    masks = {} if analysis.attributes is None else analysis.attributes.masks
+    return write_segmentation(path, analysis.dicom, analysis.mask, masks, analysis.models)
+
+
+def forget(out: Path, stem: str) -> None:
+    """Removes an image's record, if there is one, so that the image counts as not analysed."""
+    (out / f"{stem}{RECORD}").unlink(missing_ok=True)
+
+
+def is_done(path: Path, settings: Mapping, out: Path, stem: str) -> bool:
+    """Whether an earlier run has left what this one would write.
+
+    That is so if the image's record can be read and is of this schema; names the same path, a file
+    of the same size that was last written at the same time or has the same SHA-256, the same
+    settings (version, SHA-256 of all weights, options); and if every file it names is there.
+    """
+    try:
+        record = json.loads((out / f"{stem}{RECORD}").read_text(encoding="utf-8"))
+        source = record["source"]
+        size, modified = size_and_time(path)
+        return (
+            record["schema_version"] == SCHEMA_VERSION
+            and record["settings"] == settings
+            and (source["path"], source["bytes"]) == (str(path), size)
+            and (source["modified"] == modified or source["sha256"] == sha256_of(path))
+            and all((out / name).is_file() for name in record["outputs"].values())
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        # Whatever is wrong with a record, it is made anew.
+        return False
+
+
+class Records(Sequence):
+    """Records in a folder, each read when it is asked for: thousands take no memory."""
+
+    def __init__(self, out: Path, stems: Iterable[str]):
+        self._paths = [out / f"{stem}{RECORD}" for stem in stems]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> dict:
+        return json.loads(self._paths[index].read_text(encoding="utf-8"))
+
+
+def find_images(inputs: Iterable[str | Path], out: str | Path) -> list[Path]:
+    """Lists images: files as given, and those in folders and their subfolders, each once.
+
+    In folders, masks and overlays (by their names), hidden files and the folder `out` are passed
+    over.
+
+    Raises:
+        ValueError: a folder holds no image, or an output would replace an input.
+    """
+    out = Path(out).resolve()
+    found: dict[Path, Path] = {}
+    for entry in map(Path, inputs):
+        if not entry.is_dir():
+            found.setdefault(entry.resolve(), entry)
+            continue
+        images = [path for path in sorted(entry.rglob("*")) if _is_image(path, entry, out)]
+        if not images:
+            raise ValueError(
+                f"The folder {entry} holds no image to analyse; "
+                f"looked for {', '.join(IMAGE_SUFFIXES)}, not for masks and overlays."
+            )
+        for path in images:
+            found.setdefault(path.resolve(), path)
+    for stem in output_stems(found.values()).values():
+        for ending in _ENDINGS:
+            if out / f"{stem}{ending}" in found:
+                raise ValueError(
+                    f"The result {out / f'{stem}{ending}'} would replace an image that is to be "
+                    "analysed; choose another folder with --out."
+                )
+    return list(found.values())
+
+
+def output_stems(paths: Iterable[str | Path]) -> dict[Path, str]:
+    """What each image's results are named after: its stem, numbered where another has it, too.
+
+    Case is ignored, as some file systems do. A number never takes a name that an image has itself.
+    """
+    paths = list(dict.fromkeys(map(Path, paths)))
+    own = {path.stem.casefold() for path in paths}
+    last_number: Counter[str] = Counter()
+    taken: set[str] = set()
+    stems = {}
+    for path in paths:
+        stem = path.stem
+        while stem.casefold() in taken or (stem != path.stem and stem.casefold() in own):
+            last_number[path.stem.casefold()] += 1
+            stem = f"{path.stem}_{last_number[path.stem.casefold()] + 1}"
+        taken.add(stem.casefold())
+        stems[path] = stem
+    return stems
+
+
+def _is_image(path: Path, folder: Path, out: Path) -> bool:
+    inside = path.relative_to(folder)
+    hidden = any(part.startswith(".") for part in inside.parts)
+    # Where the results go into the folder of the images itself, only their names tell them apart.
+    result = folder.resolve() != out and out in path.resolve().parents
+    return (
+        path.suffix.lower() in IMAGE_SUFFIXES
+        and not hidden
+        and not result
+        and not _NO_IMAGE.search(path.stem)
+        and path.is_file()
+    )

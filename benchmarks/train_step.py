@@ -43,8 +43,8 @@ class Rectangles(Dataset):
         return masks[:, :, there], rng.integers(1, self.classes + 1, there.sum(), dtype=np.int32)
 
 
-def main():
-    arguments = parser(__doc__, size=512).parse_args()
+def training_step(arguments):
+    """A function that takes one training step with one image."""
     size = arguments.size
     config = configuration(arguments)
     dataset = Rectangles(images=1, size=(size, size), classes=80, instances=10)
@@ -52,11 +52,15 @@ def main():
     model = MaskRCNN("training", config, "logs")
     model.compile(config.LEARNING_RATE, steps=1000)
     keep_freed_memory()  # as `MaskRCNN.train` does
+    return lambda: model.keras_model.train_on_batch(batch)
+
+
+def main():
+    arguments = parser(__doc__, size=512).parse_args()
     own, yardstick = milliseconds(
-        lambda: model.keras_model.train_on_batch(batch),
-        resnet50_forward(size),
-        repeats=arguments.repeats,
+        training_step(arguments), resnet50_forward(arguments.size), repeats=arguments.repeats
     )
+    size = arguments.size
     report(
         f"training step, {arguments.backbone}, {size}x{size}, {arguments.precision}",
         own,

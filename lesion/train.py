@@ -27,7 +27,7 @@ from lesion import (  # noqa: E402
 from lesion.cache import ImageCache  # noqa: E402
 from lesion.checks import check_samples  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
-from lesion.options import natural, positive, rate  # noqa: E402
+from lesion.options import natural, positive, rate, share  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
 from lesion.splits import SPLIT_FILE, Split, split_by_parts  # noqa: E402
 from mrcnn.arrays import read_metadata  # noqa: E402
@@ -104,6 +104,13 @@ def build_parser(task="boundary"):
     parser.add_argument("--logs", default="logs", metavar="DIR", help="folder of all runs")
     parser.add_argument("--cache", default=None, metavar="DIR", help="default: LOGS/cache")
     parser.add_argument("--split", default=None, metavar="FILE", help="reuse a split file")
+    parser.add_argument(
+        "--test-share",
+        type=share,
+        default=training.FRACTIONS["test"],
+        metavar="SHARE",
+        help="of the lesions, set aside to test on; 0 where a test set is at hand (%(default)s)",
+    )
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--workers", type=positive, default=2, help="threads that prepare images")
     parser.add_argument("--strict", action="store_true", help="stop if any image is unsound")
@@ -179,7 +186,7 @@ def train(arguments):
     import keras
 
     keras.utils.set_random_seed(arguments.seed)  # of the layers that begin at random
-    split = _split(arguments, samples, last, task.FRACTIONS)
+    split = _split(arguments, samples, last)
     training, validation = (split.select(samples, part) for part in ("train", "validation"))
     if not training:
         raise DatasetError("The split leaves no image to train on; give more images.")
@@ -207,10 +214,10 @@ def train(arguments):
     datasets = task.datasets(arguments, (training, validation), cache)
     for layers, last_epoch in (("heads", head_epochs), ("all", arguments.epochs)):
         if last_epoch:
-            share = task.ALL_LAYERS_RATE if layers == "all" else 1
+            factor = task.ALL_LAYERS_RATE if layers == "all" else 1
             model.train(
                 *datasets,
-                learning_rate=arguments.learning_rate * share,
+                learning_rate=arguments.learning_rate * factor,
                 epochs=last_epoch,
                 layers=layers,
                 augmentation=task.augmentation(arguments),
@@ -232,7 +239,7 @@ def _cross_validate(arguments):
     task = _training_of(arguments.task)
     _check_arguments(arguments, task)
     samples = load_samples(arguments)
-    split = _split(arguments, samples, None, task.FRACTIONS)
+    split = _split(arguments, samples, None)
     cross_validate(arguments, samples, split, train)
 
 
@@ -296,6 +303,10 @@ def _check_arguments(arguments, task):
     task.check_arguments(arguments)
     if arguments.weights not in (*task.STARTS, "last"):
         read_metadata(arguments.weights)
+    if arguments.test_share > 0.5:
+        raise ValueError(
+            f"--test-share={arguments.test_share} leaves too little to learn from; give 0 to 0.5."
+        )
     if (arguments.head_epochs or 0) > arguments.epochs:
         raise ValueError(
             f"--head-epochs={arguments.head_epochs} is more than --epochs={arguments.epochs}, "
@@ -303,11 +314,14 @@ def _check_arguments(arguments, task):
         )
 
 
-def _split(arguments, samples, last, fractions):
+def _split(arguments, samples, last):
     if arguments.split:
         return Split.load(arguments.split)
     if last and (Path(last).parent / SPLIT_FILE).exists():
         return Split.load(Path(last).parent / SPLIT_FILE)
+    fractions = dict(_training_of(arguments.task).FRACTIONS)
+    fractions["train"] += fractions["test"] - arguments.test_share
+    fractions["test"] = arguments.test_share
     return split_by_parts(samples, fractions, arguments.seed)
 
 

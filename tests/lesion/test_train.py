@@ -279,6 +279,21 @@ class TestRefused:
         assert not list(tmp_path.glob("boundary*"))
 
 
+class TestSplit:
+    @pytest.mark.parametrize("share", [0.0, 0.25])
+    def test_test_share_is_set_aside(self, phantoms, tmp_path, share):
+        given = arguments(phantoms, f"--test-share={share}", logs=tmp_path)
+        given = train_module.parse(given)
+        split = train_module._split(given, load_samples(given), None)
+        assert len(split.parts["test"]) == share * 12
+        assert sum(map(len, split.parts.values())) == 12
+
+    def test_too_large_a_test_share(self, phantoms, tmp_path, capsys):
+        code = main(arguments(phantoms, "--test-share=0.8", logs=tmp_path))
+        assert code == 2
+        assert "--test-share=0.8 leaves too little" in capsys.readouterr().err
+
+
 class TestDiverged:
     def test_message_and_code(self, monkeypatch, capsys):
         def diverge(arguments):

@@ -19,8 +19,6 @@ COMMANDS = [path for path in MODULES if "def build_parser(" in path.read_text(en
 LARGEST_FILE = 25 * 1024**2
 # Packages whose module has another name than the distribution that installs it.
 DISTRIBUTIONS = {
-    "grpc": "grpcio",
-    "tensorflow_serving": "tensorflow-serving-api",
     "IPython": "ipython",
     "PIL": "pillow",
     "faster_coco_eval": "faster-coco-eval",

@@ -39,7 +39,7 @@ ATTRIBUTE_LABELS = {
     "milia_like_cyst": "milia-like cysts",
     "globules": "globules",
 }
-_DASHED = ("negative_network",)
+DASHED = ("negative_network",)
 # The image's longer side over a line's width, and over the size of the legend's letters.
 _SIDE_PER_WIDTH = 256
 _MIN_WIDTH = 2.0
@@ -106,7 +106,7 @@ def attribute_overlay(
             entries.append((PREDICTION_COLOR, "boundary", False))
     for name in ATTRIBUTES:
         if name in masks:
-            color, dashed = ATTRIBUTE_COLORS[name], name in _DASHED
+            color, dashed = ATTRIBUTE_COLORS[name], name in DASHED
             drawn = outline(drawn, masks[name], color, width, dashed)
             if masks[name].any():
                 entries.append((color, ATTRIBUTE_LABELS[name], dashed))
@@ -171,7 +171,7 @@ def attribute_sheet(cases: Sequence[AttributeCase], path: str | Path) -> None:
         pictures.append((_picture(case.image, case.prediction), f"{case.name}\n{score}"))
     rows = [("", pictures[first : first + 4]) for first in range(0, len(pictures), 4)]
     legend = [
-        legend_line(color, ATTRIBUTE_LABELS[name], 2.2, name in _DASHED)
+        legend_line(color, ATTRIBUTE_LABELS[name], 2.2, name in DASHED)
         for name, color in ATTRIBUTE_COLORS.items()
     ]
     picture_sheet(rows, legend, path)

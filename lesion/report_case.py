@@ -39,7 +39,7 @@ def case_html(record: Mapping, pictures: Mapping[str, str]) -> str:
 <div class="pictures">
 {"".join(_figures(record, pictures))}</div>
 <div class="facts">
-{"".join(_facts(record))}</div>
+{"".join(facts_html(record))}</div>
 </div>
 """
 
@@ -58,7 +58,8 @@ def _figures(record: Mapping, pictures: Mapping[str, str]) -> Iterator[str]:
         yield _figure(pictures["attribute_overlay"], f"{name}: {caption}", caption)
 
 
-def _facts(record: Mapping) -> Iterator[str]:
+def facts_html(record: Mapping) -> Iterator[str]:
+    """What a record says in numbers: diagnosis, attributes, measurements, warnings."""
     found = [
         describe(record[name])
         for name, describe in (("diagnosis", _diagnosis), ("attributes", _attributes))

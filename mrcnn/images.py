@@ -18,6 +18,8 @@ from mrcnn.files import atomic_path
 MAX_PIXELS = 200_000_000
 """Larger images are refused by their header, before any memory is asked for."""
 
+# What Pillow decodes by itself; for EPS it would run a program, Ghostscript, on the file.
+FORMATS = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PCX PNG PPM QOI SGI SUN TGA TIFF WEBP".split()
 _ORIENTATION_TAG = 0x0112
 # EXIF orientation -> what turns the stored pixels upright.
 _UPRIGHT = {
@@ -259,7 +261,7 @@ def _open(file: IO[bytes]) -> Image.Image:
     with _pillow_limit:
         previous, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(file)
+            image = Image.open(file, formats=FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = previous
     width, height = image.size

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from scipy import ndimage
 
+from lesion import overlay as overlay_module
 from lesion.overlay import (
     PREDICTION_COLOR,
     TRUTH_COLOR,
@@ -180,3 +181,15 @@ def test_histogram_takes_any_name(tmp_path):
 def test_histogram_of_nothing_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="at least one value"):
         jaccard_histogram({"a": []}, tmp_path / "h.png")
+
+
+def test_a_long_line_in_a_large_image_lies_where_a_short_one_does():
+    rows, columns = np.mgrid[:900, :1200]
+    mask = np.hypot(rows - 450, columns - 600) + 60 * np.sin(rows / 9) * np.sin(columns / 7) < 330
+    _, quick = overlay_module._distance_to_boundary(mask, 12.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlay_module, "_WIDE", 99)
+        _, exact = overlay_module._distance_to_boundary(mask, 12.0)
+    near = exact <= 12
+    assert np.abs(quick - exact)[near].max() < 0.75
+    assert (quick[~near] > 11).all()

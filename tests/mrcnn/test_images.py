@@ -418,3 +418,10 @@ class TestChannels:
     def test_other_shapes_are_refused(self, shape):
         with pytest.raises(ImageError, match="IMAGE_CHANNEL_COUNT is 4.*received uint8"):
             as_channels(self.noise(*shape), 4)
+
+
+def test_a_format_that_needs_another_program_is_refused(tmp_path):
+    path = tmp_path / "picture.png"  # PostScript, which Pillow would hand to Ghostscript
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
+    with pytest.raises(ImageError, match=r"picture\.png"):
+        read_image(path)

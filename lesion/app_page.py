@@ -1,0 +1,132 @@
+"""The page in a browser, made with gradio (the extra `demo`).
+
+Nothing in it comes from elsewhere. Two things make sure of that whatever a future gradio does: the
+theme names fonts of the system alone, and every answer carries a policy by which the browser
+refuses any other server. A page's uploads are deleted as `lesion.app_uploads` says; its results
+are nowhere but in it.
+"""
+
+import gradio as gr
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+
+from lesion import NOTICE
+from lesion.analyzer import Analyzer
+from lesion.app_style import PAGE_STYLE
+from lesion.app_uploads import Uploads
+from lesion.app_view import FORMATS, MAX_UPLOAD, SUFFIXES, examine
+from lesion.report_style import CASE_STYLE
+
+_TITLE = "Analysis of dermoscopic images"
+# Analyses that may wait; whoever comes then is told to come back.
+_MAX_WAITING = 8
+# Gradio evaluates the templates of its components, and writes styles into elements.
+_POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
+    "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+)
+_FONTS = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "sans-serif")]
+_FIXED_FONTS = [gr.themes.Font(name) for name in ("ui-monospace", "monospace")]
+
+
+def build_page(analyzer: Analyzer, uploads: Uploads, max_megapixels: float) -> gr.Blocks:
+    """The page, not yet open.
+
+    Args:
+        analyzer: with its networks, which one analysis at a time goes through.
+        uploads: of the folder that gradio writes uploads to (`GRADIO_TEMP_DIR`).
+        max_megapixels: larger images are refused.
+    """
+
+    def opened(request: gr.Request):
+        uploads.opened(request.session_hash)
+
+    def received(path: str, request: gr.Request):
+        uploads.received(request.session_hash, path)
+
+    def analyze(path: str):
+        try:
+            return examine(analyzer, path, max_megapixels), None
+        finally:
+            uploads.done(path)
+
+    def closed(request: gr.Request):
+        uploads.closed(request.session_hash)
+
+    with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
+        gr.HTML(
+            f'<p class="lesion-notice" role="note">{NOTICE}</p>', elem_id="notice", padding=False
+        )
+        gr.HTML(f'<h1 class="lesion-title">{_TITLE}</h1>', padding=False)
+        upload = gr.File(
+            label="Dermoscopic image",
+            file_types=list(SUFFIXES),
+            height=150,
+            elem_id="upload",
+        )
+        limits = f"up to {MAX_UPLOAD // 2**20} MB and {max_megapixels:g} megapixels"
+        gr.HTML(
+            f'<p class="lesion-hint">{", ".join(FORMATS[:-1])} or {FORMATS[-1]}, {limits}. '
+            "The file is deleted as soon as it has been analysed.</p>",
+            padding=False,
+        )
+        result = gr.HTML(elem_id="result", padding=False, apply_default_css=False)
+        quiet = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+        upload.upload(received, upload, None, trigger_mode="multiple", **quiet)
+        upload.upload(
+            analyze, upload, [result, upload], trigger_mode="multiple", api_visibility="private"
+        )
+        page.load(opened, None, None, **quiet)
+        page.unload(closed)
+    return page.queue(max_size=_MAX_WAITING, default_concurrency_limit=1)
+
+
+def open_page(page: gr.Blocks, host: str, port: int) -> str:
+    """Opens the page in the background, and gives its address.
+
+    Raises:
+        OSError: there can be no page at this host and port.
+    """
+    try:
+        _, address, _ = page.launch(
+            # Gradio wants IPv6 as addresses in a browser are written.
+            server_name=f"[{host}]" if ":" in host else host,
+            server_port=port,
+            share=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            inbrowser=False,
+            footer_links=[],
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            max_file_size=MAX_UPLOAD,
+            theme=gr.themes.Default(font=_FONTS, font_mono=_FIXED_FONTS),
+            css=CASE_STYLE + PAGE_STYLE,
+            app_kwargs={"middleware": [Middleware(_Policy)]},
+        )
+    except OSError as error:
+        raise OSError(
+            f"The page cannot be opened at {host}, port {port}: the port is in use, or the address "
+            "is none of this computer's. Give others by --port and --host."
+        ) from error
+    return address
+
+
+class _Policy:
+    """Adds to each answer what the browser may load, and that it tells no one where it was."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        async def send_with_policy(message):
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = _POLICY
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)

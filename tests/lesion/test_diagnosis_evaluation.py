@@ -189,7 +189,7 @@ class TestCommand:
             (["--views=4"], "--views"),
             (["--risk=0"], "--risk"),
             (["--split=gone.json"], "gone.json"),
-            (["--weights=a", "--task=boundary"], "once for the boundary"),
+            (["--weights=a", "--task=boundary"], "once for --task=boundary"),
         ],
     )
     def test_usage_errors(self, command, moles, capsys, arguments, message):

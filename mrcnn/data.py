@@ -135,6 +135,7 @@ class Batches(keras.utils.PyDataset):
     Attributes:
         epoch: to be set before an epoch begins (`mrcnn.training.EpochOfBatches`).
         failure: the exception that ended the preparation of a batch, or None.
+        share: `mrcnn.distribution.process_share` of the process that made it.
 
     Raises:
         ValueError: if the data set has no image, or other classes than `NUM_CLASSES`.

@@ -8,6 +8,7 @@
 | `MaskFolderDataset` | a folder per image with one binary mask file per instance |
 """
 
+import abc
 import logging
 import os
 from collections import Counter
@@ -28,12 +29,12 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _ONLY_CLASS = "object"
 
 
-class _NamedInstances(Dataset):
+class _NamedInstances(Dataset, abc.ABC):
     """Images whose instances have the name of a class; what an instance is, a subclass knows."""
 
+    @abc.abstractmethod
     def instance_mask(self, info, content):
         """The mask bool [height, width] of one instance of the image with this `image_info`."""
-        raise NotImplementedError
 
     def load_mask(self, image_id):
         """Masks bool [height, width, instances] and int32 class ids."""

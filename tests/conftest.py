@@ -4,6 +4,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage.color import rgb2lab
+
+# Machado, Oliveira and Fernandes 2009 (IEEE TVCG 15:1291), severity 1, on linear RGB.
+_VISIONS = {
+    "normal": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +44,18 @@ def parity_units(shared: Path) -> dict[str, np.ndarray]:
         pytest.skip(f"no golden numbers: {path} does not exist")
     with np.load(path) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+@pytest.fixture(scope="session")
+def as_seen():
+    """Makes CIELAB [colours, 3] of sRGB colours in 0..1 as a kind of vision sees them."""
+
+    def of(colors, vision):
+        values = np.asarray(colors, float)
+        light = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+        light = np.clip(light @ np.transpose(_VISIONS[vision]), 1e-9, 1)
+        return rgb2lab(
+            np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+        )
+
+    return of

@@ -61,10 +61,7 @@ class PyramidROIAlign(keras.layers.Layer):
         size = self.pool_shape
         if self.aligned:
             size = tuple(SAMPLES_PER_BIN * side for side in size)
-        if keras.backend.backend() == "tensorflow":
-            samples = _crop_levels_tensorflow(maps, grids, level, box_indices, size)
-        else:
-            samples = crop_levels_ops(maps, grids, level, box_indices, size)
+        samples = crop_levels(maps, grids, level, box_indices, size)
         samples = ops.cast(samples, self.compute_dtype)
         if self.aligned:
             samples = ops.average_pool(samples, SAMPLES_PER_BIN, SAMPLES_PER_BIN)
@@ -129,27 +126,8 @@ def crop_and_resize(images, boxes, box_indices, size):
     return crop_levels_ops([images], [boxes], ops.zeros_like(box_indices), box_indices, size)
 
 
-def _crop_levels_tensorflow(maps, boxes, level, box_indices, size):
-    import tensorflow as tf
-
-    rows, crops = [], []
-    for index, (features, grid) in enumerate(zip(maps, boxes, strict=True)):
-        of_level = tf.cast(tf.where(level == index)[:, 0], tf.int32)
-        rows.append(of_level)
-        crops.append(
-            tf.image.crop_and_resize(
-                tf.cast(features, tf.float32),
-                tf.gather(grid, of_level),
-                tf.gather(box_indices, of_level),
-                size,
-            )
-        )
-    stitched = tf.dynamic_stitch(rows, crops)
-    return tf.ensure_shape(stitched, [None, *size, maps[0].shape[-1]])
-
-
-def crop_levels_ops(maps, boxes, level, box_indices, size):
-    """Crops of each box from its own level by one gather over all flattened maps.
+def crop_levels(maps, boxes, level, box_indices, size):
+    """Crops of each box from its own level, as quickly as the backend can.
 
     Args:
         maps: list of [batch, height_l, width_l, channels].
@@ -157,33 +135,117 @@ def crop_levels_ops(maps, boxes, level, box_indices, size):
         level: int32 [n], the map of each box.
         box_indices: int32 [n], the image of each box.
         size: `(height, width)` of the crops.
+
+    Returns:
+        float32 [n, *size, channels]; samples outside the image are zero.
     """
+    if keras.backend.backend() == "tensorflow":
+        return _crop_levels_tensorflow(maps, boxes, level, box_indices, size)
+    return crop_levels_ops(maps, boxes, level, box_indices, size)
+
+
+def _crop_levels_tensorflow(maps, boxes, level, box_indices, size):
+    """The crops by TensorFlow's kernel, which is the quickest, each level's boxes apart."""
+    import tensorflow as tf
+
+    def crop(*maps):
+        rows, crops = [], []
+        for index, (features, grid) in enumerate(zip(maps, boxes, strict=True)):
+            of_level = tf.cast(tf.where(level == index)[:, 0], tf.int32)
+            rows.append(of_level)
+            crops.append(
+                tf.image.crop_and_resize(
+                    features,
+                    tf.gather(grid, of_level),
+                    tf.gather(box_indices, of_level),
+                    size,
+                )
+            )
+        stitched = tf.dynamic_stitch(rows, crops)
+        return tf.ensure_shape(stitched, [None, *size, maps[0].shape[-1]])
+
+    @tf.custom_gradient
+    def crop_on_processor(*maps):
+        # There, the gradient of TensorFlow's kernel adds up in threads without a lock, so that
+        # summands are lost wherever boxes overlap: in a third of the steps, up to a quarter.
+        return crop(*maps), lambda upstream: _uncrop_levels_tensorflow(
+            upstream, maps, boxes, level, box_indices
+        )
+
+    maps = [tf.cast(features, tf.float32) for features in maps]
+    return (crop if tf.config.list_physical_devices("GPU") else crop_on_processor)(*maps)
+
+
+def _uncrop_levels_tensorflow(crops, maps, boxes, level, box_indices):
+    """Transpose of cropping: the sum that each pixel of each map takes from `crops`.
+
+    A sample is a weighted sum of pixels, and all of them one sparse matrix. The product with its
+    transpose is computed row by row, a pixel never by two threads.
+    """
+    import tensorflow as tf
+
+    size, channels = tuple(crops.shape[1:3]), crops.shape[-1]
+    pixels, weights = _corners(maps, boxes, level, box_indices, size)
+    samples = tf.range(tf.size(pixels) // 4, dtype=tf.int64)
+    # [samples, 4], so that the entries come in the order of a sparse matrix.
+    pixels, weights = (tf.transpose(tf.reshape(part, [4, -1])) for part in (pixels, weights))
+    entries = tf.stack(
+        [tf.broadcast_to(samples[:, None], tf.shape(pixels)), tf.cast(pixels, tf.int64)], axis=-1
+    )
+    areas = [tf.size(features) // channels for features in maps]
+    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=tf.reshape(entries, [-1, 2]),
+        values=tf.reshape(weights, [-1]),
+        dense_shape=tf.cast(tf.stack([tf.size(samples), tf.add_n(areas)]), tf.int64),
+    )
+    flat = tf.raw_ops.SparseMatrixMatMul(
+        a=tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32),
+        b=tf.reshape(crops, [-1, channels]),
+    )
+    parts = tf.split(flat, areas)
+    return [
+        tf.reshape(part, tf.shape(features)) for part, features in zip(parts, maps, strict=True)
+    ]
+
+
+def crop_levels_ops(maps, boxes, level, box_indices, size):
+    """`crop_levels` on any backend: one gather over all flattened maps."""
     channels = maps[0].shape[-1]
     flat = ops.concatenate([ops.reshape(m, (-1, channels)) for m in maps], axis=0)
+    pixels, weights = _corners(maps, boxes, level, box_indices, size)
+    result = 0.0
+    for corner in range(4):
+        values = ops.take(flat, pixels[corner], axis=0)
+        result = result + ops.cast(values, "float32") * weights[corner][..., None]
+    return result
+
+
+def _corners(maps, boxes, level, box_indices, size):
+    """The four pixels around each sample, as rows of all flattened maps, and their weights.
+
+    Arguments are those of `crop_levels`. Returns int32 and float32 [4, n, *size].
+    """
     heights = ops.stack([ops.shape(m)[1] for m in maps])
     widths = ops.stack([ops.shape(m)[2] for m in maps])
-    pixels = ops.stack([ops.shape(m)[0] * ops.shape(m)[1] * ops.shape(m)[2] for m in maps])
-    first = ops.cumsum(pixels) - pixels
+    areas = ops.stack([ops.shape(m)[0] * ops.shape(m)[1] * ops.shape(m)[2] for m in maps])
+    first = ops.cumsum(areas) - areas
     height, width = ops.take(heights, level), ops.take(widths, level)  # [n]
     grid = ops.take_along_axis(ops.stack(boxes), level[None, :, None], axis=0)[0]
     offset = ops.take(first, level) + box_indices * height * width
 
     y, y_inside = _samples(grid[:, 0], grid[:, 2], height, size[0])
     x, x_inside = _samples(grid[:, 1], grid[:, 3], width, size[1])
-    inside = ops.logical_and(y_inside[:, :, None], x_inside[:, None, :])
+    inside = ops.cast(ops.logical_and(y_inside[:, :, None], x_inside[:, None, :]), "float32")
     top, left = ops.floor(y), ops.floor(x)
-    result = 0.0
+    pixels, weights = [], []
     for row, row_weight in ((top, 1.0 - (y - top)), (top + 1, y - top)):
         for column, column_weight in ((left, 1.0 - (x - left)), (left + 1, x - left)):
             row_index = ops.minimum(ops.cast(row, "int32"), height[:, None] - 1)
             column_index = ops.minimum(ops.cast(column, "int32"), width[:, None] - 1)
             index = offset[:, None, None] + row_index[:, :, None] * width[:, None, None]
-            values = ops.take(flat, index + column_index[:, None, :], axis=0)
-            weight = (
-                row_weight[:, :, None] * column_weight[:, None, :] * ops.cast(inside, "float32")
-            )
-            result = result + ops.cast(values, "float32") * weight[..., None]
-    return result
+            pixels.append(index + column_index[:, None, :])
+            weights.append(row_weight[:, :, None] * column_weight[:, None, :] * inside)
+    return ops.stack(pixels), ops.stack(weights)
 
 
 def _samples(start, stop, map_size, count):

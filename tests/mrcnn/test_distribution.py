@@ -226,9 +226,6 @@ def main(folder, task, *arguments):
         return
     import tensorflow as tf
 
-    # On a processor the gradient of `crop_and_resize` adds up in several threads without a lock:
-    # now and then it loses a summand, a hundredth of a step, and other devices lose another.
-    tf.config.experimental.enable_op_determinism()
     (processor,) = tf.config.list_physical_devices("CPU")
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(processor, two)

@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from mrcnn.boxes import norm_boxes
-from mrcnn.roi_align import PyramidROIAlign, crop_and_resize, crop_levels_ops
+from mrcnn.roi_align import PyramidROIAlign, crop_and_resize, crop_levels, crop_levels_ops
 
 HEIGHT, WIDTH = 64, 96
 
@@ -196,9 +196,7 @@ class TestCropAndResize:
             atol=1e-4,
         )
 
-    def test_levels_agree(self, tensorflow):
-        from mrcnn.roi_align import _crop_levels_tensorflow
-
+    def test_levels_agree(self):
         maps = pyramid()
         boxes = [random_boxes(seed, batch=1)[0] for seed in (6, 7, 8, 9)]
         rng = np.random.default_rng(10)
@@ -206,6 +204,37 @@ class TestCropAndResize:
         indices = rng.integers(0, 2, 40).astype(np.int32)
         np.testing.assert_allclose(
             crop_levels_ops(maps, boxes, level, indices, (5, 4)),
-            _crop_levels_tensorflow(maps, boxes, level, indices, (5, 4)),
+            crop_levels(maps, boxes, level, indices, (5, 4)),
             atol=1e-4,
         )
+
+    @pytest.mark.parametrize("size", [(5, 4), (1, 2)])
+    def test_gradient_is_the_transpose(self, size, value_and_gradients):
+        """Of a linear map: what a change of the pixels does to the crops, seen from the crops."""
+        maps, rng = pyramid(), np.random.default_rng(11)
+        boxes = [random_boxes(seed, batch=1, outside=0.3)[0] for seed in (6, 7, 8, 9)]
+        level, indices = rng.integers(0, 4, 40).astype(np.int32), np.arange(40, dtype=np.int32) % 2
+        upstream = rng.standard_normal((40, *size, 3)).astype(np.float32)
+
+        def crop(*maps):
+            crops = crop_levels(maps, boxes, level, indices, size)
+            return ops.sum(ops.cast(crops, "float32") * upstream)
+
+        _, gradients = value_and_gradients(crop, *maps)
+        for index, gradient in enumerate(gradients):
+            change = rng.standard_normal(gradient.shape).astype(np.float32)
+            alone = [change if i == index else np.zeros_like(m) for i, m in enumerate(maps)]
+            assert np.sum(gradient * change) == pytest.approx(float(crop(*alone)), abs=2e-3)
+
+    def test_gradient_loses_nothing_to_threads(self, value_and_gradients):
+        """TensorFlow's own gradient differs between calls on a processor of several cores."""
+        maps, boxes = pyramid(channels=256), [random_boxes(5, batch=1, count=200)[0]] * 4
+        level, indices = np.zeros(200, np.int32), np.zeros(200, np.int32)
+        expected = None
+        for _ in range(20):
+            _, gradients = value_and_gradients(
+                lambda *maps: ops.sum(crop_levels(maps, boxes, level, indices, (14, 14))), *maps
+            )
+            expected = gradients if expected is None else expected
+            for gradient, first in zip(gradients, expected, strict=True):
+                np.testing.assert_allclose(gradient, first, atol=1e-4 * np.abs(first).max())

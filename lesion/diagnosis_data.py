@@ -61,6 +61,10 @@ class DiagnosisBatches(keras.utils.PyDataset):
     seeded permutations that run on across epochs. What batch `i` of epoch `e` holds depends on the
     seed, `e` and `i` alone.
 
+    With `mixing`, each image is blended with another of its batch, and so are the two truths and
+    patients (mixup; Zhang et al. 2018, equation 1): between images the network has to go straight,
+    which keeps it from learning them by heart.
+
     Args:
         dataset: a `DiagnosisDataset`.
         size: images per batch.
@@ -69,7 +73,9 @@ class DiagnosisBatches(keras.utils.PyDataset):
         power: see `sampling_shares`; None: all images once, in order.
         patient_dropout: share of images whose patient data are withheld; None: the network takes
             images alone.
-        seed: of order and `prepare`.
+        mixing: alpha of the distribution Beta(alpha, alpha) of an image's share in its blend; 0
+            blends nothing.
+        seed: of order, `prepare` and blends.
         epoch: number of the epoch.
         workers: threads that prepare batches.
 
@@ -86,6 +92,7 @@ class DiagnosisBatches(keras.utils.PyDataset):
         steps: int | None = None,
         power: float | None = None,
         patient_dropout: float | None = None,
+        mixing: float = 0.0,
         seed: int = 0,
         epoch: int = 0,
         workers: int = 2,
@@ -98,6 +105,7 @@ class DiagnosisBatches(keras.utils.PyDataset):
         self.steps = steps or -(-len(self.labels) // size)
         self.power = power
         self.patient_dropout = patient_dropout
+        self.mixing = mixing
         self.seed = seed
         self.epoch = epoch
         self.failure = None
@@ -133,15 +141,12 @@ class DiagnosisBatches(keras.utils.PyDataset):
             ]
             images = np.stack([self._image(i, rng) for i, rng in zip(positions, rngs, strict=True)])
             truth = np.eye(len(DIAGNOSES), dtype=np.float32)[self.labels[positions]]
-            if self.patient_dropout is None:
-                return images, truth
-            patients = [
-                patient_vector(
-                    {} if rng.random() < self.patient_dropout else self.dataset.samples[i].metadata
-                )
-                for i, rng in zip(positions, rngs, strict=True)
-            ]
-            return (images, np.stack(patients)), truth
+            inputs = [images]
+            if self.patient_dropout is not None:
+                inputs.append(self._patients(positions, rngs))
+            if self.mixing:
+                *inputs, truth = self._mixed(*inputs, truth, rngs=rngs)
+            return tuple(inputs) if len(inputs) > 1 else inputs[0], truth
         except Exception as error:
             self.failure = error  # of which TensorFlow hands on no more than the text
             raise
@@ -150,6 +155,27 @@ class DiagnosisBatches(keras.utils.PyDataset):
         if getattr(self, "_ordered", (None,))[0] != self.epoch:
             self._ordered = self.epoch, self.order(self.epoch)
         return self._ordered[1][index * self.size : (index + 1) * self.size]
+
+    def _patients(self, positions, rngs):
+        return np.stack(
+            [
+                patient_vector(
+                    {} if rng.random() < self.patient_dropout else self.dataset.samples[i].metadata
+                )
+                for i, rng in zip(positions, rngs, strict=True)
+            ]
+        )
+
+    def _mixed(self, *arrays, rngs):
+        """Each row of the arrays blended with the row after it; a batch's order is random."""
+        own = np.array([rng.beta(self.mixing, self.mixing) for rng in rngs], np.float32)
+        mixed = []
+        for array in arrays:
+            share = own.reshape(-1, *[1] * (array.ndim - 1))
+            blend = share * array + (1 - share) * np.roll(array, -1, axis=0)
+            whole = np.issubdtype(array.dtype, np.integer)
+            mixed.append((np.rint(blend) if whole else blend).astype(array.dtype))
+        return mixed
 
     def _image(self, position, rng):
         path = self.dataset.samples[position].image

@@ -124,6 +124,7 @@ class DiagnosisModel:
             steps=self.config.steps,
             power=self.config.sampling_power,
             withheld=self.config.patient_dropout,
+            mixing=self.config.mixing,
             seed=seed,
             epoch=self.epoch,
             workers=workers,

@@ -50,6 +50,7 @@ class DiagnosisConfig:
         logit_adjustment: multiple of the log of the sampled shares that is added to the logits in
             the loss (Menon et al. 2021); with 1 the network's own probabilities are those of a
             clinic in which all categories were equally common.
+        mixing: see `lesion.diagnosis_data.DiagnosisBatches`.
         patient_dropout: share of training images whose patient data are withheld.
     """
 
@@ -68,6 +69,7 @@ class DiagnosisConfig:
     label_smoothing: float = 0.05
     sampling_power: float = 0.5
     logit_adjustment: float = 1.0
+    mixing: float = 0.0
     patient_dropout: float = 0.2
 
     def to_mrcnn(self) -> Config:

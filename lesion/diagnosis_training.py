@@ -31,7 +31,9 @@ CONFIG_SETTINGS = (
     "batch_statistics",
     "frozen_stages",
     "dropout",
+    "weight_decay",
     "label_smoothing",
+    "mixing",
     "sampling_power",
     "logit_adjustment",
 )
@@ -76,6 +78,14 @@ def add_options(parser):
         "power of P: 1 as they are, 0 all categories alike (0.25)",
     )
     add("--label-smoothing", type=share, default=0.05, metavar="SHARE", help="(0.05)")
+    add(
+        "--mixing",
+        type=share,
+        default=0.0,
+        metavar="ALPHA",
+        help="blend images by shares of the distribution Beta(ALPHA, ALPHA); 0: none (0)",
+    )
+    add("--weight-decay", type=share, default=0.02, metavar="SHARE", help="of AdamW (0.02)")
     add("--dropout", type=share, default=0.2, metavar="SHARE", help="before the last layer (0.2)")
     add_frozen_stages(parser)
     add(

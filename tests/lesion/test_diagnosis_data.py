@@ -90,6 +90,35 @@ def test_patient_data(dropout, withheld):
         np.testing.assert_array_equal(patients, expected)
 
 
+def test_blends_of_neighbours():
+    settings = {"power": 0.5, "patient_dropout": 0.5, "seed": 4}
+    (images, patients), truth = batches(**settings)[1]
+    mixed = batches(**settings, mixing=0.4)[1]
+    (images_mixed, patients_mixed), truth_mixed = mixed
+    after = np.roll(np.arange(len(images)), -1)
+    share = ((images_mixed - images[after]) / (images - images[after]))[:, 0, 0, 0]
+    assert ((share >= 0) & (share <= 1)).all() and len(set(share)) == len(share)
+    for one, blend in ((patients, patients_mixed), (truth, truth_mixed)):
+        expected = share[:, None] * one + (1 - share[:, None]) * one[after]
+        np.testing.assert_allclose(blend, expected, atol=1e-5)
+    again = batches(**settings, mixing=0.4)[1]
+    np.testing.assert_array_equal(again[0][0], images_mixed)
+
+
+def test_blends_of_whole_numbers_are_rounded():
+    drawn = batches(mixing=0.4)
+    drawn.prepare = lambda image, rng: (10 * image).astype(np.uint8)
+    blends, _ = drawn[0]
+    drawn.mixing = 0
+    images, _ = drawn[0]
+    assert blends.dtype == np.uint8
+    low, high = (
+        np.minimum(images, np.roll(images, -1, 0)),
+        np.maximum(images, np.roll(images, -1, 0)),
+    )
+    assert ((blends >= low) & (blends <= high)).all() and (blends != images).any()
+
+
 def test_unreadable_image_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     samples = [Sample("a", "a", tmp_path / "a.png", diagnosis="NV")]

@@ -1,0 +1,330 @@
+"""How much a task's score falls when its images are taken worse than those of the data set.
+
+Every image of a part of the split is changed in one way after the other, with its masks where they
+move, and scored as lesion/evaluate.py does it, from a file and at the size that it then has.
+
+    python benchmarks/robustness.py --task boundary --weights PATH --dataset DIR --json OUT
+"""
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import platform
+import tempfile
+import zlib
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import timing  # noqa: F401  (puts the repository on the path)
+from PIL import Image, ImageFilter, ImageOps
+from PIL.Image import Resampling
+from tqdm import tqdm
+
+from lesion import NOTICE
+from lesion.augment import _rim_colour
+from lesion.evaluate import select_samples
+from lesion.layouts import find_collections
+from lesion.options import natural, positive
+from lesion.phantom_canvas import Frame
+from lesion.phantom_layers import draw_aperture, draw_hair, draw_ruler
+from lesion.samples import TASKS
+from lesion.splits import Split
+from lesion.tables import aligned
+from lesion.weights import split_of, weights_path
+from mrcnn.files import atomic_path
+from mrcnn.images import read_image, read_mask, write_image
+
+# === Changes: (image uint8 [h, w, 3], masks bool [h, w, n], rng) -> the same, perhaps larger ===
+
+
+def unchanged(image, masks, rng):
+    return image, masks
+
+
+def blur(share):
+    """Gaussian of a standard deviation of a share of the longer side."""
+
+    def change(image, masks, rng):
+        blurred = Image.fromarray(image).filter(ImageFilter.GaussianBlur(share * max(image.shape)))
+        return np.asarray(blurred), masks
+
+    return change
+
+
+def compressed(quality):
+    def change(image, masks, rng):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=quality)
+        return np.asarray(Image.open(file)), masks
+
+    return change
+
+
+def coloured(*gains):
+    """Each channel, or all, times a factor."""
+
+    def change(image, masks, rng):
+        return np.clip(np.rint(image * np.array(gains)), 0, 255).astype(np.uint8), masks
+
+    return change
+
+
+def noise(image, masks, rng):
+    """Of each pixel and channel its own, as a sensor's in little light: 12 of 255."""
+    noisy = image + rng.normal(0, 12, image.shape)
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8), masks
+
+
+def drawn(draw):
+    """Layers of the phantoms laid over the image; the lesion reaches below them."""
+
+    def change(image, masks, rng):
+        for layer in _layers(draw, image.shape[:2], rng):
+            image = _over(layer, image)
+        return image, masks
+
+    return change
+
+
+def vignette(image, masks, rng):
+    """The dark surround of a round window; masks end where it begins."""
+    (surround,) = _layers(draw_aperture, image.shape[:2], rng)
+    return _over(surround, image), masks & ~surround.mask[..., np.newaxis]
+
+
+def _layers(draw, shape, rng):
+    """What is drawn the first time that there is anything: most drawings are empty now and then."""
+    frame = Frame(*shape)
+    while True:
+        layers = draw(frame, rng)
+        layers = layers if isinstance(layers, list) else [layers]
+        if any(layer.mask.any() for layer in layers):
+            return layers
+
+
+def _over(layer, image):
+    painted = layer.over(image.astype(np.float32) / 255)
+    return np.rint(np.clip(painted, 0, 1) * 255).astype(np.uint8)
+
+
+def quarter_turn(image, masks, rng):
+    return np.rot90(image), np.rot90(masks)
+
+
+def eighth_turn(image, masks, rng):
+    """45 degrees about the middle, in a frame that stays; what leaves it is gone."""
+    return _each(image, masks, lambda p, fill: p.rotate(45, Resampling.BILINEAR, fillcolor=fill))
+
+
+def enlarged(image, masks, rng):
+    """Four times as wide and high (bicubic), then JPEG of quality 75: detail that is none."""
+    size = (4 * image.shape[1], 4 * image.shape[0])
+    image, masks = _each(image, masks, lambda p, fill: p.resize(size, Resampling.BICUBIC))
+    return compressed(75)(image, masks, rng)
+
+
+def far_away(image, masks, rng):
+    """The image in the middle of a frame three times as wide and high."""
+    border = (image.shape[1], image.shape[0])
+    return _each(image, masks, lambda p, fill: ImageOps.expand(p, border, fill))
+
+
+def small(image, masks, rng):
+    """The same in as many pixels as before: the image takes a ninth of them."""
+    size = (image.shape[1], image.shape[0])
+    return _each(*far_away(image, masks, rng), lambda p, fill: p.resize(size, Resampling.BOX))
+
+
+def _each(image, masks, move):
+    """Image and masks after `move(picture, fill)`, which is given Pillow's images.
+
+    What comes into the frame has the median colour of the image's border, which is skin's or the
+    surround's, and belongs to no mask. A mask's pixel is one that it has half of.
+    """
+    moved = [
+        np.asarray(move(Image.fromarray(masks[..., place].astype(np.uint8) * 255), 0)) >= 128
+        for place in range(masks.shape[2])
+    ]
+    fill = tuple(int(value) for value in _rim_colour(image))
+    image = np.asarray(move(Image.fromarray(image), fill))
+    return image, np.stack(moved, axis=-1) if moved else np.zeros((*image.shape[:2], 0), bool)
+
+
+CHANGES = {
+    "as it is": unchanged,
+    "blur 0.5 % of the side": blur(0.005),
+    "blur 1 % of the side": blur(0.01),
+    "JPEG quality 30": compressed(30),
+    "warm light": coloured(1.15, 1.0, 0.8),
+    "cold light": coloured(0.8, 1.0, 1.15),
+    "darker, x 0.6": coloured(0.6),
+    "brighter, x 1.3": coloured(1.3),
+    "noise": noise,
+    "hair": drawn(draw_hair),
+    "ruler": drawn(draw_ruler),
+    "vignette": vignette,
+    "turned by 90 degrees": quarter_turn,
+    "turned by 45 degrees": eighth_turn,
+    "enlarged 4 x, JPEG 75": enlarged,
+    "a third of a larger frame": far_away,
+    "a third of the frame": small,
+}
+
+
+def changed_samples(task, samples, change, folder, seed):
+    """Writes samples as a change leaves them; returns them with the new files.
+
+    What is drawn on an image depends on the seed and the image's name alone.
+    """
+    result = []
+    for number, sample in enumerate(samples):
+        rng = np.random.default_rng([seed, zlib.crc32(sample.image_id.encode())])
+        image = read_image(sample.image)
+        truths = {
+            "boundary": {"mask": sample.mask} if sample.mask else {},
+            "attributes": sample.attributes,
+            "diagnosis": {},
+        }[task]
+        masks = np.zeros((*image.shape[:2], len(truths)), bool)
+        for place, path in enumerate(truths.values()):
+            masks[..., place] = read_mask(path)
+        image, masks = change(image, masks, rng)
+        # Lossless: whatever compression is meant is in the pixels.
+        paths = {name: folder / f"{number}_{name}.png" for name in truths}
+        for place, path in enumerate(paths.values()):
+            write_image(path, masks[..., place])
+        write_image(folder / f"{number}.png", image)
+        mask = paths.pop("mask", None)
+        result.append(
+            dataclasses.replace(sample, image=folder / f"{number}.png", mask=mask, attributes=paths)
+        )
+    return result
+
+
+# === Scores ===
+
+
+def load(task, weights, views):
+    """The predictor of a task."""
+    if task == "boundary":
+        from lesion.boundary import load_predictor
+
+        return load_predictor(weights)
+    if task == "attributes":
+        from lesion.attributes import load_attributes
+
+        return load_attributes(weights)
+    from lesion.diagnosis import load_classifier
+
+    return load_classifier(weights, views)
+
+
+def score(task, predictor, samples):
+    """Figures of samples by name, the task's main one first; their number as `images`."""
+    if task == "boundary":
+        from lesion.boundary_evaluation import evaluate_boundary
+        from lesion.metrics import aggregate
+
+        evaluation = evaluate_boundary(predictor, samples)
+        means = aggregate(evaluation.scores)
+        figures = {name: means[name] for name in ("jaccard", "threshold_jaccard")}
+    elif task == "attributes":
+        from lesion.attributes_evaluation import evaluate_attributes, summarize_attributes
+
+        evaluation = evaluate_attributes(predictor, samples)
+        figures = {"jaccard": summarize_attributes(evaluation, predictor.method)["jaccard"]}
+    else:
+        from lesion.diagnosis_evaluation import evaluate_diagnosis
+
+        evaluation = evaluate_diagnosis(predictor, samples)
+        scores = evaluation.sheet().summary(intervals=False)
+        figures = {name: scores[name] for name in ("balanced_accuracy", "melanoma_auc", "ece")}
+    return {"images": len(evaluation.samples), **figures}
+
+
+def format_results(results):
+    """A line for each change: its figures, and how far they are from those of the first line."""
+    clean = next(iter(results.values()))
+    names = [name for name in clean if name != "images"]
+    rows = [["change", "images", *(cell for name in names for cell in (name, "difference"))]]
+    for change, figures in results.items():
+        row = [change, str(figures["images"])]
+        for name in names:
+            known = None not in (figures[name], clean[name])
+            row.append(f"{figures[name]:.4f}" if figures[name] is not None else "–")
+            row.append(f"{figures[name] - clean[name]:+.4f}" if known else "–")
+        rows.append(row)
+    return "\n".join(aligned(rows))
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOTICE)
+    parser.add_argument("--task", choices=TASKS, default="boundary")
+    parser.add_argument("--weights", required=True, metavar="PATH", help='or "last", or "lesion"')
+    parser.add_argument("--dataset", action="append", required=True, metavar="DIR")
+    parser.add_argument(
+        "--split", metavar="FILE", help="default: the one of the weights; none: all images"
+    )
+    parser.add_argument("--part", default="validation", help="of the split (validation)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="first N of each data set")
+    parser.add_argument("--change", choices=CHANGES, action="append", help="default: all")
+    parser.add_argument("--views", type=int, choices=(1, 8), default=1, help="of the diagnosis (1)")
+    parser.add_argument("--seed", type=natural, default=0)
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results")
+    arguments = parser.parse_args(argv)
+
+    collections = find_collections(arguments.dataset, task=arguments.task)
+    split = arguments.split
+    if split is None:
+        everything = [sample for collection in collections for sample in collection.samples]
+        split = split_of(weights_path(arguments.weights, arguments.task), everything)
+    split = None if split in (None, "none") else Split.load(split)
+    part = arguments.part if split else "all"
+    samples = select_samples(collections, split, part, arguments.limit)
+    if not samples:
+        parser.error(f"Part {part!r} has no image.")
+    predictor = load(arguments.task, arguments.weights, arguments.views)
+    changes = ["as it is", *(arguments.change or CHANGES)]
+    results = {}
+    for name in tqdm(dict.fromkeys(changes), "Changes", disable=None):
+        with tempfile.TemporaryDirectory() as folder:
+            changed = changed_samples(
+                arguments.task, samples, CHANGES[name], Path(folder), arguments.seed
+            )
+            results[name] = score(arguments.task, predictor, changed)
+    model = predictor.describe()
+    names = [collection.name for collection in collections]
+    machine = {
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        **{library: version(library) for library in ("tensorflow", "keras", "numpy", "pillow")},
+    }
+    print(
+        f"{arguments.task.capitalize()}, part {part} of {', '.join(names)}, weights "
+        f"{model['weights']} (sha256 {model['sha256'][:12]}), seed {arguments.seed}"
+    )
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    print(format_results(results))
+    print(NOTICE)
+    if arguments.json:
+        content = {
+            "task": arguments.task,
+            "weights": {"name": model["weights"], "sha256": model["sha256"]},
+            "collections": names,
+            "part": part,
+            "limit": arguments.limit,
+            "views": arguments.views if arguments.task == "diagnosis" else None,
+            "seed": arguments.seed,
+            "machine": machine,
+            "changes": results,
+            "notice": NOTICE,
+        }
+        with atomic_path(arguments.json) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

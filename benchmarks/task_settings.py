@@ -1,0 +1,120 @@
+"""What single settings of the attributes and diagnosis networks give, by commands a user types.
+
+Each variant is a short training that differs from the first in one thing, scored on the validation
+part of one split; "another seed" tells how much of a difference is chance. A variant's figures stay
+in OUT, so that an interrupted run goes on where it stopped.
+
+    python benchmarks/task_settings.py --task attributes --dataset ISIC2018_512 --out OUT
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMON = {
+    "attributes": ["--image-size=256", "--batch=8", "--frozen-stages=2"],
+    "diagnosis": ["--image-size=192", "--batch=32", "--frozen-stages=2"],
+}
+VARIANTS = {
+    "attributes": {
+        "cross-entropy and Dice": [],
+        "another seed": ["--seed=1"],
+        "cross-entropy alone": ["--semantic-loss=crossentropy"],
+        "rare attributes not repeated": ["--repeat-threshold=0"],
+        "boundary learned, too": ["--with-boundary"],
+    },
+    "diagnosis": {
+        "square root sampling, adjusted loss": [],
+        "another seed": ["--seed=1"],
+        "all images alike, plain loss": ["--sampling-power=1", "--logit-adjustment=0"],
+        "all images alike, adjusted loss": ["--sampling-power=1"],
+        "balanced sampling": ["--sampling-power=0"],
+        "shades of grey": ["--colour-constancy"],
+        "age, sex and site": ["--patient-data"],
+        "batch statistics learned": ["--batch-statistics"],
+        "images blended": ["--mixing=0.2"],
+        "dropout 0.4, decay 0.1": ["--dropout=0.4", "--weight-decay=0.1"],
+    },
+}
+EPOCHS = 4
+
+
+def run(script, task, *options):
+    command = [sys.executable, ROOT / "lesion" / script, f"--task={task}", *map(str, options)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    subprocess.run(command, check=True, env=environment, stdout=sys.stderr)
+
+
+def train_and_score(arguments, folder, options):
+    """The validation part's figures of a variant, made if they are not there."""
+    result = folder / "evaluation" / "evaluation.json"
+    if not result.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        split = arguments.out / "split.json"
+        run(
+            "train.py",
+            arguments.task,
+            f"--dataset={arguments.dataset}",
+            f"--logs={folder}",
+            f"--cache={arguments.out / 'cache'}",
+            f"--epochs={EPOCHS}",
+            "--head-epochs=1",
+            f"--steps={arguments.steps // EPOCHS}",
+            *([f"--split={split}"] if split.exists() else []),
+            *COMMON[arguments.task],
+            *options,
+        )
+        (weights,) = folder.glob(f"*/*_{EPOCHS:04d}.h5")
+        if not split.exists():  # the first run's, for all others
+            shutil.copy(weights.parent / "split.json", split)
+        run(
+            "evaluate.py",
+            arguments.task,
+            f"--dataset={arguments.dataset}",
+            f"--weights={weights}",
+            "--part=validation",
+            f"--out={result.parent}",
+        )
+        for state in weights.parent.glob("*.h5"):
+            state.unlink()
+    return json.loads(result.read_text())
+
+
+def table(task, figures):
+    """What `evaluate.py --json` says of each variant, as columns by name."""
+    if task == "diagnosis":
+        names = ("balanced_accuracy", "melanoma_auc", "mean_auc", "ece", "brier")
+        return {name: figures[name] for name in names}
+    each = {name: value["jaccard"] for name, value in figures["attributes"].items()}
+    return {"global": figures["jaccard"], **each}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", choices=sorted(VARIANTS), required=True)
+    parser.add_argument("--dataset", required=True, metavar="DIR")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--steps", type=int, default=400, help="for each variant")
+    parser.add_argument("--variant", action="append", help="default: all")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    variants = VARIANTS[arguments.task]
+    if unknown := set(arguments.variant or []) - set(variants):
+        parser.error(f"--variant={unknown.pop()!r} is none of {', '.join(map(repr, variants))}")
+    rows = {}
+    for name in arguments.variant or variants:
+        folder = arguments.out / name.replace(" ", "_").replace(",", "")
+        rows[name] = table(arguments.task, train_and_score(arguments, folder, variants[name]))
+        print(name, *(f"{key} {value:.4f}" for key, value in rows[name].items()), sep=", ")
+    results = arguments.out / "results.json"
+    kept = json.loads(results.read_text()) if results.exists() else {}
+    results.write_text(json.dumps({**kept, **rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,13 +2,16 @@
 #
 #   PYTHON=/path/to/python3   the interpreter to make it from (3.11 or newer)
 #   PIP_FLAGS="..."           more flags for every pip install
+#   DATA="DIR ..."            folders of data sets that the targets train-... learn from
+#   TRAIN_FLAGS="..."         more flags for lesion/train.py, which come last and so decide
 #   PYTEST_FLAGS="..."        flags for pytest, for instance -k boxes; by default the files of tests
 #                             are shared out among processes, one per core and four at most
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-jax test-torch lint demo clean
+.PHONY: help setup test test-jax test-torch lint demo clean data
+.PHONY: train-boundary train-attributes train-diagnosis
 
 VENV := .venv
 IN_VENV := $(VENV)/bin/python
@@ -25,9 +28,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 help:  ## List the targets
 	@echo "Usage: make TARGET"
-	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
-	@echo "  test-jax    Run the tests of mrcnn under JAX"
-	@echo "  test-torch  Run the tests of mrcnn under PyTorch"
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo "  test-jax          Run the tests of mrcnn under JAX"
+	@echo "  test-torch        Run the tests of mrcnn under PyTorch"
 
 setup:  ## Make the environment .venv, or bring it up to date
 	@if [ -x $(IN_VENV) ] && cat $(SOURCES) | cmp -s - $(INSTALLED); then \
@@ -84,6 +87,25 @@ test-jax test-torch: test-%: setup
 	fi
 	@echo "test-$*: pytest tests/mrcnn with KERAS_BACKEND=$*"
 	@KERAS_BACKEND=$* $(VENV)-$*/bin/python -m pytest $(PYTEST_FLAGS) tests/mrcnn
+
+# The settings are those of docs/experiments.md.
+train-boundary: SETTINGS := --epochs=10 --steps=400 --learning-rate=0.0008
+train-attributes: SETTINGS := --image-size=384 --batch=8 --epochs=10 --head-epochs=1
+train-diagnosis: SETTINGS := --backbone=efficientnetlite0 --image-size=224 --batch=32 --epochs=31 \
+	--head-epochs=1 --steps=200
+
+train-boundary: data setup  ## Train the boundary network on DATA="ISIC2018 HAM10000"
+train-attributes: data setup  ## Train the attributes network on DATA=ISIC2018
+train-diagnosis: data setup  ## Train the diagnosis network on DATA=HAM10000
+train-boundary train-attributes train-diagnosis: train-%:
+	$(IN_VENV) lesion/train.py --task=$* --weights=imagenet $(DATA:%=--dataset=%) $(SETTINGS) \
+		$(TRAIN_FLAGS)
+
+data:
+	@if [ -z "$(DATA)" ]; then \
+		echo "Name the folders of the data sets: make train-... DATA=\"DIR DIR\"" >&2; \
+		exit 1; \
+	fi
 
 demo: setup  ## Train briefly on phantom images, analyse samples, write a report to demo/
 	@echo "demo: python lesion/demo.py"

@@ -101,7 +101,7 @@ def _layers(draw, shape, rng):
     while True:
         layers = draw(frame, rng)
         layers = layers if isinstance(layers, list) else [layers]
-        if any(layer.mask.any() for layer in layers):
+        if any(layer.coverage.any() for layer in layers):
             return layers
 
 

@@ -14,7 +14,8 @@ from lesion.options import (
     share,
 )
 from lesion.samples import DIAGNOSES
-from mrcnn.arrays import load_arrays, read_metadata, save_arrays
+from lesion.weights import find_weights
+from mrcnn.arrays import load_arrays, save_arrays
 from mrcnn.images import read_image
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def add_options(parser):
 def check_arguments(arguments):
     refuse_coco(arguments)
     if arguments.crop_weights:
-        read_metadata(arguments.crop_weights)
+        arguments.crop_weights = str(find_weights(arguments.crop_weights, "boundary")[0])
     if arguments.folds == 1:
         raise ValueError("--folds=1 leaves nothing to learn from; give 2 or more.")
     check_frozen_stages(arguments)

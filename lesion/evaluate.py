@@ -40,10 +40,10 @@ from lesion.boundary_evaluation import (  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, rate  # noqa: E402
 from lesion.samples import TASKS, Collection, DatasetError, Sample  # noqa: E402
-from lesion.splits import Split, SplitError, split_beside  # noqa: E402
+from lesion.splits import Split, SplitError  # noqa: E402
+from lesion.weights import split_of, weights_path  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.images import ImageError  # noqa: E402
-from mrcnn.runs import weights_path  # noqa: E402
 
 # What data sets and split files call the part that is trained on differs.
 _PARTS = {"train": "training", "validation": "validation", "test": "test"}
@@ -84,7 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="PATH",
-        help="trained weights; of the diagnosis several, whose probabilities are averaged",
+        help="trained weights, the last run's (last) or those of the project (lesion); of the "
+        "diagnosis several, whose probabilities are averaged",
     )
     parser.add_argument(
         "--split",
@@ -158,8 +159,7 @@ def _split_path(arguments: argparse.Namespace, collections: Sequence[Collection]
         return Path(arguments.split)
     samples = [sample for collection in collections for sample in collection.samples]
     paths = [
-        split_beside(weights_path(weights, "logs", arguments.task), samples)
-        for weights in arguments.weights
+        split_of(weights_path(weights, arguments.task), samples) for weights in arguments.weights
     ]
     if len(paths) > 1 and any(paths) and not _agree_on_test(paths):
         raise SplitError(

@@ -30,7 +30,7 @@ from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, positive, rate, share  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
 from lesion.splits import SPLIT_FILE, Split, split_by_parts  # noqa: E402
-from mrcnn.arrays import read_metadata  # noqa: E402
+from lesion.weights import checked_metadata, weights_path  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.runs import find_last  # noqa: E402
 
@@ -75,7 +75,8 @@ def build_parser(task="boundary"):
     parser.add_argument(
         "--weights",
         default="imagenet",
-        help=f"start from {', '.join(training.STARTS)}, a file, or continue the last run (last)",
+        help=f"start from {', '.join(training.STARTS)}, a file, or the project's own (lesion); or "
+        "continue the last run (last)",
     )
     parser.add_argument(
         "--task", choices=TASKS, default="boundary", help="further options depend on it"
@@ -302,7 +303,9 @@ def _check_arguments(arguments, task):
     """Finds out what is wrong with the arguments before any image is decoded."""
     task.check_arguments(arguments)
     if arguments.weights not in (*task.STARTS, "last"):
-        read_metadata(arguments.weights)
+        start = weights_path(arguments.weights, arguments.task)
+        checked_metadata(start)
+        arguments.weights = str(start)
     if arguments.test_share > 0.5:
         raise ValueError(
             f"--test-share={arguments.test_share} leaves too little to learn from; give 0 to 0.5."

@@ -1,25 +1,79 @@
-"""Weights files of the tasks: which task one is of, and that it is whole."""
+"""Weights files of the tasks: where one lies, which task it is of, and that it is whole.
 
+What the project ships for a task are three files that `lesion/ship.py` writes:
+`lesion_TASK.weights.h5`, its record `lesion_TASK.json`, which holds the first one's SHA-256, and
+`lesion_TASK.split.json`, the split it was trained with.
+"""
+
+import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mrcnn.runs import weights_path
-from mrcnn.weights import LoadReport, WeightsError, read_metadata
+from lesion.samples import Sample
+from lesion.splits import Split, split_beside
+from mrcnn import runs
+from mrcnn.arrays import WeightsError, read_metadata
+from mrcnn.files import sha256_of
+
+if TYPE_CHECKING:  # it comes with Keras, which a mistyped command need not wait for
+    from mrcnn.weights import LoadReport
+
+SHIPPED = "lesion"
+"""In the place of a weights file: the one that the project ships for the task."""
+
+_ENDING = ".weights.h5"
+_FOLDERS = (Path(__file__).resolve().parents[1] / "weights", Path(sys.prefix) / "share" / "mrcnn")
+
+
+def shipped_name(task: str) -> str:
+    """Name of the weights file that the project ships for a task."""
+    return f"lesion_{task}{_ENDING}"
+
+
+def shipped_weights(task: str) -> Path | None:
+    """The weights of one of `lesion.samples.TASKS` that come with the project, or None."""
+    paths = (folder / shipped_name(task) for folder in _FOLDERS)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def weights_path(weights: str | Path, task: str) -> Path:
+    """Path of a weights file that may be given by a word.
+
+    Args:
+        weights: a path, "last" for the last run's in `logs`, or "lesion" for the shipped one.
+        task: one of `lesion.samples.TASKS`.
+
+    Raises:
+        FileNotFoundError: if there is no last run, or the project ships no weights of the task.
+    """
+    if str(weights) != SHIPPED:
+        return runs.weights_path(weights, "logs", task)
+    path = shipped_weights(task)
+    if path is None:
+        raise FileNotFoundError(
+            f"The project ships no weights of the {task} task yet: {shipped_name(task)} is neither "
+            f"in {' nor in '.join(map(str, _FOLDERS))}. Train some by `make train-{task} "
+            f"DATA=DIR`, or `python lesion/train.py --task={task} --dataset=DIR`, and give "
+            "--weights=last."
+        )
+    return path
 
 
 def find_weights(weights: str | Path, task: str) -> tuple[Path, dict]:
     """Path and metadata of a weights file of a task.
 
     Args:
-        weights: path of a file that `lesion/train.py` wrote, or "last" for the last run's in
-            `logs`.
+        weights: as for `weights_path`; the file is one that `lesion/train.py` wrote.
         task: one of `lesion.samples.TASKS`.
 
     Raises:
-        mrcnn.weights.WeightsError: if the file is damaged or of another task.
+        mrcnn.weights.WeightsError: if the file is damaged, not the recorded one or of another task.
         FileNotFoundError: if there is none.
     """
-    path = weights_path(weights, "logs", task)
-    metadata = read_metadata(path)
+    path = weights_path(weights, task)
+    metadata = checked_metadata(path)
     if metadata.get("task") != task:
         raise WeightsError(
             f"{path} does not hold weights of the {task} task, but of "
@@ -29,7 +83,54 @@ def find_weights(weights: str | Path, task: str) -> tuple[Path, dict]:
     return path, metadata
 
 
-def require_whole(report: LoadReport, path: Path) -> None:
+def checked_metadata(path: Path) -> dict:
+    """Metadata of a weights file, once it is known to be the one that the record beside it means.
+
+    Files without a record are taken as they are.
+
+    Raises:
+        mrcnn.weights.WeightsError: if the file or its record is damaged, or they do not agree.
+        FileNotFoundError: if there is no such file.
+    """
+    metadata = read_metadata(path)  # says best what a pointer or half a download is
+    record = companion(path, ".json")
+    if not path.name.endswith(_ENDING) or not record.is_file():
+        return metadata
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{record} is no whole JSON text ({error}). Fetch it again.") from error
+    expected = content.get("sha256") if isinstance(content, dict) else None
+    if expected is None:  # a JSON file of something else
+        return metadata
+    found = sha256_of(path)
+    if found != expected:
+        raise WeightsError(
+            f"{path} is not the file that {record.name} beside it describes: its SHA-256 is "
+            f"{found[:12]}…, not {str(expected)[:12]}…. One of them is damaged or of another "
+            f"version: fetch {path.name} and {record.name} again, both from one place."
+        )
+    return metadata
+
+
+def companion(weights: Path, ending: str) -> Path:
+    """The file beside a weights file that is named like it but for the ending."""
+    return weights.with_name(weights.name.removesuffix(_ENDING) + ending)
+
+
+def split_of(weights: Path, samples: Iterable[Sample]) -> Path | None:
+    """The split that weights were trained with, if it knows any of the samples.
+
+    Shipped weights have one of their own beside them, others that of their run's folder.
+    """
+    own = companion(weights, ".split.json")
+    if not own.is_file():
+        return split_beside(weights, samples)
+    known = {key for keys in Split.load(own).parts.values() for key in keys}
+    return own if any(sample.key in known for sample in samples) else None
+
+
+def require_whole(report: "LoadReport", path: Path) -> None:
     """Raises `mrcnn.weights.WeightsError` if a layer stayed random."""
     if report.missing_layers:
         raise WeightsError(f"{path} is incomplete: {', '.join(report.missing_layers)} missing.")

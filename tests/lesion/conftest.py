@@ -88,19 +88,25 @@ def moles(tmp_path_factory):
     return SimpleNamespace(data=folder / "data", split=folder / "split.json")
 
 
-@pytest.fixture(scope="class")
-def small_backbone():
-    """Puts five convolutions in the place of every backbone, so that training takes no time."""
+@pytest.fixture(scope="session")
+def five_convolutions():
+    """A backbone of five convolutions, so that training takes no time: `build_backbone`'s like."""
 
     def build(image, config):
         stages, x = [], keras.layers.Rescaling(1 / 127.5, -1.0, name="stem_scale")(image)
         for stage in range(1, 6):
             x = keras.layers.Conv2D(
-                8, 3, strides=2, padding="same", activation="relu", name=f"block{stage}"
+                12, 3, strides=2, padding="same", activation="relu", name=f"block{stage}"
             )(x)
             stages.append(x)
         return stages
 
+    return build
+
+
+@pytest.fixture(scope="class")
+def small_backbone(five_convolutions):
+    """Puts it in the place of every backbone of the diagnosis network."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lesion.diagnosis_network, "build_backbone", build)
+        patch.setattr(lesion.diagnosis_network, "build_backbone", five_convolutions)
         yield

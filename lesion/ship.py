@@ -1,0 +1,308 @@
+"""Turns a trained checkpoint into the weights that the project ships, with their record.
+
+    python lesion/ship.py --task=TASK --weights=PATH --dataset=DIR --command="make train-TASK …"
+        [--figures=evaluation.json] [--out=weights]
+
+OUT gets three files: `lesion_TASK.weights.h5`, what inference needs, stored as float16;
+`lesion_TASK.json`, how it came about, its figures and its SHA-256; `lesion_TASK.split.json`, which
+images it learned from. All are written, or none.
+
+Weights in OUT that came from the same checkpoint stay as they are. Figures may therefore be those
+of the checkpoint, or of the file itself, which include what float16 costs: ship it, score it by
+`lesion/evaluate.py --weights=OUT/lesion_TASK.weights.h5`, and ship it again with these figures.
+"""
+
+import sys
+from pathlib import Path
+
+if __package__ in (
+    None,
+    "",
+):  # run as a script: import the packages beside it, not the modules in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse  # noqa: E402
+import hashlib  # noqa: E402
+import json  # noqa: E402
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import tempfile  # noqa: E402
+from collections.abc import Collection, Iterable, Mapping, Sequence  # noqa: E402
+
+from lesion import NOTICE  # noqa: E402
+from lesion.layouts import find_collections  # noqa: E402
+from lesion.samples import ATTRIBUTES, TASKS, Sample  # noqa: E402
+from lesion.splits import SPLIT_FILE, Split, SplitError  # noqa: E402
+from lesion.train import RUN_FILE  # noqa: E402
+from lesion.weights import companion, find_weights, shipped_name  # noqa: E402
+from mrcnn.arrays import WeightsError  # noqa: E402
+from mrcnn.files import atomic_path, sha256_of  # noqa: E402
+
+LARGEST = 25_000_000
+# What a training adds to the weights at its end.
+_ADDED = {"attributes": "thresholds", "diagnosis": "calibration"}
+# What of an evaluation names files of one machine, or is in the record already.
+_LEFT_OUT = ("problems", "split", "model", "task", "notice")
+
+
+def ship(
+    task: str,
+    weights: str | Path,
+    datasets: Sequence[str | Path],
+    command: str,
+    out: str | Path = "weights",
+    figures: Sequence[str | Path] = (),
+    revision: str | None = None,
+) -> Path:
+    """Writes the weights, record and split of a task into a folder; returns the weights' path.
+
+    Args:
+        task: one of `lesion.samples.TASKS`.
+        weights: the last checkpoint of a training, in its run's folder. Checkpoints of trainings
+            that average their weights hold the average.
+        datasets: the folders it was trained on.
+        command: that repeats the training.
+        out: the folder.
+        figures: files `evaluation.json` of the checkpoint, or of what was written before.
+        revision: of the code that trained; by default git's of this working tree.
+
+    Raises:
+        mrcnn.weights.WeightsError: if the checkpoint is damaged, of another task or not at its end.
+        lesion.splits.SplitError: if the data sets lack an image of the split.
+        FileNotFoundError: if the checkpoint's run lacks its settings or its split.
+        ValueError: if figures are of other weights, or the file is larger than `LARGEST`.
+    """
+    path, metadata = find_weights(weights, task)
+    added = _ADDED.get(task)
+    if added and added not in metadata:
+        raise WeightsError(
+            f"{path} lacks its {added}: the training did not reach its last epoch, or had no "
+            "validation part. Continue it with --weights=last."
+        )
+    run, split_file = path.parent / RUN_FILE, path.parent / SPLIT_FILE
+    for file in (run, split_file):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file} is missing: give a checkpoint that lies in the folder of its run."
+            )
+    settings = _read_json(run, "settings of a run", "seed")
+    if settings.get("crop_weights"):  # a path of the machine that trained
+        settings["crop_weights"] = Path(settings["crop_weights"]).name
+    split = Split.load(split_file)
+    record = {
+        "task": task,
+        "command": command,
+        "revision": revision or _revision(),
+        "seed": settings["seed"],
+        "settings": settings,
+        "data": describe_data(task, datasets, split),
+        "checkpoint_sha256": sha256_of(path),
+    }
+    target = Path(out) / shipped_name(task)
+    with (
+        atomic_path(companion(target, ".json")) as written_record,
+        atomic_path(companion(target, ".split.json")) as written_split,
+        atomic_path(target) as written,
+    ):
+        if _is_from(record["checkpoint_sha256"], target):
+            shutil.copyfile(target, written)
+        else:
+            _store(task, path, metadata, written)
+        size = written.stat().st_size
+        if size > LARGEST:
+            raise ValueError(
+                f"The weights of {path} take {size:,} bytes as float16, and {LARGEST:,} are "
+                "allowed. Train a smaller backbone."
+            )
+        record |= {"storage": "float16", "bytes": size, "sha256": sha256_of(written)}
+        hashes = (record["checkpoint_sha256"], record["sha256"])
+        record["figures"] = [read_figures(file, hashes) for file in figures]
+        record["notice"] = NOTICE
+        split.save(written_split)
+        written_record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return target
+
+
+def describe_data(task: str, datasets: Sequence[str | Path], split: Split) -> dict:
+    """Names of the data sets, and number and fingerprint of the images in each part of the split.
+
+    Raises:
+        lesion.splits.SplitError: if the data sets lack an image of the split.
+    """
+    collections = find_collections(datasets, task=task)
+    samples = {sample.key: sample for collection in collections for sample in collection.samples}
+    missing = [key for keys in split.parts.values() for key in keys if key not in samples]
+    if missing:
+        raise SplitError(
+            f"{len(missing)} images of the split, such as {missing[0]}, are not in "
+            f"{', '.join(map(str, datasets))}. Give the data sets of the training, in folders of "
+            "the same names."
+        )
+    return {
+        "collections": [collection.name for collection in collections],
+        "parts": {
+            name: {
+                "images": len(keys),
+                "sha256": fingerprint(task, (samples[key] for key in keys)),
+            }
+            for name, keys in split.parts.items()
+        },
+    }
+
+
+def fingerprint(task: str, samples: Iterable[Sample]) -> str:
+    """SHA-256 of what a task learns from samples: names, image files and truths, in any order."""
+    lines = []
+    for sample in samples:
+        truths = {
+            "boundary": [sample.mask],
+            "attributes": [sample.attributes.get(name) for name in ATTRIBUTES],
+            "diagnosis": [],
+        }[task]
+        words = [sample.image_id, sha256_of(sample.image)]
+        words += [sha256_of(truth) if truth else "" for truth in truths]
+        if task == "diagnosis":
+            words += [str(sample.diagnosis), json.dumps(dict(sample.metadata), sort_keys=True)]
+        lines.append("\t".join(words))
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def read_figures(path: str | Path, hashes: Collection[str]) -> dict:
+    """The figures of a file `evaluation.json`, without what names files of one machine.
+
+    Raises:
+        ValueError: if the file is no evaluation, or one of weights that have none of the `hashes`.
+    """
+    content = _read_json(path, "figures as lesion/evaluate.py writes them", "weights")
+    scored = content["weights"]["sha256"]
+    if scored not in hashes:
+        raise ValueError(
+            f"{path} holds figures of other weights (SHA-256 {scored[:12]}…). Score these with "
+            "lesion/evaluate.py first."
+        )
+    return {name: value for name, value in content.items() if name not in _LEFT_OUT}
+
+
+def _read_json(path, kind, key):
+    """An object that has `key`; ValueError says of any other file that it is none of its `kind`."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON text: {error}.") from error
+    if not isinstance(content, dict) or key not in content:
+        raise ValueError(f"{path} does not hold the {kind}: it lacks {key!r}.")
+    return content
+
+
+def _is_from(checkpoint_sha256, target):
+    """Whether shipped weights are whole and came from a checkpoint, by their record."""
+    file = companion(target, ".json")
+    if not (target.is_file() and file.is_file()):
+        return False
+    record = _read_json(file, "record of shipped weights", "sha256")
+    known = record.get("checkpoint_sha256"), record["sha256"]
+    return known == (checkpoint_sha256, sha256_of(target))
+
+
+def _store(task, path: Path, metadata: Mapping, out: Path) -> None:
+    """Writes the network in `path` as float16, and within it the boundary's, if it has one."""
+    # TensorFlow is loaded here and not above, so that a mistyped command answers at once.
+    from mrcnn.weights import save_weights
+
+    if task == "boundary":
+        from lesion.boundary import load_predictor
+
+        save_weights(load_predictor(path).model.keras_model, out, metadata, "float16")
+    elif task == "attributes":
+        from lesion.attributes import load_attributes
+
+        save_weights(load_attributes(path).model.keras_model, out, metadata, "float16")
+    else:
+        from lesion.diagnosis import BOUNDARY, load_classifier, with_boundary
+
+        classifier = load_classifier(path)
+        save_weights(classifier.network, out, metadata, "float16")
+        if classifier.boundary:
+            with tempfile.TemporaryDirectory() as folder:
+                inner = Path(folder) / "boundary.weights.h5"
+                network = classifier.boundary.model.keras_model
+                save_weights(network, inner, metadata[BOUNDARY], "float16")
+                with_boundary(out, inner)
+
+
+def _revision():
+    """Commit of the working tree, with "-dirty" where it differs from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    root = Path(__file__).resolve().parents[1]
+    try:
+        found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ValueError(
+            f"git does not tell the revision of {root} ({error}). Give it by --revision."
+        ) from error
+    return found.stdout.strip()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Turns a trained checkpoint into the weights that the project ships.",
+        epilog=NOTICE,
+    )
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument(
+        "--weights",
+        required=True,
+        metavar="PATH",
+        help='checkpoint in the folder of its run, or "last"; of an ensemble one member',
+    )
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="data set it was trained on; repeatable",
+    )
+    parser.add_argument(
+        "--command", required=True, metavar="TEXT", help="command that repeats the training"
+    )
+    parser.add_argument(
+        "--figures",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="evaluation.json of these weights; repeatable",
+    )
+    parser.add_argument(
+        "--revision", metavar="TEXT", help="of the code that trained (git's of this working tree)"
+    )
+    parser.add_argument("--out", default="weights", metavar="DIR", help="folder (./weights)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    try:
+        written = ship(
+            arguments.task,
+            arguments.weights,
+            arguments.dataset,
+            arguments.command,
+            arguments.out,
+            arguments.figures,
+            arguments.revision,
+        )
+    except (OSError, ValueError) as error:
+        print(f"lesion ship: {error}", file=sys.stderr)
+        return 2
+    print(f"{written}: {written.stat().st_size:,} bytes; record {companion(written, '.json').name}")
+    if not arguments.figures:
+        print(
+            f"It has no figures yet: `python lesion/evaluate.py --task={arguments.task} "
+            f"--weights={written} --dataset=DIR`, then the same command with --figures."
+        )
+    print(NOTICE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """Analyses dermoscopic images: boundary, attributes, measurements, diagnosis, and a report of all.
 
     python lesion/analyze.py IMAGE_OR_FOLDER... --weights=PATH --out=DIR
-        [--attributes-weights=PATH] [--diagnosis-weights=PATH]
+        [--attributes-weights=PATH] [--diagnosis-weights=PATH]...
 
 For each image a JSON record, masks and pictures are written (`lesion.results` says which), for all
 together `report.html`; docs/analysis.md describes them. A further run with the same weights leaves
@@ -147,16 +147,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", nargs="+", metavar="IMAGE_OR_FOLDER", help="images, or folders of images"
     )
-    for task, option in (
-        ("boundary", "--weights"),
-        ("attributes", "--attributes-weights"),
-        ("diagnosis", "--diagnosis-weights"),
+    for task, option, action, several in (
+        ("boundary", "--weights", "store", ""),
+        ("attributes", "--attributes-weights", "store", ""),
+        ("diagnosis", "--diagnosis-weights", "append", "; of several, the mean is taken"),
     ):
         parser.add_argument(
             option,
             metavar="PATH",
             dest=task,
-            help=f'weights of the {task} task, "last", or "none" to leave it out (the project\'s)',
+            action=action,
+            help=f'weights of the {task} task, "last", or "none" to leave it out (the project\'s)'
+            f"{several}",
         )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results"

@@ -1,9 +1,10 @@
 """From an image to boundary, attributes, measurements and diagnosis in one call."""
 
 import functools
+import hashlib
 import itertools
 import os
-import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,14 +17,13 @@ from lesion.analysis import Analysis, Source
 from lesion.dicom import DicomImage, is_dicom, read_dicom
 from lesion.quality import QualityWarning, assess
 from lesion.samples import TASKS, Problem
+from lesion.weights import shipped_weights, weights_path
 from mrcnn.files import sha256_of
 from mrcnn.images import ImageError, as_rgb8, read_image
-from mrcnn.runs import weights_path
 
 NONE = "none"
 """In the place of a weights file: this task is left out, also if the project ships its weights."""
 
-_SHIPPED = "lesion_{task}.weights.h5"
 _READERS = 2
 
 Item = TypeVar("Item")
@@ -33,10 +33,14 @@ Read = TypeVar("Read")
 class Analyzer:
     """Analyses dermoscopic images. The networks are loaded when they are first needed.
 
+    Several threads may use one: they take turns at the networks, which occupy all cores anyway.
+
     Args:
         boundary, attributes, diagnosis: for each task a weights file, "last" (the latest training
-            in `logs/`), "none" (leave the task out) or a predictor that is loaded already. None:
-            the weights that the project ships, or no such task where it ships none.
+            in `logs/`), "lesion" (what the project ships), "none" (leave the task out) or a
+            predictor that is loaded already. None: what the project ships, or no such task where
+            it ships none. For the diagnosis also a list of files, whose probabilities are averaged
+            (`lesion.ensemble`).
         views: how many views of an image the diagnosis averages, see
             `lesion.diagnosis.DiagnosisPredictor`.
         risk: share of wrong diagnoses that may remain among those not referred; None refers none.
@@ -44,6 +48,7 @@ class Analyzer:
 
     Raises:
         FileNotFoundError: there is no such file, or no weights for any task.
+        ValueError: `batch` is below 1, or a task has more files than it takes.
     """
 
     def __init__(
@@ -68,18 +73,20 @@ class Analyzer:
                 "their path."
             )
         self.views, self.risk, self.batch = views, risk, batch
+        self._predictors: dict[str, Any] = {}
+        self._turn = threading.RLock()
 
-    @functools.cached_property
+    @property
     def boundary(self) -> Any | None:
         """The boundary's predictor, or None."""
         return self._predictor("boundary", self._load_boundary)
 
-    @functools.cached_property
+    @property
     def attributes(self) -> Any | None:
         """The attributes' predictor, or None."""
         return self._predictor("attributes", self._load_attributes)
 
-    @functools.cached_property
+    @property
     def diagnosis(self) -> Any | None:
         """The diagnosis' predictor, or None."""
         return self._predictor("diagnosis", self._load_diagnosis)
@@ -89,21 +96,24 @@ class Analyzer:
     def _load_boundary(self, weights):
         from lesion.boundary import load_predictor
 
-        return load_predictor(weights, self.batch)
+        return load_predictor(*weights, self.batch)
 
     def _load_attributes(self, weights):
         from lesion.attributes import load_attributes
 
-        return load_attributes(weights, self.batch)
+        return load_attributes(*weights, self.batch)
 
     def _load_diagnosis(self, weights):
-        from lesion.diagnosis import load_classifier
+        from lesion.ensemble import load_classifiers
 
-        return load_classifier(weights, self.views, self.risk, self.batch * self.views)
+        return load_classifiers(weights, self.views, self.risk, self.batch * self.views)
 
     def _predictor(self, task, load):
-        found = self._found[task]
-        return load(found) if isinstance(found, Path) else found
+        with self._turn:
+            if task not in self._predictors:
+                found = self._found[task]
+                self._predictors[task] = load(found) if isinstance(found, tuple) else found
+            return self._predictors[task]
 
     def load(self) -> "Analyzer":
         """Loads all networks at once, so that nothing is left to fail or to wait for later.
@@ -136,11 +146,7 @@ class Analyzer:
 
     @functools.cached_property
     def _hashes(self):
-        found = {task: self._found[task] for task in self.tasks}
-        return {
-            task: sha256_of(weights) if isinstance(weights, Path) else weights.describe()["sha256"]
-            for task, weights in found.items()
-        }
+        return {task: _fingerprint(self._found[task]) for task in self.tasks}
 
     def analyze(
         self,
@@ -212,22 +218,13 @@ class Analyzer:
         images = [item.image for item in loaded]
         patients = [item.patient or {} for item in loaded]
         absent = [None] * len(images)
-        return zip(
-            self.boundary.predict(images) if self.boundary else absent,
-            self.attributes.predict(images) if self.attributes else absent,
-            self.diagnosis.predict(images, patients) if self.diagnosis else absent,
-            strict=True,
-        )
-
-
-def shipped_weights(task: str) -> Path | None:
-    """The weights of one of `TASKS` that come with the project, or None."""
-    name = _SHIPPED.format(task=task)
-    folders = (
-        Path(__file__).resolve().parents[1] / "weights",
-        Path(sys.prefix) / "share" / "mrcnn",
-    )
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+        with self._turn:
+            return zip(
+                self.boundary.predict(images) if self.boundary else absent,
+                self.attributes.predict(images) if self.attributes else absent,
+                self.diagnosis.predict(images, patients) if self.diagnosis else absent,
+                strict=True,
+            )
 
 
 def read_ahead(
@@ -280,14 +277,35 @@ def _load(item):
 
 
 def _find(task, weights):
-    """Path of a task's weights, a predictor as it is, or None where the task is left out."""
+    """Paths of a task's weights, a predictor as it is, or None where the task is left out."""
     if weights is None:
-        return shipped_weights(task)
-    if not isinstance(weights, (str, os.PathLike)):
+        shipped = shipped_weights(task)
+        return shipped and (shipped,)
+    if isinstance(weights, (str, os.PathLike)):
+        weights = [weights]
+    if not isinstance(weights, (list, tuple)):
         return weights
-    if str(weights) == NONE:
+    if list(map(str, weights)) == [NONE]:
         return None
-    path = weights_path(weights, "logs", task)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no weights file {path} for the {task} task.")
-    return path
+    if len(weights) != 1 and (task != "diagnosis" or not weights):
+        takes = "one weights file or several" if task == "diagnosis" else "one weights file"
+        raise ValueError(f"The {task} task takes {takes}, received {len(weights)}.")
+    paths = tuple(weights_path(path, task) for path in weights)
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no weights file {path} for the {task} task.")
+    return paths
+
+
+def _fingerprint(found):
+    """SHA-256 of a task's weights; of several files, of theirs one after the other."""
+    if not isinstance(found, tuple):
+        description = found.describe()
+        hashes = [member["sha256"] for member in description.get("members", [description])]
+    elif len(found) == 1 and found[0].suffix != ".json":
+        hashes = [sha256_of(found[0])]
+    else:
+        from lesion.ensemble import member_files
+
+        hashes = [sha256_of(path) for path in member_files(found)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -60,9 +60,13 @@ def load_classifiers(
         mrcnn.weights.WeightsError: as `lesion.diagnosis.load_classifier`, and if an ensemble's file
             does not name its members.
     """
-    files = [member for path in weights for member in _members(Path(path))]
-    members = [load_classifier(path, views, risk, batch) for path in files]
+    members = [load_classifier(path, views, risk, batch) for path in member_files(weights)]
     return members[0] if len(members) == 1 else DiagnosisEnsemble(members)
+
+
+def member_files(weights: Sequence[str | Path]) -> list[Path]:
+    """The weights files of an ensemble. Arguments and errors are those of `load_classifiers`."""
+    return [member for path in weights for member in _members(Path(path))]
 
 
 def _members(path):

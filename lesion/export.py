@@ -4,6 +4,12 @@
 
 `DIR` is what TensorFlow Serving is given, `1` the version. What goes in and comes out is described
 in docs/serving.md, and computed by `lesion.serving`.
+
+Exit codes:
+
+    0    the SavedModel is written
+    2    the command, the weights or the folder cannot be used
+    3    the SavedModel cannot be written, as on a full disk; nothing of it is left
 """
 
 import sys
@@ -16,10 +22,13 @@ if __package__ in (
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse  # noqa: E402
+from typing import Any  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
 
 TASKS = ("boundary", "attributes", "diagnosis")
+
+# TensorFlow is loaded within functions, so that a mistyped command answers at once.
 
 
 def export(task: str, weights: str | Path, out: str | Path) -> dict:
@@ -37,15 +46,23 @@ def export(task: str, weights: str | Path, out: str | Path) -> dict:
         mrcnn.weights.WeightsError: if the file is damaged or of another task.
         FileNotFoundError: if there is none.
         FileExistsError: if there is something else at `out`.
+        OSError: if it cannot be written; nothing of it is left then.
         ValueError: for another task, or settings that cannot be expressed in a graph.
     """
-    # TensorFlow is loaded here and not above, so that a mistyped command answers at once.
+    from mrcnn.export import write_saved_model
+
+    answer, metadata = _load(task, weights)
+    write_saved_model(out, answer, metadata)
+    return metadata
+
+
+def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
+    """The `mrcnn.export.Answer` of a weights file, and what is to be said of it."""
     from lesion import serving
     from lesion.attributes import load_attributes
     from lesion.boundary import load_predictor
     from lesion.diagnosis import load_classifier
     from lesion.diagnosis_network import describe_network
-    from mrcnn.export import write_saved_model
 
     if task == "boundary":
         predictor = load_predictor(weights)
@@ -58,9 +75,7 @@ def export(task: str, weights: str | Path, out: str | Path) -> dict:
         answer, metadata = serving.DiagnosisAnswer(predictor), describe_network(predictor.config)
     else:
         raise ValueError(f"The task must be one of {', '.join(TASKS)}; received {task!r}.")
-    metadata = {**metadata, **predictor.describe(), "notice": NOTICE}
-    write_saved_model(out, answer, metadata)
-    return metadata
+    return answer, {**metadata, **predictor.describe(), "notice": NOTICE}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,10 +99,20 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
-        model = export(arguments.task, arguments.weights, arguments.out)
+        answer, model = _load(arguments.task, arguments.weights)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
+    from mrcnn.export import write_saved_model
+
+    try:
+        write_saved_model(arguments.out, answer, model)
+    except FileExistsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"The SavedModel cannot be written: {error}", file=sys.stderr)
+        return 3
     print(f"{arguments.out}: SavedModel of {model['weights']} for the {arguments.task} task")
     print(NOTICE)
     return 0

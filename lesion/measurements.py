@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import cdist, pdist
 from skimage.color import rgb2lab
-from skimage.measure import block_reduce, find_contours
+from skimage.measure import find_contours
 
 REFERENCE_COLORS = {
     "white": (242, 243, 244),
@@ -119,16 +119,17 @@ def measure(
     if not area:
         return result
     shares = _color_shares(image, mask)
+    cropped = _cropped(mask)
     result = replace(
         result,
-        diameter_pixels=_diameter(mask),
+        diameter_pixels=_diameter(cropped),
         equivalent_diameter_pixels=float(np.sqrt(4 * area / np.pi)),
         color_shares=shares,
         colors=tuple(name for name, share in shares.items() if share >= MIN_COLOR_SHARE),
         touches_frame=bool(
             mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any()
         ),
-        **_shape(mask),
+        **_shape(cropped),
     )
     if millimetres_per_pixel is None:
         return result
@@ -159,38 +160,60 @@ def _check(image, mask, millimetres_per_pixel):
 
 
 def _color_shares(image, mask):
-    references = _lab(np.array(list(REFERENCE_COLORS.values()), np.uint8))
-    lesion, beside = _lab(_sample(image[mask])), _lab(_sample(image[~mask]))
-    known = np.vstack([references, np.median(beside, axis=0)]) if len(beside) else references
-    nearest = np.linalg.norm(lesion[:, np.newaxis] - known, axis=2).argmin(axis=1)
-    counts = np.bincount(nearest, minlength=len(known))[: len(references)]
-    return {name: int(n) / len(lesion) for name, n in zip(REFERENCE_COLORS, counts, strict=True)}
+    references = rgb2lab(np.array(list(REFERENCE_COLORS.values())) / 255)
+    lesion, pixels = _colors(image, mask)
+    beside, pixels_beside = _colors(image, ~mask)
+    known = references
+    if len(beside):
+        skin = np.median(np.repeat(beside, pixels_beside, axis=0), axis=0)
+        known = np.vstack([references, skin])
+    nearest = cdist(lesion, known, "sqeuclidean").argmin(axis=1)
+    counts = np.bincount(nearest, pixels, len(known))[: len(references)]
+    return {
+        name: float(count / pixels.sum())
+        for name, count in zip(REFERENCE_COLORS, counts, strict=True)
+    }
 
 
-def _lab(pixels):
-    return rgb2lab(pixels / 255)
+def _colors(image, mask):
+    """The colours within a mask, CIELAB float64 [n, 3], and how many pixels have each of them.
 
-
-def _sample(pixels):
-    """At most `_MAX_COLOR_PIXELS` of uint8 [n, 3], evenly."""
-    return pixels[:: max(1, -(-len(pixels) // _MAX_COLOR_PIXELS))]
-
-
-def _diameter(mask):
-    """Largest distance of two points of the outline, which runs between pixels' centres."""
-    padded = np.pad(_cropped(mask), 1).astype(np.float32)
-    outline = np.concatenate(find_contours(padded, 0.5))
-    return float(pdist(outline[ConvexHull(outline).vertices]).max())
+    At most `_MAX_COLOR_PIXELS` are looked at, evenly. Few of these differ, and those that do not
+    are converted once.
+    """
+    inside = np.flatnonzero(mask)
+    sample = inside[:: max(1, -(-len(inside) // _MAX_COLOR_PIXELS))]
+    packed = np.zeros((len(sample), 4), np.uint8)
+    packed[:, :3] = image.reshape(-1, 3)[sample]
+    codes, counts = np.unique(packed.view(np.uint32), return_counts=True)
+    return rgb2lab(codes.view(np.uint8).reshape(-1, 4)[:, :3] / 255), counts
 
 
 def _cropped(mask):
     """The part of a mask within the bounding box of all that is true."""
-    return mask[ndimage.find_objects(mask.astype(np.uint8))[0]]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _shape(mask):
+def _diameter(cropped):
+    """Largest distance of two points of the outline, which runs between pixels' centres."""
+    # The outline's convex hull is that of its ends in each row and in each column.
+    rows, columns = _ends(cropped), _ends(cropped.T)[:, ::-1]
+    outline = np.concatenate([rows, columns])
+    return float(pdist(outline[ConvexHull(outline).vertices]).max())
+
+
+def _ends(mask):
+    """Where rows of a mask begin and end, float64 [2n, (y, x)]; empty ones do not."""
+    filled = np.flatnonzero(mask.any(axis=1))
+    first = mask[filled].argmax(axis=1) - 0.5
+    last = mask.shape[1] - mask[filled, ::-1].argmax(axis=1) - 0.5
+    return np.column_stack([np.tile(filled, 2), np.concatenate([first, last])])
+
+
+def _shape(cropped):
     """Asymmetry, axis ratio and the border's two numbers, as keywords of `Measurements`."""
-    cover, axis_ratio = _upright(mask)
+    cover, axis_ratio = _upright(cropped)
     total = 2 * cover.sum()
     return {
         "asymmetry_major_axis": float(np.abs(cover - cover[::-1]).sum() / total),
@@ -200,7 +223,7 @@ def _shape(mask):
     }
 
 
-def _upright(mask):
+def _upright(cropped):
     """The lesion turned upright and brought to one size.
 
     Returns:
@@ -208,7 +231,6 @@ def _upright(mask):
         middle, its major principal axis horizontal, its area pi `_RADIUS`²; and the length of its
         minor axis over that of the major.
     """
-    cropped = _cropped(mask)
     # Pixels of the mask per pixel of the result. Thin or scattered lesions are measured coarser:
     # the result's size has a bound.
     scale = max(
@@ -218,7 +240,7 @@ def _upright(mask):
     block = max(1, int(scale))
     # Wide enough for the blur, and with whole blocks only.
     padding = [(_MARGIN * block, _MARGIN * block + -side % block) for side in cropped.shape]
-    cover = block_reduce(np.pad(cropped, padding), block, np.mean)
+    cover = _block_means(np.pad(cropped, padding), block)
     scale /= block
 
     points, weights = np.argwhere(cover > 0), cover[cover > 0]
@@ -236,6 +258,13 @@ def _upright(mask):
     origin = centroid - to_mask @ np.full(2, (side - 1) / 2)
     upright = ndimage.affine_transform(blurred, to_mask, origin, (side, side), order=1)
     return upright, float(np.sqrt(variances[0] / variances[1]))
+
+
+def _block_means(mask, side):
+    """Shares of the squares of a mask that are true, float64; `side` divides the mask's sides."""
+    height, width = mask.shape
+    rows = mask.reshape(height // side, side, width).sum(axis=1)
+    return rows.reshape(len(rows), width // side, side).sum(axis=2) / side**2
 
 
 def _border(cover):

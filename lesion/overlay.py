@@ -33,6 +33,8 @@ _MIN_WIDTH = 2.0
 DASH, GAP = 3.5, 2.5
 # Reach of a line, in pixels, beyond which half a pixel does not show.
 _WIDE = 8
+# So many visits of a pixel on average take as long as a distance transform of the image.
+_MANY = 16
 _PICTURE_SIDE = 420
 SERIES_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -86,14 +88,16 @@ def outline(
     edge = max(0.8, width / 4)
     dash = (DASH * width, GAP * width) if dashed else None
     window, distance = _distance_to_boundary(mask, width / 2 + edge + 1, dash)
-    pixels = drawn[window].astype(np.float32)
+    near = np.nonzero(distance < width / 2 + edge + 0.5)
+    distance = distance[near]
+    pixels = drawn[window][near].astype(np.float32)
     for layer, half, opacity in (
         (_EDGE_COLOR, width / 2 + edge, _EDGE_OPACITY),
         (color, width / 2, 1.0),
     ):
-        cover = opacity * np.clip(half + 0.5 - distance, 0, 1)[:, :, np.newaxis]
+        cover = opacity * np.clip(half + 0.5 - distance, 0, 1)[:, np.newaxis]
         pixels += cover * (np.asarray(layer, np.float32) - pixels)
-    drawn[window] = np.rint(pixels)
+    drawn[window][near] = np.rint(pixels)
     return drawn
 
 
@@ -234,10 +238,10 @@ def jaccard_histogram(values_by_name: Mapping[str, Sequence[float]], path: str |
 def _distance_to_boundary(
     mask: np.ndarray, reach: float, dash: tuple[float, float] | None = None
 ) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Distance of pixels to the mask's boundary, exact up to `reach` and infinite beyond.
+    """Distance of pixels to the mask's boundary, exact up to `reach` and more than that beyond.
 
-    Of a long boundary in a large image, for wide lines, it is that to the pixels on the boundary,
-    half a pixel off at most: visiting the surroundings of every point would take many seconds.
+    Of a very long boundary in a large image, for wide lines, it is half a pixel more than that to
+    the pixels beside it: visiting the surroundings of every point would take many seconds.
     With `dash` the boundary is cut into pieces of the first length with gaps of the second.
 
     Returns:
@@ -250,34 +254,49 @@ def _distance_to_boundary(
         slice(top, min(rows[-1] + margin + 1, mask.shape[0])),
         slice(left, min(columns[-1] + margin + 1, mask.shape[1])),
     )
-    # The added frame of False makes the image's border a boundary, too.
-    padded = np.pad(mask[window], 1)
-    # Middles of the sides between a pixel inside and one outside, at most 1 pixel apart.
-    if dash is None:
-        below_y, below_x = np.nonzero(padded[1:] != padded[:-1])
-        right_y, right_x = np.nonzero(padded[:, 1:] != padded[:, :-1])
-        middle_y = np.concatenate([below_y + 0.5, right_y]) - 1
-        middle_x = np.concatenate([below_x, right_x + 0.5]) - 1
-    else:
-        middle_y, middle_x = _dashes(find_contours(padded, 0.5), *dash).T - 1
-    height, width = mask[window].shape
-    if margin > _WIDE and len(middle_y) * (2 * margin) ** 2 > 8 * height * width:
-        apart = np.ones((height, width), bool)
-        apart[
-            np.rint(middle_y).astype(int).clip(0, height - 1),
-            np.rint(middle_x).astype(int).clip(0, width - 1),
-        ] = False
-        return window, distance_transform_edt(apart).astype(np.float32)
-    distance = np.full((height, width), np.inf, np.float32)
-    base_y, base_x = np.floor(middle_y).astype(int), np.floor(middle_x).astype(int)
+    # The added frame of False makes the image's border a boundary, too, and has room for whatever
+    # is within reach of it.
+    frame = margin + 1
+    padded = np.pad(mask[window], frame)
+    below, right = _sides(padded) if dash is None else _dashed_sides(padded, *dash)
+    stride = padded.shape[1]
+    inside = np.s_[frame:-frame, frame:-frame]
+    if margin > _WIDE and (len(below) + len(right)) * (2 * margin) ** 2 > _MANY * padded.size:
+        apart = np.ones(padded.size, bool)
+        for beside in (below, below + stride, right, right + 1):
+            apart[beside] = False
+        distance = distance_transform_edt(apart.reshape(padded.shape)) + 0.5
+        return window, distance[inside].astype(np.float32)
+    distance = np.full(padded.size, np.inf, np.float32)
     # Only pixels near the line are visited: a distance transform would visit all, several times.
-    for step_y in range(-margin, margin + 1):
-        for step_x in range(-margin, margin + 1):
-            y, x = base_y + step_y, base_x + step_x
-            away = np.hypot(y - middle_y, x - middle_x).astype(np.float32)
-            near = (away <= reach) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-            np.minimum.at(distance, (y[near], x[near]), away[near])
-    return window, distance
+    # As their distances are written in falling order, the least is what stays.
+    steps = [
+        (np.hypot(y - half_y, x - half_x), points, y * stride + x)
+        for points, half_y, half_x in ((below, 0.5, 0), (right, 0, 0.5))
+        for y in range(-margin, margin + 1)
+        for x in range(-margin, margin + 1)
+    ]
+    for away, points, step in sorted(steps, key=lambda entry: -entry[0]):
+        if away <= reach:
+            distance[points + step] = away
+    return window, distance.reshape(padded.shape)[inside]
+
+
+def _sides(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flat indices of pixels of a mask, framed by False, that differ from the next below or right.
+
+    The middles of the sides between such two pixels are points of the boundary, at most 1 apart.
+    """
+    flat, stride = padded.ravel(), padded.shape[1]
+    return np.flatnonzero(flat[stride:] != flat[:-stride]), np.flatnonzero(flat[1:] != flat[:-1])
+
+
+def _dashed_sides(padded: np.ndarray, length: float, gap: float) -> tuple[np.ndarray, np.ndarray]:
+    """Those of `_sides` that lie on a dash."""
+    middles = _dashes(find_contours(padded, 0.5), length, gap)
+    flat = np.floor(middles).astype(int) @ [padded.shape[1], 1]
+    is_below = middles[:, 0] % 1 > 0
+    return flat[is_below], flat[~is_below]
 
 
 def _dashes(contours: Sequence[np.ndarray], length: float, gap: float) -> np.ndarray:

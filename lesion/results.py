@@ -103,7 +103,7 @@ def is_done(path: Path, settings: Mapping, out: Path, stem: str) -> bool:
             and (source["modified"] == modified or source["sha256"] == sha256_of(path))
             and all((out / name).is_file() for name in record["outputs"].values())
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         # Whatever is wrong with a record, it is made anew.
         return False
 

@@ -83,7 +83,7 @@ class Split:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise SplitError(f"The split {path} cannot be read: {error.strerror}.") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SplitError(f"The split {path} is no JSON text: {error}.") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise SplitError(f'The file {path} is no split: it lacks "format": "{_FORMAT}".')

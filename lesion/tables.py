@@ -117,7 +117,14 @@ def read_table(
         raise DatasetError(f"The table {path} cannot be read: {error}.") from error
     header = lines[0] if lines else ""
     delimiter = max("\t,;", key=header.count)
-    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+
+    def values_in(number, line):
+        try:
+            return [value.strip() for value in next(csv.reader([line], delimiter=delimiter), [])]
+        except csv.Error as error:
+            raise DatasetError(f"Line {number} of the table {path}: {error}.") from error
+
+    names = [name.lower() for name in values_in(1, header)]
     missing = [column for column in columns if column not in names]
     if missing:
         raise DatasetError(
@@ -134,7 +141,7 @@ def read_table(
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
-        values = [value.strip() for value in next(csv.reader([line], delimiter=delimiter))]
+        values = values_in(number, line)
         if len(values) != len(names):
             raise DatasetError(
                 f"Line {number} of the table {path} has {len(values)} values where its first line "

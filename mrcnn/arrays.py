@@ -6,6 +6,7 @@ executed, and no link out of it is followed.
 """
 
 import json
+import mmap
 import os
 import re
 import zipfile
@@ -21,6 +22,12 @@ from mrcnn.files import atomic_path
 
 FORMAT = "mrcnn-arrays"
 FORMAT_VERSION = 1
+
+# What h5py raises where a structure in the file is damaged.
+_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
+# Deflate makes at most 1,032 bytes of one.
+_MOST_EXPANSION = 1100
+_HEAP = b"GCOL\x01\0\0\0"  # begins a heap of texts in HDF5
 
 
 class WeightsError(ValueError):
@@ -42,7 +49,7 @@ class StoredArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.dataset.shape)
+        return tuple(self.dataset.shape or ())
 
     def read(self) -> np.ndarray:
         """The values.
@@ -50,18 +57,18 @@ class StoredArray:
         Raises:
             WeightsError: if they are not numbers or cannot be read.
         """
-        if self.dataset.dtype.kind not in "fiub":
-            raise WeightsError(
-                f"{self.names[0]} in {self.dataset.file.filename} holds {self.dataset.dtype} "
-                "values, not numbers."
-            )
-        try:
+        with _damage_named(self.dataset.file.filename, self.names[0]):
+            if self.dataset.dtype.kind not in "fiub":
+                raise WeightsError(
+                    f"{self.names[0]} in {self.dataset.file.filename} holds {self.dataset.dtype} "
+                    "values, not numbers."
+                )
+            if self.dataset.shape is None:
+                raise ValueError("it holds nothing")
+            stored = self.dataset.id.get_storage_size()
+            if self.dataset.nbytes > _MOST_EXPANSION * max(stored, 1):
+                raise ValueError(f"{self.dataset.nbytes:,} bytes from {stored:,} in the file")
             return self.dataset[()]
-        except OSError as error:
-            raise WeightsError(
-                f"{self.names[0]} in {self.dataset.file.filename} cannot be read ({error}): the "
-                "file is damaged. Fetch it again."
-            ) from error
 
 
 def save_arrays(
@@ -136,6 +143,7 @@ def open_file(path: str | os.PathLike) -> Iterator[h5py.File]:
         raise FileNotFoundError(f"There is no weights file at {path}.")
     if path.is_dir() or not h5py.is_hdf5(path):
         raise WeightsError(f"{path} is not a weights file in HDF5: {_appearance(path)}")
+    _refuse_endless_heaps(path)
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -149,6 +157,45 @@ def open_file(path: str | os.PathLike) -> Iterator[h5py.File]:
         yield file
 
 
+def _refuse_endless_heaps(path: Path) -> None:
+    """Refuses a file in which libhdf5 (1.14.6) would look for a text for ever.
+
+    The entries of a heap are index (two bytes), six others, length (eight) and content. It goes
+    from one to the next by their lengths, and stays at free space (index 0) of no length. See
+    "Global Heap" in the HDF5 File Format Specification.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+
+        def number(place, size):
+            return int.from_bytes(content[place : place + size], "little")
+
+        heap = content.find(_HEAP)
+        while heap >= 0:
+            end = min(heap + number(heap + 8, 8), len(content))
+            place = heap + 16
+            while place + 16 <= end:
+                index, length = number(place, 2), number(place + 8, 8)
+                if index == length == 0:
+                    raise WeightsError(
+                        f"{path} is a damaged HDF5 file: a heap in it has no end. Fetch it again."
+                    )
+                place += 16 + -(-length // 8) * 8 if index else length
+            heap = content.find(_HEAP, heap + len(_HEAP))
+
+
+@contextmanager
+def _damage_named(filename: str, name: str = "its structure") -> Iterator[None]:
+    """Turns what h5py raises in the block into a `WeightsError` that names the file."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except _DAMAGE as error:
+        raise WeightsError(
+            f"{filename} is a damaged HDF5 file: {name} cannot be read ({error}). Fetch it again."
+        ) from error
+
+
 def stored_arrays(file: h5py.File) -> list[StoredArray]:
     """All arrays of an open weights file under the names "layer/weight" they answer to.
 
@@ -158,6 +205,11 @@ def stored_arrays(file: h5py.File) -> list[StoredArray]:
     Raises:
         WeightsError: for a newer format, or content that points outside the file.
     """
+    with _damage_named(file.filename):
+        return list(_found_arrays(file))
+
+
+def _found_arrays(file: h5py.File) -> Iterator[StoredArray]:
     if _is_own(file):
         version = int(file.attrs["format_version"])
         if version > FORMAT_VERSION:
@@ -165,21 +217,22 @@ def stored_arrays(file: h5py.File) -> list[StoredArray]:
                 f"{file.filename} has version {version} of the weights format; this installation "
                 f"reads up to {FORMAT_VERSION}. Install a newer one."
             )
-        return [StoredArray((name,), dataset) for name, dataset in _datasets(file)]
+        for name, dataset in _datasets(file):
+            yield StoredArray((name,), dataset)
+        return
     root = file["model_weights"] if _is_group(file, "model_weights") else file
-    result = []
     for name, dataset in _datasets(root):
         parts = name.split("/")
         if parts[0] in ("optimizer", "optimizer_weights"):
             continue
         numbered = len(parts) >= 2 and parts[-2] == "vars" and parts[-1].isdigit()
         names = _numbered_names(root, parts) if numbered else _keras2_names(parts)
-        result.append(StoredArray(names, dataset))
-    return result
+        yield StoredArray(names, dataset)
 
 
 def _is_own(file: h5py.File) -> bool:
-    return file.attrs.get("format") == FORMAT and "format_version" in file.attrs
+    with _damage_named(file.filename):
+        return file.attrs.get("format") == FORMAT and "format_version" in file.attrs
 
 
 def _is_group(group: h5py.Group, name: str) -> bool:
@@ -194,7 +247,7 @@ def _metadata(file: h5py.File) -> dict:
         return {}
     try:
         metadata = json.loads(file.attrs.get("metadata", "{}"))
-    except (TypeError, ValueError) as error:
+    except _DAMAGE as error:
         raise WeightsError(
             f"The description inside {file.filename} is damaged ({error}). Fetch the file again."
         ) from error

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from mrcnn.dataset import Dataset
+from mrcnn.images import MAX_PIXELS
 
 logger = logging.getLogger(__name__)
 
 # The rasteriser walks along every edge: a coordinate far outside would fill the memory.
 _FARTHEST = 100_000
+# JSON knows no largest number; one beyond float's range would fail wherever it is used.
+_MOST_DIGITS = 300
 
 
 class CocoDataset(Dataset):
@@ -67,7 +70,7 @@ class CocoDataset(Dataset):
         _add_annotations(annotations, content, records, names, class_ids)
         taken = {i: r for i, r in records.items() if class_ids is None or r["annotations"]}
         for image_id, record in taken.items():
-            if not record["path"].is_file():
+            if not os.path.isfile(record["path"]):  # also of a name that no file can have
                 raise FileNotFoundError(
                     f"{annotations}: image {image_id} is missing: there is no {record['path']}."
                 )
@@ -155,14 +158,20 @@ def read_json(path: str | os.PathLike):
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
+            return json.load(file, parse_int=_whole_number)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no annotation file {path}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is no valid JSON ({error}); it may have been cut short. Fetch or export it "
             "again."
         ) from error
+
+
+def _whole_number(text):
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"the number {text[:9]}... has {len(text)} digits")
+    return int(text)
 
 
 def _list(file, content, key):
@@ -205,7 +214,7 @@ def _images(file, content, folder):
         if image_id in records:
             raise ValueError(f"{where} is listed twice.")
         height, width = (_value(where, entry, side, int) for side in ("height", "width"))
-        if height < 1 or width < 1:
+        if height < 1 or width < 1 or height * width > MAX_PIXELS:
             raise ValueError(f"{where} has height {height} and width {width}.")
         path = folder / _value(where, entry, "file_name", str)
         records[image_id] = {"path": path, "height": height, "width": width, "annotations": []}

@@ -19,6 +19,7 @@ from mrcnn.anchors import generate_anchors
 from mrcnn.boxes import denorm_boxes_graph, norm_boxes_graph, scale_boxes
 from mrcnn.config import Config
 from mrcnn.files import atomic_path
+from mrcnn.images_graph import decode
 from mrcnn.molding import META
 from mrcnn.molding_graph import mold_image, paste_mask, unmold_semantic
 from mrcnn.network import normalised_anchors
@@ -84,7 +85,7 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
             extra.mkdir()
             _write_warmup(extra / WARMUP)
         except tf.errors.OpError as error:  # TensorFlow's, of a full disk for example
-            raise OSError(f"{path} cannot be written: {error.message}") from error
+            raise OSError(f"{path}: {error.message}") from error
         text = json.dumps(metadata, indent=2, allow_nan=False, ensure_ascii=False)
         (extra / DESCRIPTION).write_text(text, encoding="utf-8")
         former = temporary.with_name(f"{temporary.name}.former")
@@ -106,20 +107,6 @@ def _signatures(answer: Answer) -> dict[str, Any]:
         FILES: tf.function(of_files, [files], autograph=False).get_concrete_function(),
         IMAGES: tf.function(of_images, [images], autograph=False).get_concrete_function(),
     }
-
-
-def decode(content: tf.Tensor) -> tf.Tensor:
-    """The image uint8 [h, w, 3] of a JPEG, PNG, GIF, BMP or WebP file, a string [].
-
-    Alpha is dropped, grey repeated, of an animation the first frame taken. JPEGs have the values
-    that Pillow gives. EXIF orientation is not applied: TensorFlow has nothing that reads it.
-    """
-    image = tf.cond(
-        tf.io.is_jpeg(content),
-        lambda: tf.io.decode_jpeg(content, 3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(content, 3, expand_animations=False),
-    )
-    return tf.ensure_shape(image, [None, None, 3])
 
 
 def frozen(network: keras.Model) -> keras.StatelessScope:

@@ -302,7 +302,7 @@ class MaskFolderDataset(_NamedInstances):
 
 def _record(file, path, instances):
     """What `_NamedInstances._add_all` takes of an image that `file` says is at `path`."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # also of a name that no file can have
         raise FileNotFoundError(f"{file} names the image {path}, which does not exist.")
     height, width = image_size(path)
     return {

@@ -1,5 +1,6 @@
 """Analysis of many images: batches, results, resumed runs, and what happens to bad files."""
 
+import errno
 import json
 import os
 import re
@@ -246,6 +247,38 @@ def test_full_disk_stops_the_run(folder, command, out, monkeypatch, capsys):
     assert command(folder) == 3
     assert "cannot be written: [Errno 28] No space left on device" in capsys.readouterr().err
     assert not list(out.glob("*.json"))
+
+
+@pytest.mark.parametrize("place", ["picture", "record", "report"])
+def test_full_disk_leaves_nothing_half_written(folder, command, out, monkeypatch, capsys, place):
+    def full(path, *arguments, **options):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full_report(*arguments):
+        yield "half"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if place == "picture":
+            patch.setattr("PIL.Image.Image.save", lambda image, path, **_: full(path))
+        elif place == "record":
+            patch.setattr(Path, "write_text", full)
+        else:
+            patch.setattr("lesion.report._body", full_report)
+        assert command(folder) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be written" in line
+    written = names(out)
+    assert not [name for name in written if name.startswith(".") or name == "report.html"]
+    assert [name for name in written if name.endswith(".json")] == (
+        ["a.json", "b.json", "c.json"] if place == "report" else []
+    )
+    for name in written:
+        if not name.endswith(".json"):
+            assert read_image(out / name).size
+    assert command(folder) == 0
+    assert len(names(out)) == 3 * 3 + 1
 
 
 # === A further run ===

@@ -4,6 +4,9 @@ import json
 import re
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -112,6 +115,88 @@ def test_networks_are_loaded_when_needed_and_once(monkeypatch, tmp_path, darknes
     for _ in range(2):
         assert analyzer.analyze(large[0]).mask.any()
     assert loaded == [(weights, 3)]
+
+
+def test_several_files_for_the_diagnosis_are_an_ensemble(monkeypatch, tmp_path, large):
+    loaded = []
+    module = ModuleType("lesion.ensemble")
+    module.load_classifiers = lambda *arguments: loaded.append(arguments) or Guess()
+    module.member_files = lambda weights: list(weights)
+    monkeypatch.setitem(sys.modules, "lesion.ensemble", module)
+    paths = [tmp_path / name for name in ("a.h5", "b.h5")]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+
+    def fingerprint(diagnosis):
+        return Analyzer("none", "none", diagnosis).settings()["weights"]["diagnosis"]
+
+    analyzer = Analyzer("none", "none", paths, views=8, risk=0.1, batch=2)
+    assert analyzer.analyze(large[0]).diagnosis.category == "NV"
+    assert loaded == [(tuple(paths), 8, 0.1, 16)]
+    of_both = fingerprint(paths)
+    assert fingerprint(paths[:1]) == fingerprint(paths[0]) == sha256_of(paths[0])
+    ensemble = SimpleNamespace(
+        describe=lambda: {"members": [{"sha256": sha256_of(path)} for path in paths]}
+    )
+    assert fingerprint(ensemble) == of_both
+    paths[1].write_bytes(b"other")
+    assert fingerprint(paths) not in (of_both, sha256_of(paths[0]))
+
+
+@pytest.mark.parametrize(
+    ("task", "count", "message"),
+    [("boundary", 2, "takes one weights file, received 2"), ("diagnosis", 0, "received 0")],
+)
+def test_other_numbers_of_files_are_refused(task, count, message):
+    with pytest.raises(ValueError, match=message):
+        Analyzer(**{task: ["a.h5"] * count})
+
+
+class Busy:
+    """Does what another predictor does, slowly, and only for one thread at a time."""
+
+    def __init__(self, predictor):
+        self.predictor, self.describe = predictor, predictor.describe
+        self.alone = threading.Lock()
+
+    def predict(self, *arguments):
+        assert self.alone.acquire(blocking=False), "two threads are in one network"
+        time.sleep(0.002)
+        found = self.predictor.predict(*arguments)
+        self.alone.release()
+        return found
+
+
+def test_threads_share_networks_that_are_loaded_once(monkeypatch, tmp_path, darkness, lesion_image):
+    loaded = []
+
+    def load(task, predictor):
+        loaded.append(task)
+        time.sleep(0.02)  # the others arrive
+        return Busy(predictor)
+
+    for name, function, predictor in (
+        ("boundary", "load_predictor", darkness),
+        ("attributes", "load_attributes", Corner()),
+        ("ensemble", "load_classifiers", Guess()),
+    ):
+        module = ModuleType(f"lesion.{name}")
+        setattr(module, function, lambda *_, name=name, to=predictor: load(name, to))
+        monkeypatch.setitem(sys.modules, f"lesion.{name}", module)
+    weights = tmp_path / "w.h5"
+    weights.write_bytes(b"weights")
+    analyzer = Analyzer(weights, weights, weights)
+    images = [lesion_image(130, 140, (60, 60 + n), 20)[0] for n in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(analyzer.analyze, images))
+    assert sorted(loaded) == ["attributes", "boundary", "ensemble"]
+    single = Analyzer(darkness, Corner(), Guess())
+    for image, analysis in zip(images, found, strict=True):
+        expected = single.analyze(image)
+        assert (analysis.image == image).all()
+        assert (analysis.mask == expected.mask).all()
+        assert analysis.measurements == expected.measurements
+        assert analysis.probabilities == expected.probabilities
 
 
 # === Analysis ===

@@ -302,6 +302,7 @@ def test_ham10000_without_metadata(tmp_path):
         ("", "lacks the column lesion_id, image_id, dx.*names nothing"),
         ("lesion_id,image_id,dx\nHAM_1,ISIC_0024306\n", "Line 2 .* has 2 values"),
         (b"\xff\xfe\x00\x81", "cannot be read"),
+        (f"lesion_id,image_id,dx\n{'a' * 200_000},b,nv\n", "Line 2 .*field larger than"),
     ],
 )
 def test_unusable_metadata_stops(tmp_path, content, message):

@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from scipy import ndimage
 
-from lesion import NOTICE, crop
+from lesion import NOTICE, crop, export
 from lesion.attribute_thresholds import Threshold
 from lesion.attributes import AttributesConfig, AttributesPredictor
 from lesion.boundary import BoundaryConfig, load_predictor
@@ -28,7 +30,7 @@ if keras.backend.backend() != "tensorflow":
 
 tf = pytest.importorskip("tensorflow")
 from lesion import serving  # noqa: E402
-from mrcnn.export import decode  # noqa: E402
+from mrcnn.images_graph import decode  # noqa: E402
 
 SCRIPT = Path(__file__).resolve().parents[2] / "lesion" / "export.py"
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=12))
@@ -248,6 +250,47 @@ class TestRefused:
         assert main(["--task=diagnosis", f"--weights={weights}", f"--out={tmp_path / '1'}"]) == 2
         assert "not replaced" in capsys.readouterr().err
         assert [entry.name for entry in (tmp_path / "1").iterdir()] == ["notes.txt"]
+
+
+class TestFullDisk:
+    @pytest.fixture
+    def run(self, diagnosis_weights, tmp_path):
+        out = tmp_path / "models" / "1"
+        weights = diagnosis_weights()
+        return lambda: main(["--task=diagnosis", f"--weights={weights}", f"--out={out}"])
+
+    def test_of_tensorflow(self, run, tmp_path, monkeypatch, capsys):
+        def full(module, path, signatures):
+            Path(path).mkdir()
+            (Path(path) / "saved_model.pb").write_bytes(b"half")
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+        monkeypatch.setattr(tf.saved_model, "save", full)
+        assert run() == 3
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("The SavedModel cannot be written: ")
+        assert line.endswith("No space left on device")
+        assert not list((tmp_path / "models").iterdir())
+
+    def test_of_python_leaves_the_former_model(self, run, tmp_path, monkeypatch, capsys):
+        def full(path, text, encoding):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        former = tmp_path / "models" / "1" / "saved_model.pb"
+        former.parent.mkdir(parents=True)
+        former.write_bytes(b"former")
+        # It saves no graph here: that takes long.
+        monkeypatch.setattr(tf.saved_model, "save", lambda module, path, _: Path(path).mkdir())
+        monkeypatch.setattr(Path, "write_text", full)
+        assert run() == 3
+        assert "No space left on device" in capsys.readouterr().err
+        assert former.read_bytes() == b"former"
+        assert [entry.name for entry in (tmp_path / "models").iterdir()] == ["1"]
+
+    def test_exit_codes_are_documented_alike(self):
+        document = (SCRIPT.parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+        listed = dict(re.findall(r"^\| `(\d)` \| (.+?)\.? \|$", document, flags=re.MULTILINE))
+        assert listed == dict(re.findall(r"^    (\d) +(.+)$", export.__doc__, flags=re.MULTILINE))
 
 
 def test_runs_as_a_script_from_any_directory(tmp_path):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from scipy.special import ellipe
+from skimage.color import rgb2lab
 
 from lesion.measurements import MIN_COLOR_SHARE, REFERENCE_COLORS, measure
 
@@ -239,6 +240,19 @@ class TestColors:
         result = measure(painted(self.mask, SKIN), self.mask)
         assert result.colors == ()
         assert sum(result.color_shares.values()) == 0
+
+    def test_shares_are_those_of_all_pixels_one_by_one(self):
+        random = np.random.default_rng(0)
+        # Few enough colours that many pixels share one.
+        image = random.choice(np.array([20, 70, 110, 180, 240], np.uint8), (60, 60, 3))
+        known = rgb2lab(np.array(list(REFERENCE_COLORS.values())) / 255)
+        lab = rgb2lab(image / 255)
+        known = np.vstack([known, np.median(lab[~self.mask], axis=0)])
+        distances = np.linalg.norm(lab[self.mask][:, np.newaxis] - known, axis=2)
+        counts = np.bincount(distances.argmin(axis=1), minlength=7)[:6]
+        shares = measure(image, self.mask).color_shares
+        assert list(shares.values()) == pytest.approx(counts / self.mask.sum(), abs=1e-12)
+        assert min(counts) > 0
 
     def test_lesion_without_skin_beside_it(self):
         image = np.full((20, 20, 3), REFERENCE_COLORS["black"], np.uint8)

@@ -183,13 +183,31 @@ def test_histogram_of_nothing_is_an_error(tmp_path):
         jaccard_histogram({"a": []}, tmp_path / "h.png")
 
 
+@settings(deadline=None, max_examples=50)
+@given(arrays(bool, (7, 9)).filter(np.any), st.floats(0.5, 6))
+def test_distance_is_that_to_the_nearest_side_between_inside_and_outside(mask, reach):
+    window, distance = overlay_module._distance_to_boundary(mask, reach)
+    outside = ~np.pad(mask, 1)
+    middles = [
+        (y + dy / 2, x + dx / 2)
+        for y, x in np.argwhere(mask)
+        for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
+        if outside[1 + y + dy, 1 + x + dx]
+    ]
+    pixels = np.moveaxis(np.mgrid[:7, :9], 0, -1)[window]
+    expected = np.linalg.norm(pixels[:, :, np.newaxis] - middles, axis=-1).min(axis=-1)
+    near = expected <= reach
+    np.testing.assert_allclose(distance[near], expected[near], rtol=1e-6)
+    assert (distance[~near] > reach).all()
+
+
 def test_a_long_line_in_a_large_image_lies_where_a_short_one_does():
     rows, columns = np.mgrid[:900, :1200]
     mask = np.hypot(rows - 450, columns - 600) + 60 * np.sin(rows / 9) * np.sin(columns / 7) < 330
-    _, quick = overlay_module._distance_to_boundary(mask, 12.0)
+    _, exact = overlay_module._distance_to_boundary(mask, 12.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overlay_module, "_WIDE", 99)
-        _, exact = overlay_module._distance_to_boundary(mask, 12.0)
+        patch.setattr(overlay_module, "_MANY", 0)
+        _, quick = overlay_module._distance_to_boundary(mask, 12.0)
     near = exact <= 12
     assert np.abs(quick - exact)[near].max() < 0.75
     assert (quick[~near] > 11).all()

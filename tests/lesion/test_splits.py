@@ -209,6 +209,12 @@ def test_unusable_file_is_explained(tmp_path, content, message):
     assert str(path) in str(raised.value)
 
 
+def test_deep_nesting_is_no_split(tmp_path):
+    (tmp_path / "split.json").write_text("[" * 100_000)
+    with pytest.raises(SplitError, match="no JSON text"):
+        Split.load(tmp_path / "split.json")
+
+
 def test_missing_file_is_explained(tmp_path):
     with pytest.raises(SplitError, match="cannot be read: No such file"):
         Split.load(tmp_path / "split.json")

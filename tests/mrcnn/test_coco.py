@@ -213,6 +213,19 @@ class TestUnusableFiles:
         with pytest.raises(ValueError, match="a.png is no valid JSON"):
             read_json(folder / "a.png")
 
+    def test_numbers_beyond_all_use(self, load, folder, content):
+        (folder / "long.json").write_text(f"[{'9' * 5000}]")
+        with pytest.raises(ValueError, match="long.json is no valid JSON.*5000 digits"):
+            read_json(folder / "long.json")
+        content["images"][0]["width"] = 10**9
+        with pytest.raises(ValueError, match="image 7 has height 10 and width 1000000000"):
+            load()
+
+    def test_name_that_no_file_can_have(self, load, content):
+        content["images"][0]["file_name"] = "a" * 1000
+        with pytest.raises(FileNotFoundError, match="image 7 is missing"):
+            load()
+
     @pytest.mark.parametrize("key", ["images", "annotations", "categories"])
     def test_list_missing(self, load, content, key):
         del content[key]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mrcnn import masks, semantic
 from mrcnn.config import Config
-from mrcnn.images import read_image, write_image
+from mrcnn.images import write_image
 from mrcnn.model import MaskRCNN
 from mrcnn.molding import mold_inputs, resize_image
 from mrcnn.network import normalised_anchors
@@ -25,7 +25,7 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("a SavedModel is TensorFlow's", allow_module_level=True)
 
 tf = pytest.importorskip("tensorflow")
-from mrcnn import export, molding_graph  # noqa: E402
+from mrcnn import export, images_graph, molding_graph  # noqa: E402
 
 SIZES = ((50, 70), (130, 90))
 PILLOW_13 = int(PIL.__version__.split(".")[0]) >= 13
@@ -110,28 +110,6 @@ class TestMasks:
             tf.constant(cells), *map(tf.constant, (size, frame, window, (60, 44)))
         )
         np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-class TestDecoding:
-    @pytest.mark.parametrize(
-        ("suffix", "mode"),
-        [
-            *(("png", mode) for mode in ("RGB", "RGBA", "L", "P")),
-            *(("jpg", mode) for mode in ("RGB", "L", "CMYK")),
-            ("gif", "P"),
-            ("bmp", "RGB"),
-            ("webp", "RGB"),
-        ],
-    )
-    def test_levels_are_those_of_python(self, tmp_path, suffix, mode):
-        path = tmp_path / f"image.{suffix}"
-        Image.fromarray(picture(40, 52)).convert(mode).save(path)
-        np.testing.assert_array_equal(export.decode(path.read_bytes()), read_image(path))
-
-    @pytest.mark.parametrize("content", [b"", b"no image", png(picture(9, 9))[:60]])
-    def test_what_is_no_image_is_refused(self, content):
-        with pytest.raises(tf.errors.InvalidArgumentError):
-            export.decode(content)
 
 
 def assert_same(found, images, results):
@@ -267,7 +245,7 @@ class TestSettings:
         model = build(tiny_config, tmp_path, **changes)
         images = [picture(*size) for size in SIZES]
         # Compiled, and not saved: the file makes no difference.
-        detect = tf.function(lambda files: export.Detector(model)(files, export.decode))
+        detect = tf.function(lambda files: export.Detector(model)(files, images_graph.decode))
         found = _arrays(detect(tf.constant([png(image) for image in images])))
         assert_same(found, images, model.detect(images))
 

@@ -215,6 +215,8 @@ class TestVia:
     def test_missing_image(self, load_via):
         with pytest.raises(FileNotFoundError, match="via.json names the image .*gone.png"):
             load_via(via_entry("gone.png", region(RECT)))
+        with pytest.raises(FileNotFoundError, match="via.json names the image"):
+            load_via(via_entry("a" * 1000, region(RECT)))
 
     def test_unreadable_image(self, load_via, folder):
         (folder / "a.png").write_bytes(b"")

@@ -491,6 +491,41 @@ def test_damaged_metadata_is_an_error(model, tmp_path):
         read_metadata(tmp_path / "w.h5")
 
 
+def never_written(file):
+    file.create_dataset("conv/kernel", (100_000, 1000), np.float32)
+
+
+def type_without_numpy(file):
+    h5py.h5d.create(file.id, b"times", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((4,)))
+
+
+def null_space(file):
+    file.create_dataset("conv/kernel", data=h5py.Empty(np.float32))
+
+
+@pytest.mark.parametrize("damage", [never_written, type_without_numpy, null_space])
+def test_arrays_that_cannot_be_read_are_an_error(tmp_path, damage):
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        damage(file)
+    with pytest.raises(WeightsError, match="w.h5 is a damaged HDF5 file"):
+        read_arrays(tmp_path / "w.h5")
+
+
+def test_heap_without_end_is_refused(tmp_path):
+    """Libhdf5 would not come back from it."""
+    path = tmp_path / "w.h5"
+    save_arrays(path, {"bias": np.zeros(2)}, {"task": "boundary"})
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    free = content.index(b'{"task"', heap) + 24  # the text has 20 bytes
+    assert content[free : free + 8] == bytes(8)
+    assert content[free + 8 : free + 16] != bytes(8)
+    content[free + 8 : free + 16] = bytes(8)
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="a heap in it has no end"):
+        read_metadata(path)
+
+
 def test_arrays_come_back_with_names_types_and_long_metadata(tmp_path):
     arrays = {
         "optimizer/iterations": np.int64(7),

@@ -88,6 +88,14 @@ def moles(tmp_path_factory):
     return SimpleNamespace(data=folder / "data", split=folder / "split.json")
 
 
+@pytest.fixture(autouse=True)
+def weights_folder(monkeypatch, tmp_path_factory):
+    """An empty folder in the place of the shipped weights': what they find is no test's matter."""
+    folder = tmp_path_factory.mktemp("weights")
+    monkeypatch.setattr("lesion.weights._FOLDERS", (folder,))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def five_convolutions():
     """A backbone of five convolutions, so that training takes no time: `build_backbone`'s like."""

@@ -1,0 +1,55 @@
+"""The weights that come with the project: whole, recorded, and of use."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lesion import weights
+from lesion.analyzer import Analyzer
+from lesion.phantom import draw_phantom
+from lesion.samples import ATTRIBUTES, TASKS
+from lesion.splits import Split
+from lesion.weights import companion, find_weights, shipped_name
+from mrcnn.arrays import load_arrays
+
+FOLDER = Path(__file__).resolve().parents[2] / "weights"
+SHIPPED = [task for task in TASKS if (FOLDER / shipped_name(task)).is_file()]
+
+
+@pytest.fixture(autouse=True)
+def weights_folder(monkeypatch):
+    monkeypatch.setattr(weights, "_FOLDERS", (FOLDER,))
+
+
+def test_all_together_are_small():
+    sizes = [path.stat().st_size for path in FOLDER.iterdir()]
+    assert max(sizes) <= 25_000_000 and sum(sizes) <= 80_000_000
+
+
+@pytest.mark.parametrize("task", SHIPPED)
+class TestEach:
+    def test_is_what_its_record_says(self, task):
+        path, metadata = find_weights("lesion", task)  # which checks the SHA-256
+        record = json.loads(companion(path, ".json").read_text())
+        assert metadata["task"] == record["task"] == task
+        assert record["bytes"] == path.stat().st_size
+        assert {"command", "revision", "seed", "data", "figures"} <= set(record)
+        arrays, _ = load_arrays(path)
+        assert all(np.isfinite(array.astype(np.float32)).all() for array in arrays.values())
+
+    def test_split_keeps_the_parts_apart(self, task):
+        parts = Split.load(companion(FOLDER / shipped_name(task), ".split.json")).parts
+        keys = [key for part in parts.values() for key in part]
+        assert len(keys) == len(set(keys)) and set(parts) == {"train", "validation", "test"}
+
+
+@pytest.mark.skipif("attributes" not in SHIPPED, reason="the attributes' weights are not shipped")
+def test_analyzer_uses_them_by_itself():
+    phantom = draw_phantom(0, height=120, width=160)
+    analysis = Analyzer().analyze(phantom.image)
+    assert analysis.to_dict()["models"].keys() == set(SHIPPED)
+    assert list(analysis.attributes.masks) == list(ATTRIBUTES)
+    assert all(mask.shape == (120, 160) for mask in analysis.attributes.masks.values())
+    assert all(0 <= value <= 1 for value in analysis.attributes.presence.values())

@@ -1,7 +1,8 @@
 """Time of one image from file to results by stage, and of many with the memory they take.
 
 Tasks whose weights are not given get networks of random weights: they take the same time, but find
-nothing sensible. Measurements and pictures are therefore made of a phantom's true masks.
+nothing sensible; "none" leaves a task out. Measurements and pictures are therefore made of a
+phantom's true masks.
 `--images N` analyses a folder of N images, links to a few phantoms, as `lesion analyze` does.
 Processor time is that of all threads: on a busy machine it says more than the clock.
 """
@@ -68,12 +69,15 @@ def stages(analyzer, path, phantom, out):
     found["boundary"] = Boundary(phantom.mask, 1.0, (0, 0, HEIGHT, WIDTH))
     found["attributes"] = Attributes(phantom.attributes, dict.fromkeys(phantom.attributes, 1.0))
     true, drawn = Analysis(**found), Drawn(**found)
-    return {
-        "read": lambda: read_image(path),
-        "quality": lambda: assess(image),
+    networks = {
         "boundary": lambda: analyzer.boundary.predict([image]),
         "attributes": lambda: analyzer.attributes.predict([image]),
         "diagnosis": lambda: analyzer.diagnosis.predict([image], [{}]),
+    }
+    return {
+        "read": lambda: read_image(path),
+        "quality": lambda: assess(image),
+        **{task: networks[task] for task in analyzer.tasks},
         "measurements": lambda: measure(image, phantom.mask),
         "overlays": lambda: (true.overlay(), true.attribute_overlay()),
         "write": lambda: write_results(drawn, out, "stage"),
@@ -141,7 +145,7 @@ def main():
         ]
         start = time.perf_counter()
         analyzer = Analyzer(*weights).load()
-        print(f"loading three networks: {time.perf_counter() - start:.1f} s")
+        print(f"loading {', '.join(analyzer.tasks)}: {time.perf_counter() - start:.1f} s")
         paths = []
         for seed in range(PHANTOMS if arguments.images else 1):
             phantom = draw_phantom(seed, HEIGHT, WIDTH, attributes=ATTRIBUTES)

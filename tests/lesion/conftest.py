@@ -101,7 +101,9 @@ def five_convolutions():
     """A backbone of five convolutions, so that training takes no time: `build_backbone`'s like."""
 
     def build(image, config):
-        stages, x = [], keras.layers.Rescaling(1 / 127.5, -1.0, name="stem_scale")(image)
+        # To -1..1: a Mask R-CNN has subtracted the mean already.
+        offset = float(np.mean(config.MEAN_PIXEL)) / 127.5 - 1
+        stages, x = [], keras.layers.Rescaling(1 / 127.5, offset, name="stem_scale")(image)
         for stage in range(1, 6):
             x = keras.layers.Conv2D(
                 12, 3, strides=2, padding="same", activation="relu", name=f"block{stage}"

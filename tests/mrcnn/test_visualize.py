@@ -489,7 +489,7 @@ def test_a_table_is_printed_in_a_terminal_with_ipython(capsys, monkeypatch):
     assert capsys.readouterr().out == "a\n"
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_weights_are_described_whatever_their_nesting(capsys):
     inner = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="inside")])
     layers = [keras.layers.Dense(2, name=name) for name in ("plain", "dead", "large", "broken")]

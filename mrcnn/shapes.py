@@ -12,6 +12,9 @@ import math
 import numpy as np
 from skimage import draw
 
+# No image is so large, and drawing counts pixels in whole numbers.
+_FARTHEST = 1e8
+
 
 def via_shape(where: str, region) -> tuple:
     """The shape of a region of VIA 1.x or 2.x.
@@ -113,7 +116,7 @@ def _points(where, values, minimum) -> np.ndarray:
         points = np.array(values, np.float64)
     except (TypeError, ValueError):
         points = np.zeros(0)
-    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+    if points.ndim != 2 or points.shape[1] != 2 or not (np.abs(points) <= _FARTHEST).all():
         raise ValueError(f"{where} has unusable points: {values!r}; expected pairs of numbers.")
     if len(points) < minimum:
         raise ValueError(f"{where} has {len(points)} points; it needs at least {minimum}.")
@@ -127,6 +130,6 @@ def _numbers(where, attributes, keys) -> tuple:
         raise ValueError(
             f"{where} needs the numbers {', '.join(keys)}; received {attributes!r}."
         ) from error
-    if not all(map(math.isfinite, values)):
-        raise ValueError(f"{where} has numbers that are not finite: {attributes!r}.")
+    if not all(abs(value) <= _FARTHEST for value in values):
+        raise ValueError(f"{where} has numbers that are no places in an image: {attributes!r}.")
     return values

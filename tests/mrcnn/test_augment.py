@@ -80,7 +80,10 @@ class TestKerasLayer(Common):
         ids=["RandomFlip", "RandomTranslation", "Pipeline"],
     )
     def augmentation(self, request):
-        return request.param()
+        layer = request.param()
+        if keras.backend.backend() == "torch" and isinstance(layer, Pipeline):
+            pytest.skip("Keras's RandomRotation loses the masks under PyTorch (docs/backends.md)")
+        return layer
 
     def test_colours_change_in_the_image_alone(self, rectangles):
         image, masks = rectangles

@@ -295,7 +295,9 @@ class TestLayers:
         image = keras.Input((4, 4, 2))
         model = keras.Model(image, layer(image, training=training))
         values = rng.normal(5, 2, (3, 4, 4, 2)).astype("float32")
-        results = [np.asarray(model(values, training=mode)).mean() for mode in (False, True)]
+        results = [
+            ops.convert_to_numpy(model(values, training=mode)).mean() for mode in (False, True)
+        ]
         frozen, by_batch = pytest.approx(values.mean(), rel=1e-2), pytest.approx(0, abs=1e-2)
         expected = {False: (frozen, frozen), True: (by_batch, by_batch), None: (frozen, by_batch)}
         assert results[0] == expected[training][0]
@@ -336,7 +338,8 @@ class TestGraphs:
             proposals[0], maps, image_meta(), 7, 3, train_bn=False, fc_layers_size=16
         )
         assert (logits.shape, deltas.shape) == ((2, 20, 3), (2, 20, 3, 4))
-        np.testing.assert_allclose(probabilities, ops.softmax(logits), atol=1e-6)
+        found, expected = map(ops.convert_to_numpy, (probabilities, ops.softmax(logits)))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
     def test_masks(self, rng, proposals):
         maps = [ops.convert_to_tensor(level) for level in pyramid(rng)]

@@ -10,6 +10,10 @@ from mrcnn.roi_align import PyramidROIAlign, crop_and_resize, crop_levels, crop_
 HEIGHT, WIDTH = 64, 96
 
 
+def tensors(*arrays):
+    return [ops.convert_to_tensor(array) for array in arrays]
+
+
 def pyramid(seed=0, batch=2, channels=3):
     rng = np.random.default_rng(seed)
     return [
@@ -202,11 +206,9 @@ class TestCropAndResize:
         rng = np.random.default_rng(10)
         level = rng.integers(0, 4, 40).astype(np.int32)
         indices = rng.integers(0, 2, 40).astype(np.int32)
-        np.testing.assert_allclose(
-            crop_levels_ops(maps, boxes, level, indices, (5, 4)),
-            crop_levels(maps, boxes, level, indices, (5, 4)),
-            atol=1e-4,
-        )
+        arguments = tensors(*maps), tensors(*boxes), *tensors(level, indices), (5, 4)
+        found, expected = (crop(*arguments) for crop in (crop_levels, crop_levels_ops))
+        np.testing.assert_allclose(*map(ops.convert_to_numpy, (found, expected)), atol=1e-4)
 
     @pytest.mark.parametrize("size", [(5, 4), (1, 2)])
     def test_gradient_is_the_transpose(self, size, value_and_gradients):
@@ -217,19 +219,21 @@ class TestCropAndResize:
         upstream = rng.standard_normal((40, *size, 3)).astype(np.float32)
 
         def crop(*maps):
-            crops = crop_levels(maps, boxes, level, indices, size)
-            return ops.sum(ops.cast(crops, "float32") * upstream)
+            crops = crop_levels(maps, tensors(*boxes), *tensors(level, indices), size)
+            return ops.sum(ops.cast(crops, "float32") * ops.convert_to_tensor(upstream))
 
         _, gradients = value_and_gradients(crop, *maps)
         for index, gradient in enumerate(gradients):
             change = rng.standard_normal(gradient.shape).astype(np.float32)
             alone = [change if i == index else np.zeros_like(m) for i, m in enumerate(maps)]
-            assert np.sum(gradient * change) == pytest.approx(float(crop(*alone)), abs=2e-3)
+            assert np.sum(gradient * change) == pytest.approx(
+                float(crop(*tensors(*alone))), abs=2e-3
+            )
 
     def test_gradient_loses_nothing_to_threads(self, value_and_gradients):
         """TensorFlow's own gradient differs between calls on a processor of several cores."""
-        maps, boxes = pyramid(channels=256), [random_boxes(5, batch=1, count=200)[0]] * 4
-        level, indices = np.zeros(200, np.int32), np.zeros(200, np.int32)
+        maps, boxes = pyramid(channels=256), tensors(random_boxes(5, batch=1, count=200)[0]) * 4
+        level, indices = tensors(np.zeros(200, np.int32), np.zeros(200, np.int32))
         expected = None
         for _ in range(20):
             _, gradients = value_and_gradients(

@@ -357,7 +357,9 @@ class TestComputeLoss:
             for name, weight in named_weights(trained).items()
             if name.endswith(("/kernel", "/bias"))
         )
-        assert self.loss(trained) == pytest.approx(15 + trained.config.WEIGHT_DECAY * decay, rel=1e-5)
+        assert self.loss(trained) == pytest.approx(
+            15 + trained.config.WEIGHT_DECAY * decay, rel=1e-5
+        )
 
     def test_weight_decay_of_the_paper(self, trained):
         """Half the sum of the squares of every kernel that learns."""

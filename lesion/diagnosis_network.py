@@ -143,7 +143,8 @@ def classifier_model(network: DiagnosisNetwork, calibration: Calibration) -> ker
     image, *others = network.inputs
     photograph = keras.Input((None, None, 3), name="photograph")
     square = _square_layer(image.shape[1])(photograph)
-    logits = network([square, *others] if others else square)
+    # Resizing takes training for granted and would hand that on: dropout would answer at random.
+    logits = network([square, *others] if others else square, training=False)
     scaled = keras.layers.Rescaling(
         1 / calibration.temperature,
         calibration.scaled(np.zeros(len(DIAGNOSES))).tolist(),

@@ -135,7 +135,7 @@ class TestPredictor:
         predictor = DiagnosisPredictor(network, CONFIG, tmp_path, {1: CALIBRATION})
         for image, diagnosis in zip(images, predictor.predict(images), strict=True):
             probabilities = predictor.model(image[np.newaxis].astype(np.float32))
-            np.testing.assert_allclose(probabilities[0], diagnosis.probabilities, atol=1e-4)
+            np.testing.assert_allclose(probabilities[0], diagnosis.probabilities, atol=1e-6)
 
     @pytest.mark.parametrize(("risk", "refer"), [(0.5, False), (0.0, True)])
     def test_refers_what_is_below_the_threshold(self, network, images, tmp_path, risk, refer):

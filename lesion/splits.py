@@ -107,10 +107,13 @@ def split_beside(weights: str | Path, samples: Iterable[Sample]) -> Path | None:
     Whoever scores weights on the data they were trained on must leave out what they have seen.
     """
     path = Path(weights).parent / SPLIT_FILE
-    if not path.is_file():
-        return None
+    return path if path.is_file() and knows_any(path, samples) else None
+
+
+def knows_any(path: str | Path, samples: Iterable[Sample]) -> bool:
+    """Whether a split file has any of the samples in one of its parts."""
     known = {key for keys in Split.load(path).parts.values() for key in keys}
-    return path if any(sample.key in known for sample in samples) else None
+    return any(sample.key in known for sample in samples)
 
 
 def _are_keys_by_part(parts: object) -> bool:

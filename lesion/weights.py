@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesion.samples import Sample
-from lesion.splits import Split, split_beside
+from lesion.splits import knows_any, split_beside
 from mrcnn import runs
 from mrcnn.arrays import WeightsError, read_metadata
 from mrcnn.files import sha256_of
@@ -126,8 +126,7 @@ def split_of(weights: Path, samples: Iterable[Sample]) -> Path | None:
     own = companion(weights, ".split.json")
     if not own.is_file():
         return split_beside(weights, samples)
-    known = {key for keys in Split.load(own).parts.values() for key in keys}
-    return own if any(sample.key in known for sample in samples) else None
+    return own if knows_any(own, samples) else None
 
 
 def require_whole(report: "LoadReport", path: Path) -> None:

@@ -1,6 +1,7 @@
 """Random changes a dermoscopic image may undergo without its content becoming another."""
 
 import functools
+import io
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -10,9 +11,10 @@ from lesion.phantom_layers import draw_hair, draw_ruler
 
 
 class DermoscopyAugmentation:
-    """Flips, any rotation, scale, shift, stretch, colour, brightness, blur and noise.
+    """Flips, any rotation, scale, shift, stretch, colour, brightness, blur, noise and compression.
 
-    Dermoscopy has no up and down; cameras differ in magnification, colour cast and focus. The
+    Dermoscopy has no up and down; cameras differ in magnification, colour cast and focus, and
+    photographs are stored as JPEG again and again. The
     instance is callable as `augmentation(image, masks, rng)`, as `mrcnn` expects.
 
     Args:
@@ -21,16 +23,27 @@ class DermoscopyAugmentation:
         stretch: largest change of the aspect ratio.
         colour: largest change of brightness, contrast, saturation and of single channels.
         blur: largest standard deviation of the blur in pixels, for a third of the images.
+        compression: share of images stored as JPEG in between, at a quality of 25 to 90.
         side: of the square that is returned, which at magnification 1 shows the largest square in
             the middle of the image; None returns the size given.
     """
 
-    def __init__(self, scale=(0.8, 1.3), shift=0.1, stretch=0.1, colour=0.2, blur=1.2, side=None):
+    def __init__(
+        self,
+        scale=(0.7, 1.4),
+        shift=0.1,
+        stretch=0.1,
+        colour=0.2,
+        blur=1.2,
+        compression=0.2,
+        side=None,
+    ):
         self.scale = scale
         self.shift = shift
         self.stretch = stretch
         self.colour = colour
         self.blur = blur
+        self.compression = compression
         self.side = side
 
     def __call__(self, image, masks, rng):
@@ -56,7 +69,10 @@ class DermoscopyAugmentation:
             picture = picture.filter(
                 ImageFilter.GaussianBlur(rng.uniform(min(0.2, self.blur), self.blur))
             )
-        return self._recolour(np.asarray(picture), rng), moved
+        changed = self._recolour(np.asarray(picture), rng)
+        if rng.random() < self.compression:
+            changed = _compressed(changed, quality=int(rng.integers(25, 91)))
+        return changed, moved
 
     def _inverse_affine(self, old_shape, new_shape, rng):
         """Six coefficients that take pixels of the new image to pixels of the old one."""
@@ -87,6 +103,13 @@ class DermoscopyAugmentation:
         if rng.random() < 0.3:
             pixels += rng.normal(0, rng.uniform(1, 6), pixels.shape).astype(np.float32)
         return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def _compressed(image, quality):
+    """The image as it comes back from a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
 
 
 def _rim_colour(image):

@@ -157,7 +157,7 @@ def augmentation(arguments):
     from lesion.augment import DermoscopyAugmentation, Obstacles
 
     side = arguments.image_size
-    view = DermoscopyAugmentation(shift=0.08, colour=0.12, blur=0.8, side=side)
+    view = DermoscopyAugmentation(shift=0.08, colour=0.15, blur=1, side=side)
     obstacles = Obstacles(side)
 
     def augment(image, rng):

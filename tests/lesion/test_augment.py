@@ -5,7 +5,14 @@ from lesion.augment import DermoscopyAugmentation, Obstacles
 
 HEIGHT, WIDTH = 90, 120
 # Every change of the geometry that does not move the middle is off; turning stays.
-ROTATION_ALONE = {"scale": (1, 1), "shift": 0, "stretch": 0, "colour": 0, "blur": 0}
+ROTATION_ALONE = {
+    "scale": (1, 1),
+    "shift": 0,
+    "stretch": 0,
+    "colour": 0,
+    "blur": 0,
+    "compression": 0,
+}
 
 
 def bright(*centres, radius=12):
@@ -56,6 +63,22 @@ def test_image_without_a_lesion(disc):
     image, masks = DermoscopyAugmentation()(disc[0], disc[1][..., :0], np.random.default_rng(0))
     assert image.shape == disc[0].shape
     assert masks.shape == (HEIGHT, WIDTH, 0)
+
+
+def test_compression_changes_pixels_and_leaves_masks():
+    rng = np.random.default_rng(3)
+    image, masks = rng.integers(0, 256, (64, 64, 3), np.uint8), np.ones((64, 64, 1), bool)
+    settings = {**ROTATION_ALONE, "side": 64}
+    seen = [
+        DermoscopyAugmentation(**{**settings, "compression": compression})(
+            image, masks, np.random.default_rng(1)
+        )
+        for compression in (0, 1)
+    ]
+    assert seen[1][0].dtype == np.uint8 and seen[1][0].shape == image.shape
+    assert not np.array_equal(seen[0][0], seen[1][0])
+    assert np.array_equal(seen[0][1], seen[1][1])
+    assert np.abs(seen[0][0].astype(int) - seen[1][0]).mean() < 60  # noise is what JPEG keeps worst
 
 
 def test_the_generator_alone_decides(disc):

@@ -24,7 +24,7 @@ from PIL.Image import Resampling
 from tqdm import tqdm
 
 from lesion import NOTICE
-from lesion.augment import _rim_colour
+from lesion.augment import rim_colour
 from lesion.evaluate import select_samples
 from lesion.layouts import find_collections
 from lesion.options import natural, positive
@@ -148,7 +148,7 @@ def _each(image, masks, move):
         np.asarray(move(Image.fromarray(masks[..., place].astype(np.uint8) * 255), 0)) >= 128
         for place in range(masks.shape[2])
     ]
-    fill = tuple(int(value) for value in _rim_colour(image))
+    fill = tuple(int(value) for value in rim_colour(image))
     image = np.asarray(move(Image.fromarray(image), fill))
     return image, np.stack(moved, axis=-1) if moved else np.zeros((*image.shape[:2], 0), bool)
 
@@ -217,9 +217,9 @@ def load(task, weights, views):
         from lesion.attributes import load_attributes
 
         return load_attributes(weights)
-    from lesion.diagnosis import load_classifier
+    from lesion.ensemble import load_classifiers
 
-    return load_classifier(weights, views)
+    return load_classifiers([weights], views)
 
 
 def score(task, predictor, samples):

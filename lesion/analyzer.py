@@ -1,7 +1,6 @@
 """From an image to boundary, attributes, measurements and diagnosis in one call."""
 
 import functools
-import hashlib
 import itertools
 import os
 import threading
@@ -17,7 +16,7 @@ from lesion.analysis import Analysis, Source
 from lesion.dicom import DicomImage, is_dicom, read_dicom
 from lesion.quality import QualityWarning, assess
 from lesion.samples import TASKS, Problem
-from lesion.weights import shipped_weights, weights_path
+from lesion.weights import joint_sha256, member_files, shipped_weights, weights_path
 from mrcnn.files import sha256_of
 from mrcnn.images import ImageError, as_rgb8, read_image
 
@@ -300,12 +299,5 @@ def _find(task, weights):
 def _fingerprint(found):
     """SHA-256 of a task's weights; of several files, of theirs one after the other."""
     if not isinstance(found, tuple):
-        description = found.describe()
-        hashes = [member["sha256"] for member in description.get("members", [description])]
-    elif len(found) == 1 and found[0].suffix != ".json":
-        hashes = [sha256_of(found[0])]
-    else:
-        from lesion.ensemble import member_files
-
-        hashes = [sha256_of(path) for path in member_files(found)]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+        return found.describe()["sha256"]
+    return joint_sha256([sha256_of(path) for path in member_files(found)])

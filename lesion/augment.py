@@ -51,7 +51,7 @@ class DermoscopyAugmentation:
         height, width = (self.side, self.side) if self.side else image.shape[:2]
         coefficients = self._inverse_affine(image.shape[:2], (height, width), rng)
         # Outside the image lies the dark surround of a dermoscope, or skin.
-        surround = (0, 0, 0) if rng.random() < 0.3 else tuple(int(v) for v in _rim_colour(image))
+        surround = (0, 0, 0) if rng.random() < 0.3 else tuple(int(v) for v in rim_colour(image))
         picture = Image.fromarray(image).transform(
             (width, height),
             Image.Transform.AFFINE,
@@ -112,7 +112,7 @@ def _compressed(image, quality):
     return np.asarray(Image.open(file))
 
 
-def _rim_colour(image):
+def rim_colour(image):
     """Median colour [3] of the outermost pixels."""
     rim = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     return np.median(rim, axis=0)

@@ -1,13 +1,12 @@
 """Several classifiers as one: the mean of their probabilities."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lesion.diagnosis import Diagnosis, DiagnosisPredictor, load_classifier
-from mrcnn.weights import WeightsError
+from lesion.weights import joint_sha256, member_files
 
 
 class DiagnosisEnsemble:
@@ -33,7 +32,7 @@ class DiagnosisEnsemble:
             "task": members[0]["task"],
             "network": "ensemble",
             "weights": ", ".join(member["weights"] for member in members),
-            "sha256": members[0]["sha256"],
+            "sha256": joint_sha256([member["sha256"] for member in members]),
             "members": members,
         }
 
@@ -53,7 +52,7 @@ def load_classifiers(
     """One classifier, or an ensemble of several.
 
     Args:
-        weights: weights files, and files `ensemble.json` of a cross-validation.
+        weights: as for `lesion.weights.member_files`.
         views, risk, batch: see `lesion.diagnosis.DiagnosisPredictor`.
 
     Raises:
@@ -62,21 +61,3 @@ def load_classifiers(
     """
     members = [load_classifier(path, views, risk, batch) for path in member_files(weights)]
     return members[0] if len(members) == 1 else DiagnosisEnsemble(members)
-
-
-def member_files(weights: Sequence[str | Path]) -> list[Path]:
-    """The weights files of an ensemble. Arguments and errors are those of `load_classifiers`."""
-    return [member for path in weights for member in _members(Path(path))]
-
-
-def _members(path):
-    if path.suffix != ".json":
-        return [path]
-    try:
-        members = json.loads(path.read_text(encoding="utf-8"))["members"]
-        return [path.parent / member for member in members]
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{path} does not name the members of an ensemble, as `lesion train --folds` does: "
-            f"{error!r}."
-        ) from error

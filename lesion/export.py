@@ -36,7 +36,8 @@ def export(task: str, weights: str | Path, out: str | Path) -> dict:
 
     Args:
         task: one of `TASKS`.
-        weights: path of a file that `lesion/train.py` wrote, or "last".
+        weights: path of a file that `lesion/train.py` wrote, "last" or "lesion"; of the diagnosis
+            also the `ensemble.json` of a cross-validation.
         out: the folder; a SavedModel that is there is replaced.
 
     Returns:
@@ -61,8 +62,8 @@ def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
     from lesion import serving
     from lesion.attributes import load_attributes
     from lesion.boundary import load_predictor
-    from lesion.diagnosis import load_classifier
     from lesion.diagnosis_network import describe_network
+    from lesion.ensemble import DiagnosisEnsemble, load_classifiers
 
     if task == "boundary":
         predictor = load_predictor(weights)
@@ -71,8 +72,12 @@ def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
         predictor = load_attributes(weights)
         answer, metadata = serving.AttributesAnswer(predictor), predictor.model.metadata()
     elif task == "diagnosis":
-        predictor = load_classifier(weights)
-        answer, metadata = serving.DiagnosisAnswer(predictor), describe_network(predictor.config)
+        predictor = load_classifiers([weights])
+        if isinstance(predictor, DiagnosisEnsemble):
+            answer, first = serving.EnsembleAnswer(predictor), predictor.members[0]
+        else:
+            answer, first = serving.DiagnosisAnswer(predictor), predictor
+        metadata = describe_network(first.config)
     else:
         raise ValueError(f"The task must be one of {', '.join(TASKS)}; received {task!r}.")
     return answer, {**metadata, **predictor.describe(), "notice": NOTICE}
@@ -84,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument(
-        "--weights", required=True, metavar="PATH", help='trained weights, or "last"'
+        "--weights", required=True, metavar="PATH", help='trained weights, "last" or "lesion"'
     )
     parser.add_argument(
         "--out",

@@ -11,6 +11,7 @@ from lesion.attributes import MAX_SIDE, AttributesPredictor
 from lesion.boundary import BoundaryPredictor
 from lesion.crop import MARGIN, MIN_SHARE
 from lesion.diagnosis import DiagnosisPredictor
+from lesion.ensemble import DiagnosisEnsemble
 from lesion.patient import VECTOR_SIZE
 from lesion.samples import ATTRIBUTES, DIAGNOSES
 from mrcnn.export import Detector, Read, frozen
@@ -135,14 +136,7 @@ class DiagnosisAnswer:
             elements,
             fn_output_signature=self._square_spec,
         )
-        probabilities = self._run(squares)
-        names = tf.constant(DIAGNOSES)
-        return {
-            "probabilities": probabilities,
-            "class_names": tf.tile(names[tf.newaxis], [tf.shape(elements)[0], 1]),
-            "category": tf.gather(names, tf.argmax(probabilities, axis=1)),
-            "notice": _notice(elements),
-        }
+        return _named(self._run(squares), elements)
 
     def _prepare(self, image):
         """The network's square of an image, as `DiagnosisPredictor` cuts and reduces it."""
@@ -159,6 +153,28 @@ class DiagnosisAnswer:
         with frozen(self.network):
             logits = self.network(inputs)
         return self.softmax(self.calibrate(logits))
+
+
+class EnsembleAnswer:
+    """As `DiagnosisEnsemble.predict`: the outputs of `DiagnosisAnswer`, the mean of all members."""
+
+    def __init__(self, ensemble: DiagnosisEnsemble):
+        self.members = [DiagnosisAnswer(member) for member in ensemble.members]
+
+    def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
+        opinions = [member(elements, read)["probabilities"] for member in self.members]
+        return _named(tf.add_n(opinions) / len(opinions), elements)
+
+
+def _named(probabilities, elements):
+    """What is answered of a batch's probabilities."""
+    names = tf.constant(DIAGNOSES)
+    return {
+        "probabilities": probabilities,
+        "class_names": tf.tile(names[tf.newaxis], [tf.shape(elements)[0], 1]),
+        "category": tf.gather(names, tf.argmax(probabilities, axis=1)),
+        "notice": _notice(elements),
+    }
 
 
 def _notice(elements):

@@ -7,6 +7,10 @@ OUT gets three files: `lesion_TASK.weights.h5`, what inference needs, stored as 
 `lesion_TASK.json`, how it came about, its figures and its SHA-256; `lesion_TASK.split.json`, which
 images it learned from. All are written, or none.
 
+Of an ensemble, `--weights=…/ensemble.json`, each member gets three such files, with its number in
+their names and without figures; `lesion_TASK.ensemble.json` names them and holds the figures of
+all together, `lesion_TASK.split.json` the images that any of them learned from.
+
 Weights in OUT that came from the same checkpoint stay as they are. Figures may therefore be those
 of the checkpoint, or of the file itself, which include what float16 costs: ship it, score it by
 `lesion/evaluate.py --weights=OUT/lesion_TASK.weights.h5`, and ship it again with these figures.
@@ -28,13 +32,21 @@ import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 from collections.abc import Collection, Iterable, Mapping, Sequence  # noqa: E402
+from contextlib import ExitStack  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
 from lesion.samples import ATTRIBUTES, TASKS, Sample  # noqa: E402
 from lesion.splits import SPLIT_FILE, Split, SplitError  # noqa: E402
 from lesion.train import RUN_FILE  # noqa: E402
-from lesion.weights import companion, find_weights, shipped_name  # noqa: E402
+from lesion.weights import (  # noqa: E402
+    companion,
+    find_weights,
+    joint_sha256,
+    member_files,
+    shipped_name,
+    weights_path,
+)
 from mrcnn.arrays import WeightsError  # noqa: E402
 from mrcnn.files import atomic_path, sha256_of  # noqa: E402
 
@@ -54,12 +66,15 @@ def ship(
     figures: Sequence[str | Path] = (),
     revision: str | None = None,
 ) -> Path:
-    """Writes the weights, record and split of a task into a folder; returns the weights' path.
+    """Writes weights, record and split of a task into a folder; returns what Analyzer is given.
+
+    That is the path of the weights, or of the file that names an ensemble's members.
 
     Args:
         task: one of `lesion.samples.TASKS`.
-        weights: the last checkpoint of a training, in its run's folder. Checkpoints of trainings
-            that average their weights hold the average.
+        weights: the last checkpoint of a training, in its run's folder, or the `ensemble.json` of
+            a cross-validation. Checkpoints of trainings that average their weights hold the
+            average.
         datasets: the folders it was trained on.
         command: that repeats the training.
         out: the folder.
@@ -72,6 +87,45 @@ def ship(
         FileNotFoundError: if the checkpoint's run lacks its settings or its split.
         ValueError: if figures are of other weights, or the file is larger than `LARGEST`.
     """
+    weights = weights_path(weights, task)
+    origin = {"command": command, "revision": revision or _revision()}
+    out = Path(out)
+    with ExitStack() as written:
+        if weights.suffix != ".json":
+            target = out / shipped_name(task)
+            _ship_network(written, task, weights, target, datasets, origin, figures)
+            return target
+        target = out / shipped_name(task, member=0)
+        records, names = [], []
+        for number, path in enumerate(member_files([weights], task), start=1):
+            names.append(shipped_name(task, number))
+            member = _ship_network(written, task, path, out / names[-1], datasets, origin)
+            records.append(member)
+        hashes = {
+            key: joint_sha256([record[key] for record in records])
+            for key in ("checkpoint_sha256", "sha256")
+        }
+        split = Split.load(_beside(weights, SPLIT_FILE))
+        record = {
+            "task": task,
+            "members": names,
+            **origin,
+            "data": describe_data(task, datasets, split),
+            **hashes,
+            "bytes": sum(record["bytes"] for record in records),
+            "figures": [read_figures(file, hashes.values()) for file in figures],
+            "notice": NOTICE,
+        }
+        split.save(written.enter_context(atomic_path(companion(target, ".split.json"))))
+        _write_json(written.enter_context(atomic_path(target)), record)
+    return target
+
+
+def _ship_network(written, task, weights, target, datasets, origin, figures=()):
+    """Writes the three files of one network, which get their names when `written` closes.
+
+    Returns its record.
+    """
     path, metadata = find_weights(weights, task)
     added = _ADDED.get(task)
     if added and added not in metadata:
@@ -79,48 +133,50 @@ def ship(
             f"{path} lacks its {added}: the training did not reach its last epoch, or had no "
             "validation part. Continue it with --weights=last."
         )
-    run, split_file = path.parent / RUN_FILE, path.parent / SPLIT_FILE
-    for file in (run, split_file):
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"{file} is missing: give a checkpoint that lies in the folder of its run."
-            )
-    settings = _read_json(run, "settings of a run", "seed")
+    settings = _read_json(_beside(path, RUN_FILE), "settings of a run", "seed")
+    split = Split.load(_beside(path, SPLIT_FILE))
     if settings.get("crop_weights"):  # a path of the machine that trained
         settings["crop_weights"] = Path(settings["crop_weights"]).name
-    split = Split.load(split_file)
     record = {
         "task": task,
-        "command": command,
-        "revision": revision or _revision(),
+        **origin,
         "seed": settings["seed"],
         "settings": settings,
         "data": describe_data(task, datasets, split),
         "checkpoint_sha256": sha256_of(path),
     }
-    target = Path(out) / shipped_name(task)
-    with (
-        atomic_path(companion(target, ".json")) as written_record,
-        atomic_path(companion(target, ".split.json")) as written_split,
-        atomic_path(target) as written,
-    ):
-        if _is_from(record["checkpoint_sha256"], target):
-            shutil.copyfile(target, written)
-        else:
-            _store(task, path, metadata, written)
-        size = written.stat().st_size
-        if size > LARGEST:
-            raise ValueError(
-                f"The weights of {path} take {size:,} bytes as float16, and {LARGEST:,} are "
-                "allowed. Train a smaller backbone."
-            )
-        record |= {"storage": "float16", "bytes": size, "sha256": sha256_of(written)}
-        hashes = (record["checkpoint_sha256"], record["sha256"])
-        record["figures"] = [read_figures(file, hashes) for file in figures]
-        record["notice"] = NOTICE
-        split.save(written_split)
-        written_record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return target
+    stored = written.enter_context(atomic_path(target))
+    if _is_from(record["checkpoint_sha256"], target):
+        shutil.copyfile(target, stored)
+    else:
+        _store(task, path, metadata, stored)
+    size = stored.stat().st_size
+    if size > LARGEST:
+        raise ValueError(
+            f"The weights of {path} take {size:,} bytes as float16, and {LARGEST:,} are "
+            "allowed. Train a smaller backbone."
+        )
+    record |= {"storage": "float16", "bytes": size, "sha256": sha256_of(stored)}
+    hashes = (record["checkpoint_sha256"], record["sha256"])
+    record["figures"] = [read_figures(file, hashes) for file in figures]
+    record["notice"] = NOTICE
+    split.save(written.enter_context(atomic_path(companion(target, ".split.json"))))
+    _write_json(written.enter_context(atomic_path(companion(target, ".json"))), record)
+    return record
+
+
+def _beside(weights, name):
+    """A file of the run that a checkpoint came from."""
+    path = weights.parent / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: give a checkpoint that lies in the folder of its run."
+        )
+    return path
+
+
+def _write_json(path, content):
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def describe_data(task: str, datasets: Sequence[str | Path], split: Split) -> dict:
@@ -253,7 +309,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--weights",
         required=True,
         metavar="PATH",
-        help='checkpoint in the folder of its run, or "last"; of an ensemble one member',
+        help='checkpoint in the folder of its run, "last", or the ensemble.json of --folds',
     )
     parser.add_argument(
         "--dataset",
@@ -294,7 +350,9 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"lesion ship: {error}", file=sys.stderr)
         return 2
-    print(f"{written}: {written.stat().st_size:,} bytes; record {companion(written, '.json').name}")
+    record = written if written.suffix == ".json" else companion(written, ".json")
+    size = json.loads(record.read_text(encoding="utf-8"))["bytes"]
+    print(f"{written}: weights of {size:,} bytes; record {record.name}")
     if not arguments.figures:
         print(
             f"It has no figures yet: `python lesion/evaluate.py --task={arguments.task} "

@@ -30,7 +30,7 @@ from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, positive, rate, share  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
 from lesion.splits import SPLIT_FILE, Split, split_by_parts  # noqa: E402
-from lesion.weights import checked_metadata, weights_path  # noqa: E402
+from lesion.weights import checked_metadata, member_files  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.runs import find_last  # noqa: E402
 
@@ -303,7 +303,8 @@ def _check_arguments(arguments, task):
     """Finds out what is wrong with the arguments before any image is decoded."""
     task.check_arguments(arguments)
     if arguments.weights not in (*task.STARTS, "last"):
-        start = weights_path(arguments.weights, arguments.task)
+        # Of an ensemble one member, as good as any.
+        start = member_files([arguments.weights], arguments.task)[0]
         checked_metadata(start)
         arguments.weights = str(start)
     if arguments.test_share > 0.5:

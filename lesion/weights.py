@@ -2,12 +2,14 @@
 
 What the project ships for a task are three files that `lesion/ship.py` writes:
 `lesion_TASK.weights.h5`, its record `lesion_TASK.json`, which holds the first one's SHA-256, and
-`lesion_TASK.split.json`, the split it was trained with.
+`lesion_TASK.split.json`, the split it was trained with. Of an ensemble these are
+`lesion_TASK_1.weights.h5` and so on, and `lesion_TASK.ensemble.json` names its members.
 """
 
+import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,18 +25,27 @@ if TYPE_CHECKING:  # it comes with Keras, which a mistyped command need not wait
 SHIPPED = "lesion"
 """In the place of a weights file: the one that the project ships for the task."""
 
-_ENDING = ".weights.h5"
+_ENDING, _ENSEMBLE = ".weights.h5", ".ensemble.json"
 _FOLDERS = (Path(__file__).resolve().parents[1] / "weights", Path(sys.prefix) / "share" / "mrcnn")
 
 
-def shipped_name(task: str) -> str:
-    """Name of the weights file that the project ships for a task."""
-    return f"lesion_{task}{_ENDING}"
+def shipped_name(task: str, member: int | None = None) -> str:
+    """Name of the weights file that the project ships for a task, or for a member of its ensemble.
+
+    Members count from 1; 0 is the file that names them.
+    """
+    if member is None:
+        return f"lesion_{task}{_ENDING}"
+    return f"lesion_{task}_{member}{_ENDING}" if member else f"lesion_{task}{_ENSEMBLE}"
 
 
 def shipped_weights(task: str) -> Path | None:
-    """The weights of one of `lesion.samples.TASKS` that come with the project, or None."""
-    paths = (folder / shipped_name(task) for folder in _FOLDERS)
+    """The weights of one of `lesion.samples.TASKS` that come with the project, or None.
+
+    Of an ensemble the file that names its members.
+    """
+    names = shipped_name(task), shipped_name(task, member=0)
+    paths = (folder / name for folder in _FOLDERS for name in names)
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -61,6 +72,39 @@ def weights_path(weights: str | Path, task: str) -> Path:
     return path
 
 
+def member_files(weights: Sequence[str | Path], task: str = "diagnosis") -> list[Path]:
+    """The weights files of networks that answer together.
+
+    Args:
+        weights: as for `weights_path`; also files that name the members of an ensemble, as
+            `lesion train --folds` writes them.
+        task: one of `lesion.samples.TASKS`.
+
+    Raises:
+        mrcnn.weights.WeightsError: if an ensemble's file does not name its members.
+        FileNotFoundError: as `weights_path`.
+    """
+    return [member for path in weights for member in _members(weights_path(path, task))]
+
+
+def _members(path):
+    if path.suffix != ".json":
+        return [path]
+    try:
+        members = json.loads(path.read_text(encoding="utf-8"))["members"]
+        return [path.parent / member for member in members]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path} does not name the members of an ensemble, as `lesion train --folds` does: "
+            f"{error!r}."
+        ) from error
+
+
+def joint_sha256(hashes: Sequence[str]) -> str:
+    """One SHA-256 for several files: that of theirs, one after the other; of one file its own."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
 def find_weights(weights: str | Path, task: str) -> tuple[Path, dict]:
     """Path and metadata of a weights file of a task.
 
@@ -73,6 +117,11 @@ def find_weights(weights: str | Path, task: str) -> tuple[Path, dict]:
         FileNotFoundError: if there is none.
     """
     path = weights_path(weights, task)
+    if path.suffix == ".json":
+        raise WeightsError(
+            f"{path} names the members of an ensemble, and one network is wanted here. Give one of "
+            f"its members: {', '.join(map(str, _members(path)))}."
+        )
     metadata = checked_metadata(path)
     if metadata.get("task") != task:
         raise WeightsError(
@@ -115,7 +164,8 @@ def checked_metadata(path: Path) -> dict:
 
 def companion(weights: Path, ending: str) -> Path:
     """The file beside a weights file that is named like it but for the ending."""
-    return weights.with_name(weights.name.removesuffix(_ENDING) + ending)
+    stem = weights.name.removesuffix(_ENDING).removesuffix(_ENSEMBLE)
+    return weights.with_name(stem + ending)
 
 
 def split_of(weights: Path, samples: Iterable[Sample]) -> Path | None:

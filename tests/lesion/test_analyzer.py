@@ -22,6 +22,7 @@ from lesion.dicom import DicomImage
 from lesion.quality import QualityWarning
 from lesion.results import write_results
 from lesion.samples import ATTRIBUTES, DIAGNOSES, Problem
+from lesion.weights import joint_sha256
 from mrcnn.files import sha256_of
 from mrcnn.images import ImageError, read_mask, write_image
 
@@ -121,7 +122,6 @@ def test_several_files_for_the_diagnosis_are_an_ensemble(monkeypatch, tmp_path, 
     loaded = []
     module = ModuleType("lesion.ensemble")
     module.load_classifiers = lambda *arguments: loaded.append(arguments) or Guess()
-    module.member_files = lambda weights: list(weights)
     monkeypatch.setitem(sys.modules, "lesion.ensemble", module)
     paths = [tmp_path / name for name in ("a.h5", "b.h5")]
     for path in paths:
@@ -135,10 +135,8 @@ def test_several_files_for_the_diagnosis_are_an_ensemble(monkeypatch, tmp_path, 
     assert loaded == [(tuple(paths), 8, 0.1, 16)]
     of_both = fingerprint(paths)
     assert fingerprint(paths[:1]) == fingerprint(paths[0]) == sha256_of(paths[0])
-    ensemble = SimpleNamespace(
-        describe=lambda: {"members": [{"sha256": sha256_of(path)} for path in paths]}
-    )
-    assert fingerprint(ensemble) == of_both
+    joint = joint_sha256([sha256_of(path) for path in paths])
+    assert fingerprint(SimpleNamespace(describe=lambda: {"sha256": joint})) == of_both == joint
     paths[1].write_bytes(b"other")
     assert fingerprint(paths) not in (of_both, sha256_of(paths[0]))
 

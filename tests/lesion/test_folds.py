@@ -3,10 +3,16 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from lesion.analyzer import Analyzer
+from lesion.diagnosis import load_classifier
 from lesion.ensemble import DiagnosisEnsemble, load_classifiers
 from lesion.evaluate import main as evaluate
+from lesion.export import main as export
+from lesion.ship import main as ship
 from lesion.splits import Split
 from lesion.train import main as train
 from mrcnn.weights import WeightsError
@@ -59,6 +65,63 @@ class TestFolds:
         assert evaluate([*command, f"--out={tmp_path}", "--views=1"]) == 0
         result = json.loads((tmp_path / "evaluation.json").read_text())
         assert (result["images"], len(result["model"]["members"])) == (14, 2)
+
+    def test_ensemble_is_shipped_under_one_word(
+        self, trained, moles, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)
+        shipped = tmp_path / "weights"
+        data = f"--dataset={moles.data}"
+        words = ["--task=diagnosis", data, "--command=make train-diagnosis", f"--out={shipped}"]
+        command = [*words, f"--weights={trained[0] / 'ensemble.json'}", "--revision=1"]
+        assert ship(command) == 0
+        names = {"", "_1", "_2"}
+        assert {path.name for path in shipped.iterdir()} == {
+            "lesion_diagnosis.ensemble.json",
+            *(f"lesion_diagnosis_{number}.weights.h5" for number in (1, 2)),
+            *(f"lesion_diagnosis_{number}.json" for number in (1, 2)),
+            *(f"lesion_diagnosis{name}.split.json" for name in names),
+        }
+        monkeypatch.setattr("lesion.weights._FOLDERS", (shipped,))
+        scored = ["--task=diagnosis", data, "--weights=lesion", "--views=1"]
+        assert evaluate([*scored, f"--out={tmp_path / 'scores'}"]) == 0
+        figures = tmp_path / "scores" / "evaluation.json"
+        result = json.loads(figures.read_text())
+        assert (result["images"], len(result["model"]["members"])) == (14, 2)
+        assert result["split"] == str(shipped / "lesion_diagnosis.split.json")
+
+        assert ship([*command, f"--figures={figures}"]) == 0
+        record = json.loads((shipped / "lesion_diagnosis.ensemble.json").read_text())
+        (kept,) = record["figures"]
+        assert kept["balanced_accuracy"] == result["balanced_accuracy"]
+        assert record["sha256"] == result["weights"]["sha256"]
+        assert record["bytes"] == sum(path.stat().st_size for path in shipped.glob("*.h5"))
+
+        image = np.zeros((40, 50, 3), np.uint8)
+        expected = load_classifiers(["lesion"]).predict([image])[0].probabilities
+        found = Analyzer("none", "none").analyze(image).diagnosis.probabilities
+        np.testing.assert_array_equal(found, expected)
+        out = tmp_path / "model" / "1"
+        assert export(["--task=diagnosis", "--weights=lesion", f"--out={out}"]) == 0
+        served = tf.saved_model.load(str(out)).signatures["images"](images=image[np.newaxis])
+        np.testing.assert_allclose(served["probabilities"][0], expected, atol=1e-5)
+
+        with pytest.raises(WeightsError, match=r"one network .*lesion_diagnosis_1\.weights\.h5"):
+            load_classifier("lesion")
+        start = [option for option in SETTINGS if not option.startswith(("--folds", "--weights"))]
+        again = ["--weights=lesion", f"--logs={tmp_path / 'logs'}", f"--split={moles.split}"]
+        assert train([data, *start, *again]) == 0
+
+    def test_half_an_ensemble_is_not_shipped(self, trained, moles, tmp_path, capsys):
+        folder = shutil.copytree(trained[0], tmp_path / "folds")
+        (lost,) = folder.glob("fold-2/diagnosis2*/run.json")
+        lost.unlink()
+        command = ["--task=diagnosis", f"--dataset={moles.data}", "--command=make"]
+        out = tmp_path / "weights"
+        weights = f"--weights={folder / 'ensemble.json'}"
+        assert ship([*command, weights, f"--out={out}", "--revision=1"]) == 2
+        assert "run.json is missing" in capsys.readouterr().err
+        assert not list(out.iterdir())
 
     def test_same_command_goes_on(self, trained, tmp_path, monkeypatch, small_backbone):
         monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)

@@ -11,11 +11,21 @@ from lesion.analyzer import Analyzer
 from lesion.phantom import draw_phantom
 from lesion.samples import ATTRIBUTES, TASKS
 from lesion.splits import Split
-from lesion.weights import companion, find_weights, shipped_name
+from lesion.weights import companion, find_weights, member_files, shipped_name, shipped_weights
 from mrcnn.arrays import load_arrays
 
 FOLDER = Path(__file__).resolve().parents[2] / "weights"
-SHIPPED = [task for task in TASKS if (FOLDER / shipped_name(task)).is_file()]
+SHIPPED = [
+    task
+    for task in TASKS
+    for member in (None, 0)
+    if (FOLDER / shipped_name(task, member)).is_file()
+]
+FILES = [
+    (task, path.name)
+    for task in SHIPPED
+    for path in sorted(FOLDER.glob(f"lesion_{task}*.weights.h5"))
+]
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +38,10 @@ def test_all_together_are_small():
     assert max(sizes) <= 25_000_000 and sum(sizes) <= 80_000_000
 
 
-@pytest.mark.parametrize("task", SHIPPED)
+@pytest.mark.parametrize(("task", "name"), FILES)
 class TestEach:
-    def test_is_what_its_record_says(self, task):
-        path, metadata = find_weights("lesion", task)  # which checks the SHA-256
+    def test_is_what_its_record_says(self, task, name):
+        path, metadata = find_weights(FOLDER / name, task)  # which checks the SHA-256
         record = json.loads(companion(path, ".json").read_text())
         assert metadata["task"] == record["task"] == task
         assert record["bytes"] == path.stat().st_size
@@ -39,10 +49,19 @@ class TestEach:
         arrays, _ = load_arrays(path)
         assert all(np.isfinite(array.astype(np.float32)).all() for array in arrays.values())
 
-    def test_split_keeps_the_parts_apart(self, task):
-        parts = Split.load(companion(FOLDER / shipped_name(task), ".split.json")).parts
+    def test_split_keeps_the_parts_apart(self, task, name):
+        parts = Split.load(companion(FOLDER / name, ".split.json")).parts
         keys = [key for part in parts.values() for key in part]
         assert len(keys) == len(set(keys)) and set(parts) == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize("task", SHIPPED)
+def test_no_member_has_learned_from_the_common_test_part(task):
+    common = companion(shipped_weights(task), ".split.json")
+    test = set(Split.load(common).parts["test"])
+    for path in member_files(["lesion"], task):
+        parts = Split.load(companion(path, ".split.json")).parts
+        assert not test & {*parts["train"], *parts["validation"]}
 
 
 @pytest.mark.skipif("attributes" not in SHIPPED, reason="the attributes' weights are not shipped")

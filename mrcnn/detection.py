@@ -93,7 +93,13 @@ def _all_classes(rois, probabilities, deltas):
 
 
 def unmold_detections(
-    detections, mrcnn_mask, original_image_shape, image_shape, window, box_scale=1.0
+    detections,
+    mrcnn_mask,
+    original_image_shape,
+    image_shape,
+    window,
+    box_scale=1.0,
+    threshold=0.5,
 ):
     """Detections of one image in the pixels of the original image.
 
@@ -104,9 +110,11 @@ def unmold_detections(
         image_shape: shape of the network's input.
         window: `(y1, x1, y2, x2)` of the image in the network's input, pixels.
         box_scale: factor by which the masks' boxes were enlarged (`MASK_BOX_SCALE`).
+        threshold: pixels of at least this probability belong to a mask; None keeps them.
 
     Returns:
-        boxes int32 [m, 4], class ids int32 [m], scores float32 [m], masks bool [h, w, m].
+        boxes int32 [m, 4], class ids int32 [m], scores float32 [m], masks [h, w, m], bool or,
+        without a threshold, float32.
     """
     height, width = (int(side) for side in original_image_shape[:2])
     count = int(np.count_nonzero(detections[:, 4]))
@@ -121,7 +129,7 @@ def unmold_detections(
     solid = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
     boxes, class_ids = boxes[solid], detections[solid, 4].astype(np.int32)
     # Instance by instance in memory: writing, and looking at one mask, is several times quicker.
-    masks = np.zeros((len(solid), height, width), bool)
+    masks = np.zeros((len(solid), height, width), np.float32 if threshold is None else bool)
     if box_scale != 1.0:
         # matterport's masks fill the rounded box; enlarged ones lie exactly where they were
         # pooled, from the edges of the network's pixels to those of the image.
@@ -131,8 +139,8 @@ def unmold_detections(
     for place, row in enumerate(solid):
         mask = mrcnn_mask[row, :, :, class_ids[place]]
         if box_scale == 1.0:
-            paste_mask(mask, boxes[place], (height, width), out=masks[place])
+            paste_mask(mask, boxes[place], (height, width), threshold, masks[place])
         else:
-            place_mask(mask, reach[row], (height, width), out=masks[place])
+            place_mask(mask, reach[row], (height, width), threshold, masks[place])
     scores = detections[solid, 5].astype(np.float32)
     return boxes, class_ids, scores, np.moveaxis(masks, 0, -1)

@@ -67,7 +67,7 @@ def paste_mask(
     mask: np.ndarray,
     box: Sequence[int],
     image_shape: Sequence[int],
-    threshold: float = 0.5,
+    threshold: float | None = 0.5,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """A predicted mask, resized into its box in an image of which only the box is touched.
@@ -76,23 +76,29 @@ def paste_mask(
         mask: float [height, width], probabilities.
         box: (y1, x1, y2, x2) in whole pixels; what of it lies outside the image is cut off.
         image_shape: (height, width, ...) of the image.
-        threshold: pixels of at least this probability belong to the instance.
-        out: bool [image height, image width], all false, to write into.
+        threshold: pixels of at least this probability belong to the instance; None keeps the
+            probabilities.
+        out: [image height, image width], all false or zero, to write into.
 
     Returns:
-        bool [image height, image width]; empty for a box without area.
+        bool [image height, image width], or float32 without a threshold; empty for a box without
+        area.
     """
-    full = np.zeros(tuple(image_shape[:2]), bool) if out is None else out
+    full = _empty(image_shape, threshold) if out is None else out
     window, values = _inside_box(mask, box, image_shape)
-    full[window] = values >= threshold
+    full[window] = values if threshold is None else values >= threshold
     return full
+
+
+def _empty(image_shape, threshold):
+    return np.zeros(tuple(map(int, image_shape[:2])), np.float32 if threshold is None else bool)
 
 
 def place_mask(
     mask: np.ndarray,
     box: Sequence[float],
     image_shape: Sequence[int],
-    threshold: float = 0.5,
+    threshold: float | None = 0.5,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """A predicted mask in a box whose edges lie between pixels; else as `paste_mask`.
@@ -102,13 +108,13 @@ def place_mask(
     """
     y1, x1, y2, x2 = (float(side) for side in box)
     height, width = (int(side) for side in image_shape[:2])
-    full = np.zeros((height, width), bool) if out is None else out
+    full = _empty((height, width), threshold) if out is None else out
     if y2 <= y1 or x2 <= x1:
         return full
     rows, row_samples = _centres(y1, y2, height, mask.shape[0])
     columns, column_samples = _centres(x1, x2, width, mask.shape[1])
     values = sample_axis(sample_axis(mask, row_samples).T, column_samples).T
-    full[rows, columns] = values >= threshold
+    full[rows, columns] = values if threshold is None else values >= threshold
     return full
 
 

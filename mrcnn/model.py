@@ -267,19 +267,20 @@ class MaskRCNN:
 
     # ---- detection ---------------------------------------------------------------------------
 
-    def detect(self, images, verbose=0):
+    def detect(self, images, verbose=0, mask_threshold=0.5):
         """Finds the instances in images.
 
         Args:
             images: any number of arrays [height, width] or [height, width, channels] of any size;
                 grey, RGB, RGBA, 8 or 16 bits.
             verbose: 1 prints what goes in and, where nothing is found, at which stage.
+            mask_threshold: least probability of a mask's pixel; None gives the probabilities.
 
         Returns:
             One dict per image: `rois` int32 [n, 4] in pixels, `class_ids` int32 [n], `scores`
-            float32 [n], `masks` bool [height, width, n]; best score first. With
-            `SEMANTIC_BRANCH` also `semantic` float32 [height, width, classes] and `presence`
-            float32 [classes], probabilities without the background's.
+            float32 [n], `masks` bool (without a threshold float32) [height, width, n]; best score
+            first. With `SEMANTIC_BRANCH` also `semantic` float32 [height, width, classes] and
+            `presence` float32 [classes], probabilities without the background's.
         """
         results = []
         size = self.config.BATCH_SIZE
@@ -291,7 +292,8 @@ class MaskRCNN:
             # Some resize modes make inputs of many shapes; a batch is of one.
             for _, group in itertools.groupby(inputs, key=lambda parts: parts[0].shape):
                 *arrays, shapes = zip(*group, strict=True)
-                results.extend(self._detect(*map(np.concatenate, arrays), shapes, verbose))
+                arrays = map(np.concatenate, arrays)
+                results.extend(self._detect(*arrays, shapes, verbose, mask_threshold))
         return results
 
     def detect_molded(self, molded_images, image_metas, verbose=0):
@@ -300,7 +302,7 @@ class MaskRCNN:
         windows = [(0, 0, *shape[:2]) for shape in shapes]
         return self._detect(molded_images, image_metas, windows, shapes, verbose)
 
-    def _detect(self, molded, metas, windows, shapes, verbose):
+    def _detect(self, molded, metas, windows, shapes, verbose, threshold=0.5):
         if verbose:
             log("molded_images", molded)
             log("image_metas", metas)
@@ -309,7 +311,7 @@ class MaskRCNN:
         results = []
         for row, (window, shape) in enumerate(zip(windows, shapes, strict=True)):
             rois, class_ids, scores, mask = self.unmold_detections(
-                detections[row], masks[row], shape, molded[row].shape, window
+                detections[row], masks[row], shape, molded[row].shape, window, threshold
             )
             results.append({"rois": rois, "class_ids": class_ids, "scores": scores, "masks": mask})
             if self.config.SEMANTIC_BRANCH:
@@ -339,16 +341,13 @@ class MaskRCNN:
         """See `mrcnn.molding.mold_inputs`."""
         return mold_inputs(images, self.config)
 
-    def unmold_detections(self, detections, mrcnn_mask, original_image_shape, image_shape, window):
+    def unmold_detections(
+        self, detections, mrcnn_mask, original_image_shape, image_shape, window, threshold=0.5
+    ):
         """See `mrcnn.detection.unmold_detections`."""
-        return unmold_detections(
-            detections,
-            mrcnn_mask,
-            original_image_shape,
-            image_shape,
-            window,
-            self.config.MASK_BOX_SCALE,
-        )
+        shapes = original_image_shape, image_shape, window
+        scale = self.config.MASK_BOX_SCALE
+        return unmold_detections(detections, mrcnn_mask, *shapes, scale, threshold)
 
     def get_anchors(self, image_shape):
         """Normalised anchors float32 [a, 4] of an input of `image_shape`; `anchors` has pixels."""

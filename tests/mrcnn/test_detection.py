@@ -147,6 +147,17 @@ class TestUnmoldDetections:
         assert (boxes.dtype, class_ids.dtype, scores.dtype) == (np.int32, np.int32, np.float32)
 
     @pytest.mark.parametrize("box_scale", [1.0, 1.5])
+    def test_probabilities_without_a_threshold(self, box_scale):
+        masks = np.random.default_rng(0).random((1, 28, 28, CLASSES), np.float32)
+        found = rows([*norm_boxes(np.array([10, 10, 40, 40]), FRAME), 2, 0.9])
+        shapes = (64, 96, 3), (*FRAME, 3), (0, 0, 64, 96), box_scale
+        *_, soft = unmold_detections(found, masks, *shapes, threshold=None)
+        *_, hard = unmold_detections(found, masks, *shapes)
+        assert soft.dtype == np.float32 and hard.dtype == bool
+        assert 0.3 < soft[15:35, 15:35].mean() < 0.7
+        np.testing.assert_array_equal(soft >= 0.5, hard)
+
+    @pytest.mark.parametrize("box_scale", [1.0, 1.5])
     def test_boxes_without_area_are_left_out(self, box_scale):
         detections = rows([0.5, 0.5, 0.5, 0.5, 1, 0.9], [0.2, 0.2, 0.6, 0.6, 2, 0.8])
         detections[0, 2:4] -= 0.1

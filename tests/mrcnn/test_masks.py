@@ -170,6 +170,17 @@ class TestPasteMask:
     def test_threshold(self):
         assert paste_mask(np.full((4, 4), 0.3), (0, 0, 4, 4), (4, 4), threshold=0.2).all()
 
+    @pytest.mark.parametrize("put", [paste_mask, place_mask])
+    def test_without_a_threshold_the_probabilities_are_kept(self, put):
+        mask = np.random.default_rng(0).random((6, 7))
+        soft = put(mask, (-2, 3, 20, 30), (25, 28), threshold=None)
+        assert soft.dtype == np.float32 and 0 <= soft.min() < soft.max() <= 1
+        for threshold in (0.3, 0.5):
+            hard = put(mask, (-2, 3, 20, 30), (25, 28), threshold)
+            assert hard.any() and not hard.all()
+            clear = np.abs(soft - threshold) > 1e-6
+            np.testing.assert_array_equal(hard[clear], soft[clear] > threshold)
+
     def test_huge_box_costs_no_more_than_the_image(self):
         full = paste_mask(np.ones((28, 28)), (-(10**9), -(10**9), 10**9, 10**9), (8, 9))
         assert full.all()

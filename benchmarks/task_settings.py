@@ -1,8 +1,10 @@
 """What single settings of the attributes and diagnosis networks give, by commands a user types.
 
 Each variant is a short training that differs from the first in one thing, scored on the validation
-part of one split; "another seed" tells how much of a difference is chance. A variant's figures stay
-in OUT, so that an interrupted run goes on where it stopped.
+part of one split; "another seed" tells how much of a difference is chance. For the diagnosis, whose
+rare categories would have a handful of images there, that part is a fourth of what the task would
+learn from; no test part is touched. A variant's figures stay in OUT, so that an interrupted run
+goes on where it stopped.
 
     python benchmarks/task_settings.py --task attributes --dataset ISIC2018_512 --out OUT
 """
@@ -15,10 +17,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import timing  # noqa: F401  (puts the repository on the path)
+
+from lesion import attributes_training, diagnosis_training
+from lesion import train as training
+from lesion.splits import Split, split_by_parts, split_folds
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = {
     "attributes": ["--image-size=256", "--batch=8", "--frozen-stages=2"],
-    "diagnosis": ["--image-size=192", "--batch=32", "--frozen-stages=2"],
+    "diagnosis": ["--image-size=160", "--batch=32", "--frozen-stages=2"],
 }
 VARIANTS = {
     "attributes": {
@@ -42,6 +50,24 @@ VARIANTS = {
     },
 }
 EPOCHS = 4
+FRACTIONS = {
+    "attributes": attributes_training.FRACTIONS,
+    "diagnosis": diagnosis_training.FRACTIONS,
+}
+
+
+def draw_split(task, dataset, cache, path):
+    """Writes the split of all variants: the training's own, but for the diagnosis' validation."""
+    options = [f"--task={task}", f"--dataset={dataset}", f"--cache={cache}"]
+    samples = training.load_samples(training.parse(options))
+    split = split_by_parts(samples, FRACTIONS[task], seed=0)
+    if task == "diagnosis":
+        learned = [s for part in ("train", "validation") for s in split.select(samples, part)]
+        held_out, *rest = split_folds(learned, 4)
+        train = sorted(key for fold in rest for key in fold)
+        parts = {**split.parts, "train": train, "validation": sorted(held_out)}
+        split = Split(parts, split.seed, split.fractions)
+    split.save(path)
 
 
 def run(script, task, *options):
@@ -65,13 +91,11 @@ def train_and_score(arguments, folder, options):
             f"--epochs={EPOCHS}",
             "--head-epochs=1",
             f"--steps={arguments.steps // EPOCHS}",
-            *([f"--split={split}"] if split.exists() else []),
+            f"--split={split}",
             *COMMON[arguments.task],
             *options,
         )
         (weights,) = folder.glob(f"*/*_{EPOCHS:04d}.h5")
-        if not split.exists():  # the first run's, for all others
-            shutil.copy(weights.parent / "split.json", split)
         run(
             "evaluate.py",
             arguments.task,
@@ -103,6 +127,9 @@ def main():
     parser.add_argument("--variant", action="append", help="default: all")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    split = arguments.out / "split.json"
+    if not split.exists():
+        draw_split(arguments.task, arguments.dataset, arguments.out / "cache", split)
     variants = VARIANTS[arguments.task]
     if unknown := set(arguments.variant or []) - set(variants):
         parser.error(f"--variant={unknown.pop()!r} is none of {', '.join(map(repr, variants))}")

@@ -133,6 +133,7 @@ def main():
     parser.add_argument("--weights", help="of the boundary task")
     parser.add_argument("--attributes-weights")
     parser.add_argument("--diagnosis-weights")
+    parser.add_argument("--views", type=int, choices=(1, 8), default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--images", type=int, default=0, metavar="N", help="also analyse so many")
     parser.add_argument("--batch", type=int, default=4, help="of these, at once")
@@ -144,7 +145,7 @@ def main():
             path or random_weights(task, folder) for task, path in zip(TASKS, given, strict=True)
         ]
         start = time.perf_counter()
-        analyzer = Analyzer(*weights).load()
+        analyzer = Analyzer(*weights, views=arguments.views).load()
         print(f"loading {', '.join(analyzer.tasks)}: {time.perf_counter() - start:.1f} s")
         paths = []
         for seed in range(PHANTOMS if arguments.images else 1):
@@ -161,7 +162,8 @@ def main():
             print(f"| {stage} | {spent:.0f} | {processor:.0f} |")
         print(f"\nsum of the stages: {sum(times[:-1]):.0f} ms")
         if arguments.images:
-            many(Analyzer(*weights, batch=arguments.batch), paths, folder, arguments.images)
+            analyzer = Analyzer(*weights, views=arguments.views, batch=arguments.batch)
+            many(analyzer, paths, folder, arguments.images)
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def load(task, weights, views):
     if task == "boundary":
         from lesion.boundary import load_predictor
 
-        return load_predictor(weights)
+        return load_predictor(weights, views=views)
     if task == "attributes":
         from lesion.attributes import load_attributes
 
@@ -271,7 +271,9 @@ def main(argv=None):
     parser.add_argument("--part", default="validation", help="of the split (validation)")
     parser.add_argument("--limit", type=positive, metavar="N", help="first N of each data set")
     parser.add_argument("--change", choices=CHANGES, action="append", help="default: all")
-    parser.add_argument("--views", type=int, choices=(1, 8), default=1, help="of the diagnosis (1)")
+    parser.add_argument(
+        "--views", type=int, choices=(1, 8), default=8, help="of boundary and diagnosis (8)"
+    )
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results")
     arguments = parser.parse_args(argv)
@@ -316,7 +318,7 @@ def main(argv=None):
             "collections": names,
             "part": part,
             "limit": arguments.limit,
-            "views": arguments.views if arguments.task == "diagnosis" else None,
+            "views": None if arguments.task == "attributes" else arguments.views,
             "seed": arguments.seed,
             "machine": machine,
             "changes": results,

@@ -14,14 +14,13 @@ from PIL import Image
 
 from lesion.attribute_thresholds import DEFAULTS, METHODS, Threshold
 from lesion.boundary import BoundaryConfig
+from lesion.boundary_views import reduced
 from lesion.samples import ATTRIBUTES
 from lesion.weights import find_weights, require_whole
 from mrcnn.files import sha256_of
 from mrcnn.model import MaskRCNN
 
 NAME = "attributes"
-# The network sees less than this; full-size maps of a large photograph would take a gigabyte.
-MAX_SIDE = 1024
 
 
 class AttributesConfig(BoundaryConfig):
@@ -144,7 +143,7 @@ class AttributesPredictor:
 
     def evidence(self, images: Sequence[np.ndarray]) -> list[Evidence]:
         """What the network says of images, no larger than `MAX_SIDE`."""
-        return [_evidence(result) for result in self.model.detect([*map(_reduced, images)])]
+        return [_evidence(result) for result in self.model.detect([*map(reduced, images)])]
 
     def describe(self) -> dict:
         """Name, weights and input size, as plain JSON values."""
@@ -172,15 +171,6 @@ def _evidence(result):
         if attribute < count:
             instances[result["masks"][:, :, place], attribute] = result["scores"][place]
     return Evidence(result["semantic"][:, :, :count], instances, result["presence"][:count])
-
-
-def _reduced(image):
-    height, width = image.shape[:2]
-    share = MAX_SIDE / max(height, width)
-    if share >= 1:
-        return image
-    size = max(1, round(width * share)), max(1, round(height * share))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
 def _enlarged(masks, shape):

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from lesion.boundary_views import VIEWS, Look, look_twice
 from lesion.weights import find_weights, require_whole
 from mrcnn.config import Config
 from mrcnn.files import sha256_of
+from mrcnn.images import as_rgb8
+from mrcnn.masks import extract_bboxes
 from mrcnn.model import MaskRCNN
 
 logger = logging.getLogger(__name__)
@@ -92,16 +95,25 @@ class BoundaryPredictor:
     Args:
         model: a `MaskRCNN` with its weights.
         weights: the path these came from.
+        views: how many views of an image are averaged (`lesion.boundary_views.VIEWS`).
     """
 
-    def __init__(self, model, weights):
+    def __init__(self, model, weights, views=1):
+        if views not in VIEWS:
+            raise ValueError(f"`views` must be one of {VIEWS}, received {views}.")
         self.model = model
         self.weights = Path(weights)
+        self.views = views
         self._sha256 = sha256_of(self.weights)
 
     def predict(self, images):
         """The boundary in each of a list of images [height, width(, channels)]: `Boundary`s."""
-        return [_best(result) for result in self.model.detect(images)]
+        if self.views == 1:
+            return [_best(result) for result in self.model.detect(images)]
+        return [_outlined(look) for look in look_twice(self._look, [*map(as_rgb8, images)])]
+
+    def _look(self, images):
+        return [_surest(found) for found in self.model.detect(images, mask_threshold=None)]
 
     def describe(self):
         """Name, weights and input size, as plain JSON values."""
@@ -113,6 +125,7 @@ class BoundaryPredictor:
             "weights": self.weights.name,
             "sha256": self._sha256,
             "input_size": [height, width],
+            "views": self.views,
         }
 
 
@@ -121,9 +134,31 @@ def _best(result):
     if not len(result["scores"]):
         return Boundary(np.zeros(result["masks"].shape[:2], bool), 0.0, None)
     best = int(np.argmax(result["scores"]))
-    mask = ndimage.binary_fill_holes(_largest_region(result["masks"][:, :, best]))
+    mask = _one_region(result["masks"][:, :, best])
     box = tuple(int(side) for side in result["rois"][best])
     return Boundary(mask, float(result["scores"][best]), box)
+
+
+def _surest(result):
+    """The detection of the best score as a map of the image."""
+    if not len(result["scores"]):
+        return Look(np.zeros(result["masks"].shape[:2], np.float32), 0.0)
+    best = int(np.argmax(result["scores"]))
+    return Look(result["masks"][:, :, best], float(result["scores"][best]))
+
+
+def _outlined(look):
+    """The boundary that views agree on: where the lesion is more probable than not."""
+    mask = look.probability >= 0.5
+    if not mask.any():
+        return Boundary(mask, 0.0, None)
+    mask = _one_region(mask)
+    (box,) = extract_bboxes(mask[:, :, np.newaxis]).tolist()
+    return Boundary(mask, look.score, tuple(box))
+
+
+def _one_region(mask):
+    return ndimage.binary_fill_holes(_largest_region(mask))
 
 
 def _largest_region(mask):
@@ -133,12 +168,13 @@ def _largest_region(mask):
     return regions == 1 + np.argmax(np.bincount(regions.ravel())[1:])
 
 
-def load_predictor(weights, batch=4):
+def load_predictor(weights, batch=4, views=1):
     """The predictor of a weights file of the boundary task.
 
     Args:
-        weights: path of a file that `lesion/train.py` wrote, or "last".
-        batch: images per pass through the network.
+        weights: path of a file that `lesion/train.py` wrote, "last" or "lesion".
+        batch: images, or views of some, per pass through the network.
+        views: see `BoundaryPredictor`.
 
     Raises:
         mrcnn.weights.WeightsError: if the file is damaged or of another task.
@@ -147,7 +183,7 @@ def load_predictor(weights, batch=4):
     path, metadata = find_weights(weights, BoundaryConfig.NAME)
     model = build_model(metadata, batch)
     require_whole(model.load_weights(path), path)
-    return BoundaryPredictor(model, path)
+    return BoundaryPredictor(model, path, views)
 
 
 def build_model(metadata, batch):

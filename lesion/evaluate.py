@@ -114,6 +114,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit", type=int, metavar="N", help="score the first N samples of each data set only"
     )
+    parser.add_argument(
+        "--views",
+        type=int,
+        choices=(1, 8),
+        default=8,
+        help="of boundary and diagnosis: average this many views of an image (8)",
+    )
     attributes = parser.add_argument_group("attributes")
     attributes.add_argument(
         "--method",
@@ -128,13 +135,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="also write the predicted masks, five per image, named as the challenge wants them",
     )
     diagnosis = parser.add_argument_group("diagnosis")
-    diagnosis.add_argument(
-        "--views",
-        type=int,
-        choices=(1, 8),
-        default=8,
-        help="average this many views of an image: quarter turns and mirrors (8)",
-    )
     diagnosis.add_argument(
         "--risk",
         type=rate,
@@ -184,7 +184,7 @@ def _load_predictor(arguments):
     if arguments.task == "boundary":
         from lesion.boundary import load_predictor
 
-        return load_predictor(arguments.weights[0])
+        return load_predictor(arguments.weights[0], views=arguments.views)
     if arguments.task == "attributes":
         from lesion.attributes import load_attributes
 

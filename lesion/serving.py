@@ -7,8 +7,9 @@ it gives tensors [batch, ...] by name. The tests hold them to the predictors.
 import tensorflow as tf
 
 from lesion import NOTICE
-from lesion.attributes import MAX_SIDE, AttributesPredictor
+from lesion.attributes import AttributesPredictor
 from lesion.boundary import BoundaryPredictor
+from lesion.boundary_views import MAX_SIDE
 from lesion.crop import MARGIN, MIN_SHARE
 from lesion.diagnosis import DiagnosisPredictor
 from lesion.ensemble import DiagnosisEnsemble

@@ -43,7 +43,7 @@ def weights(tmp_path):
 def command(monkeypatch, darkness, weights, tmp_path):
     """The command line with a predictor that needs no weights; `out` is its folder."""
     module = ModuleType("lesion.boundary")
-    module.load_predictor = lambda weights, batch: darkness
+    module.load_predictor = lambda weights, batch, views: darkness
     monkeypatch.setitem(sys.modules, "lesion.boundary", module)
     usual = [f"--weights={weights}", f"--out={tmp_path / 'out'}"]
     return lambda *arguments: main([*usual, *map(str, arguments)])

@@ -106,16 +106,16 @@ def test_weights_that_are_not_there(tmp_path):
 def test_networks_are_loaded_when_needed_and_once(monkeypatch, tmp_path, darkness, large):
     loaded = []
     module = ModuleType("lesion.boundary")
-    module.load_predictor = lambda weights, batch: loaded.append((weights, batch)) or darkness
+    module.load_predictor = lambda *arguments: loaded.append(arguments) or darkness
     monkeypatch.setitem(sys.modules, "lesion.boundary", module)
     weights = tmp_path / "w.h5"
     weights.write_bytes(b"weights")
-    analyzer = Analyzer(weights, "none", "none", batch=3)
+    analyzer = Analyzer(weights, "none", "none", views=1, batch=3)
     assert analyzer.settings()["weights"] == {"boundary": sha256_of(weights)}
     assert not loaded
     for _ in range(2):
         assert analyzer.analyze(large[0]).mask.any()
-    assert loaded == [(weights, 3)]
+    assert loaded == [(weights, 3, 1)]
 
 
 def test_several_files_for_the_diagnosis_are_an_ensemble(monkeypatch, tmp_path, large):

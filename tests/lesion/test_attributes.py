@@ -9,7 +9,8 @@ import pytest
 import mrcnn.network
 from lesion import NOTICE, attributes_training, evaluate, train
 from lesion.attribute_thresholds import DEFAULTS, METHODS, NEVER, Threshold
-from lesion.attributes import MAX_SIDE, AttributesConfig, AttributesPredictor, load_attributes
+from lesion.attributes import AttributesConfig, AttributesPredictor, load_attributes
+from lesion.boundary_views import MAX_SIDE
 from lesion.samples import ATTRIBUTES
 from lesion.splits import Split
 from mrcnn.images import write_image

@@ -14,12 +14,12 @@ class Detector:
         self.results = list(results)
         self.config = BoundaryConfig()
 
-    def detect(self, images):
+    def detect(self, images, mask_threshold=0.5):
         return [self.results[index] for index in range(len(images))]
 
 
 def result(masks, scores, rois=None):
-    masks = np.asarray(masks, bool)
+    masks = np.asarray(masks)
     count = masks.shape[-1]
     return {
         "masks": masks,
@@ -33,7 +33,7 @@ def result(masks, scores, rois=None):
 def predictor(tmp_path):
     weights = tmp_path / "some.weights.h5"
     save_arrays(weights, {"a": np.zeros(3)})
-    return lambda *results: BoundaryPredictor(Detector(*results), weights)
+    return lambda *results, **settings: BoundaryPredictor(Detector(*results), weights, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +73,60 @@ class TestPredict:
         assert boundary.mask.all()
 
     def test_nothing_found_is_an_empty_mask(self, predictor):
-        nothing = result(np.zeros((4, 5, 0)), [])
+        nothing = result(np.zeros((4, 5, 0), bool), [])
         (boundary,) = predictor(nothing).predict([np.zeros((4, 5, 3), np.uint8)])
         assert (boundary.mask.shape, boundary.mask.dtype) == ((4, 5), bool)
         assert not boundary.mask.any()
         assert (boundary.score, boundary.box) == (0.0, None)
 
     def test_one_for_each_image(self, predictor):
-        found = [result(np.ones((size, 3, 1)), [0.5]) for size in (2, 4, 6)]
+        found = [result(np.ones((size, 3, 1), bool), [0.5]) for size in (2, 4, 6)]
         boundaries = predictor(*found).predict([np.zeros((s, 3, 3), np.uint8) for s in (2, 4, 6)])
         assert [boundary.mask.shape for boundary in boundaries] == [(2, 3), (4, 3), (6, 3)]
+
+
+class Bright:
+    """Stands in for a `MaskRCNN` that finds what is bright, surer than some corner."""
+
+    config = BoundaryConfig()
+
+    def detect(self, images, mask_threshold):
+        assert mask_threshold is None
+        found = []
+        for image in images:
+            masks = np.zeros((*image.shape[:2], 2), np.float32)
+            masks[:2, :2, 0] = 1
+            masks[..., 1] = image[..., 0] / 255
+            empty = not image.any()
+            found.append(result(masks[..., :0] if empty else masks, [] if empty else [0.2, 0.6]))
+        return found
+
+
+class TestEightViews:
+    @pytest.fixture
+    def bright(self, tmp_path):
+        save_arrays(tmp_path / "some.weights.h5", {"a": np.zeros(3)})
+        return BoundaryPredictor(Bright(), tmp_path / "some.weights.h5", views=8)
+
+    def test_one_region_without_holes_and_its_box(self, bright):
+        image = np.zeros((40, 60), np.uint8)
+        image[10:30, 20:50] = 200
+        image[15:18, 25:28] = 0  # a hole
+        image[35:38, 2:5] = 200  # a lesser region
+        (boundary,) = bright.predict([image])
+        truth = np.zeros((40, 60), bool)
+        truth[10:30, 20:50] = True
+        np.testing.assert_array_equal(boundary.mask, truth)
+        assert boundary.box == (10, 20, 30, 50)
+        assert boundary.score == pytest.approx(0.6)
+
+    def test_nothing_found(self, bright):
+        (boundary,) = bright.predict([np.zeros((8, 9, 3), np.uint8)])
+        assert not boundary.mask.any() and (boundary.score, boundary.box) == (0.0, None)
+
+    def test_other_numbers_are_refused(self, predictor):
+        with pytest.raises(ValueError, match=r"`views` must be one of \(1, 8\), received 4"):
+            predictor(views=4)
 
 
 class TestLoad:
@@ -98,6 +142,14 @@ class TestLoad:
         assert [boundary.mask.shape for boundary in boundaries] == [(50, 70), (31, 40), (50, 70)]
         assert all(0 <= boundary.score <= 1 for boundary in boundaries)
 
+    def test_eight_views_of_any_images(self, weights):
+        predictor = load_predictor(weights, batch=4, views=8)
+        shapes = [(50, 70, 3), (31, 40), (20, 30, 4)]
+        images = [np.random.default_rng(0).integers(0, 256, shape, np.uint8) for shape in shapes]
+        boundaries = predictor.predict(images)
+        assert [boundary.mask.shape for boundary in boundaries] == [s[:2] for s in shapes]
+        assert predictor.describe()["views"] == 8
+
     def test_describes_itself(self, loaded, weights):
         assert loaded.describe() == {
             "task": "boundary",
@@ -106,6 +158,7 @@ class TestLoad:
             "weights": "boundary.weights.h5",
             "sha256": sha256_of(weights),
             "input_size": [64, 64],
+            "views": 1,
         }
 
 

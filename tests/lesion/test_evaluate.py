@@ -46,7 +46,7 @@ def dataset(tmp_path, lesion_image):
 def command(monkeypatch, darkness, tmp_path):
     """The command line with a predictor that needs no weights; gives its code and its JSON."""
     module = ModuleType("lesion.boundary")
-    module.load_predictor = lambda weights: darkness
+    module.load_predictor = lambda weights, views: darkness
     monkeypatch.setitem(sys.modules, "lesion.boundary", module)
     monkeypatch.chdir(tmp_path)
 

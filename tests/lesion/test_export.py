@@ -163,7 +163,7 @@ class TestAttributes:
         thresholds |= {ATTRIBUTES[0]: Threshold(0.0, 0.45, 2.0), ATTRIBUTES[-1]: Threshold(1.0)}
         model = MaskRCNN("inference", config, tmp_path)
         predictor = AttributesPredictor(model, weights, {"combined": thresholds})
-        for module in ("lesion.attributes", "lesion.serving"):
+        for module in ("lesion.boundary_views", "lesion.serving"):
             monkeypatch.setattr(f"{module}.MAX_SIDE", 100)  # the second image is larger
         answer = serving.AttributesAnswer(predictor)
         files = tf.constant([encoded(image) for image in images])

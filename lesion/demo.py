@@ -1,4 +1,7 @@
-"""Trains the boundary task for some minutes on phantoms and shows what it learned.
+"""Trains the boundary task for some minutes on phantoms, and analyses others.
+
+The analysis is by the weights that the project ships, which have learned from real images; by those
+just trained where it ships none of the boundary task.
 
 python lesion/demo.py [--out demo]
 """
@@ -36,13 +39,15 @@ def main(argv=None):
     arguments = build_parser().parse_args(argv)
     from lesion import analyze, evaluate, train
     from lesion.phantom import IMAGE_FOLDER, write_phantoms
+    from lesion.weights import shipped_weights
     from mrcnn.runs import find_last
 
     out = Path(arguments.out)
     learned, shown, logs = out / "phantoms", out / "shown", out / "logs"
     print(f"1. Drawing {arguments.images} + {arguments.shown} phantoms in {out}/")
     write_phantoms(learned, arguments.images, seed=TRAINING_SEED, overwrite=True)
-    write_phantoms(shown, arguments.shown, seed=SHOWN_SEED, height=450, width=600, overwrite=True)
+    settings = {"height": 450, "width": 600, "overwrite": True, "attributes": True}
+    write_phantoms(shown, arguments.shown, seed=SHOWN_SEED, **settings)
 
     print("2. Training Mask R-CNN on them (some minutes)")
     shutil.rmtree(logs, ignore_errors=True)
@@ -66,9 +71,11 @@ def main(argv=None):
     if code:
         return code
 
-    print("4. Analysing them")
+    shipped = shipped_weights("boundary")
+    print(f"4. Analysing them by the weights {'of the project' if shipped else 'just trained'}")
     report = out / "report"
-    code = analyze.main([str(shown / IMAGE_FOLDER), f"--weights={weights}", f"--out={report}"])
+    chosen = [] if shipped else [f"--weights={weights}"]
+    code = analyze.main([str(shown / IMAGE_FOLDER), *chosen, f"--out={report}"])
     print(f"\nOpen {(report / 'report.html').absolute()} in a browser.")
     return code
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
-from PIL import Image
+from PIL import ExifTags, Image
 from scipy import ndimage
 
 from lesion import NOTICE, crop, export
@@ -22,6 +22,7 @@ from lesion.diagnosis import DiagnosisPredictor, load_classifier, with_boundary
 from lesion.diagnosis_network import DiagnosisConfig, DiagnosisNetwork, describe_network
 from lesion.export import main
 from lesion.samples import ATTRIBUTES, DIAGNOSES
+from mrcnn.images import read_image
 from mrcnn.model import MaskRCNN
 from mrcnn.weights import save_weights
 
@@ -143,6 +144,25 @@ class TestBoundary:
             assert mask.sum() == own.sum()
             assert found["class_names"][row].tolist() == [b"lesion"]
             assert found["notice"][row].decode() == NOTICE
+
+    def test_photograph_on_its_side_is_turned_as_in_python(
+        self, boundary_weights, images, tmp_path
+    ):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        path = tmp_path / "side.jpg"
+        Image.fromarray(images[0]).save(path, quality=95, exif=exif)
+        upright = read_image(path)
+        assert upright.shape == (96, 72, 3) and images[0].shape == (72, 96, 3)
+        predictor = load_predictor(boundary_weights)
+        answer = serving.BoundaryAnswer(predictor)
+        files = tf.constant([path.read_bytes()])
+        found = tf.function(lambda batch: answer(batch, decode))(files)
+        (expected,) = predictor.predict([upright])
+        assert found["image_size"].numpy().tolist() == [[96, 72]]
+        mask = found["masks"].numpy()[0, 0] == 1
+        assert expected.mask.any()
+        assert (mask & expected.mask).sum() >= 0.99 * (mask | expected.mask).sum()
 
     def test_nothing_found(self):
         answer = object.__new__(serving.BoundaryAnswer)

@@ -268,7 +268,9 @@ def main(argv=None):
     parser.add_argument(
         "--split", metavar="FILE", help="default: the one of the weights; none: all images"
     )
-    parser.add_argument("--part", default="validation", help="of the split (validation)")
+    parser.add_argument(
+        "--part", help="of the split (validation; test where that is empty, as of an ensemble)"
+    )
     parser.add_argument("--limit", type=positive, metavar="N", help="first N of each data set")
     parser.add_argument("--change", choices=CHANGES, action="append", help="default: all")
     parser.add_argument(
@@ -284,7 +286,8 @@ def main(argv=None):
         everything = [sample for collection in collections for sample in collection.samples]
         split = split_of(weights_path(arguments.weights, arguments.task), everything)
     split = None if split in (None, "none") else Split.load(split)
-    part = arguments.part if split else "all"
+    default = "validation" if split and split.parts.get("validation") else "test"
+    part = (arguments.part or default) if split else "all"
     samples = select_samples(collections, split, part, arguments.limit)
     if not samples:
         parser.error(f"Part {part!r} has no image.")

@@ -1,10 +1,10 @@
 """What single settings of the attributes and diagnosis networks give, by commands a user types.
 
-Each variant is a short training that differs from the first in one thing, scored on the validation
-part of one split; "another seed" tells how much of a difference is chance. For the diagnosis, whose
-rare categories would have a handful of images there, that part is a fourth of what the task would
-learn from; no test part is touched. A variant's figures stay in OUT, so that an interrupted run
-goes on where it stopped.
+Each variant is a short training that differs from the first in what it is named for, scored on the
+validation part of one split; "another seed" tells how much of a difference is chance. For the
+diagnosis, whose rare categories would have a handful of images there, that part is a fourth of what
+the task would learn from; no test part is touched. A variant's figures stay in OUT, so that an
+interrupted run goes on where it stopped; for other steps or data give another OUT.
 
     python benchmarks/task_settings.py --task attributes --dataset ISIC2018_512 --out OUT
 """
@@ -102,6 +102,7 @@ def train_and_score(arguments, folder, options):
             f"--dataset={arguments.dataset}",
             f"--weights={weights}",
             "--part=validation",
+            *(["--views=1"] if arguments.task == "diagnosis" else []),
             f"--out={result.parent}",
         )
         for state in weights.parent.glob("*.h5"):

@@ -182,7 +182,7 @@ class Analyzer:
 
         Args:
             images, millimetres_per_pixel: as for `analyze`.
-            patients: one for each image.
+            patients: one for each image; ValueError if they are more or fewer.
 
         Yields:
             For each image, in order, its `Analysis`, or a `lesion.samples.Problem` that names a
@@ -194,8 +194,9 @@ class Analyzer:
                 f"{millimetres_per_pixel}."
             )
         settings = self.settings(millimetres_per_pixel)
-        patients = itertools.repeat(None) if patients is None else patients
-        for batch in read_ahead(_load, zip(images, patients, strict=False), self.batch):
+        given = patients is not None
+        items = zip(images, patients if given else itertools.repeat(None), strict=given)
+        for batch in read_ahead(_load, items, self.batch):
             loaded = [item for item in batch if isinstance(item, _Loaded)]
             found = iter(self._predict(loaded) if loaded else [])
             for item in batch:
@@ -279,8 +280,9 @@ def _load(item):
 def _find(task, weights):
     """Paths of a task's weights, a predictor as it is, or None where the task is left out."""
     if weights is None:
-        shipped = shipped_weights(task)
-        return shipped and (shipped,)
+        weights = shipped_weights(task)
+        if weights is None:
+            return None
     if isinstance(weights, (str, os.PathLike)):
         weights = [weights]
     if not isinstance(weights, (list, tuple)):
@@ -294,6 +296,7 @@ def _find(task, weights):
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"There is no weights file {path} for the {task} task.")
+    member_files(paths, task)  # all of them are there
     return paths
 
 

@@ -18,6 +18,7 @@ from lesion.boundary_views import reduced
 from lesion.samples import ATTRIBUTES
 from lesion.weights import find_weights, require_whole
 from mrcnn.files import sha256_of
+from mrcnn.images import as_rgb8
 from mrcnn.model import MaskRCNN
 
 NAME = "attributes"
@@ -143,7 +144,8 @@ class AttributesPredictor:
 
     def evidence(self, images: Sequence[np.ndarray]) -> list[Evidence]:
         """What the network says of images, no larger than `MAX_SIDE`."""
-        return [_evidence(result) for result in self.model.detect([*map(reduced, images)])]
+        small = [reduced(as_rgb8(image)) for image in images]
+        return [_evidence(result) for result in self.model.detect(small)]
 
     def describe(self) -> dict:
         """Name, weights and input size, as plain JSON values."""

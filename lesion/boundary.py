@@ -110,7 +110,7 @@ class BoundaryPredictor:
         """The boundary in each of a list of images [height, width(, channels)]: `Boundary`s."""
         if self.views == 1:
             return [_best(result) for result in self.model.detect(images)]
-        return [_outlined(look) for look in look_twice(self._look, [*map(as_rgb8, images)])]
+        return [_outlined(look_twice(self._look, as_rgb8(image))) for image in images]
 
     def _look(self, images):
         return [_surest(found) for found in self.model.detect(images, mask_threshold=None)]

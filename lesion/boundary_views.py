@@ -36,38 +36,28 @@ class Look(NamedTuple):
     score: float
 
 
-def look_twice(
-    look: Callable[[list[np.ndarray]], list[Look]], images: Sequence[np.ndarray]
-) -> list[Look]:
-    """The mean of eight views of each image, of its own size.
+def look_twice(look: Callable[[list[np.ndarray]], list[Look]], image: np.ndarray) -> Look:
+    """The mean of eight views of an image, of its own size.
 
     Args:
         look: what the network says of a list of images.
-        images: uint8 [height, width, 3].
+        image: uint8 [height, width, 3].
     """
-    small = [reduced(image) for image in images]
+    small = reduced(image)
     whole = _mirrored_look(look, small)
-    frames = [close_up(found.probability >= 0.5) for found in whole]
-    near = _mirrored_look(look, [image[frame] for image, frame in zip(small, frames, strict=True)])
-    answers = []
-    for image, first, second, frame in zip(images, whole, near, frames, strict=True):
-        joint = first.probability.copy()
-        joint[frame] = (joint[frame] + second.probability) / 2
-        score = (first.score + second.score) / 2
-        answers.append(Look(enlarged(joint, image.shape[:2]), score))
-    return answers
+    frame = close_up(whole.probability >= 0.5)
+    near = _mirrored_look(look, small[frame])
+    joint = whole.probability.copy()
+    joint[frame] = (joint[frame] + near.probability) / 2
+    return Look(enlarged(joint, image.shape[:2]), (whole.score + near.score) / 2)
 
 
-def _mirrored_look(look, images):
-    """The mean of what is seen of each image and of its mirror images."""
-    views = look([mirrored(image, number) for image in images for number in range(_MIRRORS)])
-    answers = []
-    for start in range(0, len(views), _MIRRORS):
-        seen = views[start : start + _MIRRORS]
-        back = [mirrored(view.probability, number) for number, view in enumerate(seen)]
-        score = float(np.mean([view.score for view in seen]))
-        answers.append(Look(np.mean(back, axis=0, dtype=np.float32), score))
-    return answers
+def _mirrored_look(look, image):
+    """The mean of what is seen of an image and of its mirror images."""
+    views = look([mirrored(image, number) for number in range(_MIRRORS)])
+    back = [mirrored(view.probability, number) for number, view in enumerate(views)]
+    score = float(np.mean([view.score for view in views]))
+    return Look(np.mean(back, axis=0, dtype=np.float32), score)
 
 
 def mirrored(array: np.ndarray, number: int) -> np.ndarray:

@@ -102,6 +102,10 @@ def check_arguments(arguments):
         arguments.crop_weights = str(find_weights(arguments.crop_weights, "boundary")[0])
     if arguments.folds == 1:
         raise ValueError("--folds=1 leaves nothing to learn from; give 2 or more.")
+    if arguments.folds and arguments.weights == "last":
+        raise ValueError(
+            "--folds goes on by itself where it stopped: give the --weights it was begun with."
+        )
     check_frozen_stages(arguments)
 
 

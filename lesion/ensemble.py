@@ -12,7 +12,7 @@ from lesion.weights import joint_sha256, member_files
 class DiagnosisEnsemble:
     """Averages the calibrated probabilities of its members.
 
-    An image is referred if most members that can refer would refer it.
+    An image is referred if more than half of the members would refer it.
     """
 
     def __init__(self, members: Sequence[DiagnosisPredictor]):

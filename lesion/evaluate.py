@@ -272,6 +272,8 @@ def main(argv: list[str] | None = None) -> int:
         "part": part,
         "split": str(split_path) if split_path else None,
         "limit": arguments.limit,
+        "views": None if arguments.task == "attributes" else arguments.views,
+        "risk": arguments.risk if arguments.task == "diagnosis" else None,
         "weights": {"name": model["weights"], "sha256": model["sha256"]},
         "model": model,
         "notice": NOTICE,

@@ -45,6 +45,11 @@ def cross_validate(
         fold_file = folder / f"fold-{number}.json"
         rest = [key for other in folds if other is not fold for key in other]
         parts = {"train": sorted(rest), "validation": sorted(fold), "test": split.parts["test"]}
+        if fold_file.exists() and Split.load(fold_file).parts != parts:
+            raise DatasetError(
+                f"{fold_file} holds other folds than --seed={arguments.seed} draws. Give the seed "
+                "that the cross-validation was begun with, or another --logs."
+            )
         Split(parts, arguments.seed, split.fractions).save(fold_file)
         settings = {
             **vars(arguments),
@@ -89,7 +94,10 @@ def _has_run(logs, task):
 
 
 def _score(members, folds, samples, path):
-    """Scores each image by the member that did not learn from it."""
+    """Scores one view of each image by the member that did not learn from it.
+
+    The member's temperature was fitted on these images.
+    """
     from lesion.diagnosis import load_classifier
     from lesion.diagnosis_evaluation import (
         DiagnosisEvaluation,
@@ -106,7 +114,7 @@ def _score(members, folds, samples, path):
         joint.samples += evaluation.samples
         joint.diagnoses += evaluation.diagnoses
         joint.problems += evaluation.problems
-    summary = summarize_diagnosis(joint)
+    summary = {**summarize_diagnosis(joint), "views": 1}
     print(format_diagnosis(summary))
     _write_json(path, summary)
 

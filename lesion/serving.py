@@ -20,12 +20,16 @@ from mrcnn.molding_graph import resize_antialias
 
 
 class BoundaryAnswer:
-    """As `BoundaryPredictor.predict`: the outputs of `Detector` for one lesion per image.
+    """As `BoundaryPredictor.predict` of one view: the outputs of `Detector` for one lesion.
 
     Its mask is one region without holes. `notice` string [batch] comes with them.
+
+    Raises:
+        ValueError: if the predictor averages several views.
     """
 
     def __init__(self, predictor: BoundaryPredictor):
+        _require_one_view(predictor)
         self.detect = Detector(predictor.model, limit=1)
 
     def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
@@ -113,11 +117,7 @@ class DiagnosisAnswer:
     """
 
     def __init__(self, predictor: DiagnosisPredictor):
-        if predictor.views != 1:
-            raise ValueError(
-                f"An exported model looks at one view of an image, not at {predictor.views}; load "
-                "the classifier with views=1."
-            )
+        _require_one_view(predictor)
         self.network = predictor.network
         self.patient_data = predictor.config.patient_data
         self.square, self.calibrate, self.softmax = map(
@@ -165,6 +165,14 @@ class EnsembleAnswer:
     def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
         opinions = [member(elements, read)["probabilities"] for member in self.members]
         return _named(tf.add_n(opinions) / len(opinions), elements)
+
+
+def _require_one_view(predictor):
+    if predictor.views != 1:
+        raise ValueError(
+            f"An exported model looks at one view of an image, not at {predictor.views}; load the "
+            "weights with views=1."
+        )
 
 
 def _named(probabilities, elements):

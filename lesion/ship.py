@@ -5,11 +5,12 @@
 
 OUT gets three files: `lesion_TASK.weights.h5`, what inference needs, stored as float16;
 `lesion_TASK.json`, how it came about, its figures and its SHA-256; `lesion_TASK.split.json`, which
-images it learned from. All are written, or none.
+images it learned from. None gets its name before all are written.
 
 Of an ensemble, `--weights=…/ensemble.json`, each member gets three such files, with its number in
 their names and without figures; `lesion_TASK.ensemble.json` names them and holds the figures of
-all together, `lesion_TASK.split.json` the images that any of them learned from.
+all together, `lesion_TASK.split.json` the images that any of them learned from. What OUT held of
+the task before, and holds no more, is removed.
 
 Weights in OUT that came from the same checkpoint stay as they are. Figures may therefore be those
 of the checkpoint, or of the file itself, which include what float16 costs: ship it, score it by
@@ -28,6 +29,7 @@ if __package__ in (
 import argparse  # noqa: E402
 import hashlib  # noqa: E402
 import json  # noqa: E402
+import re  # noqa: E402
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
@@ -90,17 +92,23 @@ def ship(
     weights = weights_path(weights, task)
     origin = {"command": command, "revision": revision or _revision()}
     out = Path(out)
-    with ExitStack() as written:
-        if weights.suffix != ".json":
-            target = out / shipped_name(task)
+    if weights.suffix != ".json":
+        target = out / shipped_name(task)
+        with ExitStack() as written:
             _ship_network(written, task, weights, target, datasets, origin, figures)
-            return target
-        target = out / shipped_name(task, member=0)
-        records, names = [], []
-        for number, path in enumerate(member_files([weights], task), start=1):
-            names.append(shipped_name(task, number))
-            member = _ship_network(written, task, path, out / names[-1], datasets, origin)
-            records.append(member)
+        _remove_others(task, out, [target])
+        return target
+    target = out / shipped_name(task, member=0)
+    members = {
+        out / shipped_name(task, number): path
+        for number, path in enumerate(member_files([weights], task), start=1)
+    }
+    with ExitStack() as written:  # which gives the last its name first
+        stored = written.enter_context(atomic_path(target))
+        records = [
+            _ship_network(written, task, path, own, datasets, origin)
+            for own, path in members.items()
+        ]
         hashes = {
             key: joint_sha256([record[key] for record in records])
             for key in ("checkpoint_sha256", "sha256")
@@ -108,7 +116,7 @@ def ship(
         split = Split.load(_beside(weights, SPLIT_FILE))
         record = {
             "task": task,
-            "members": names,
+            "members": [path.name for path in members],
             **origin,
             "data": describe_data(task, datasets, split),
             **hashes,
@@ -117,8 +125,23 @@ def ship(
             "notice": NOTICE,
         }
         split.save(written.enter_context(atomic_path(companion(target, ".split.json"))))
-        _write_json(written.enter_context(atomic_path(target)), record)
+        _write_json(stored, record)
+    _remove_others(task, out, [target, *members])
     return target
+
+
+def _remove_others(task, out, kept):
+    """Removes what is left of a task's former weights, which would be taken for these or their own.
+
+    `kept` are the weights, and the file that names them, whose records and splits stay, too.
+    """
+    names = {path.name for path in kept}
+    names |= {companion(path, ".split.json").name for path in kept}
+    names |= {companion(path, ".json").name for path in kept if path.suffix == ".h5"}
+    former = re.compile(rf"lesion_{task}(_\d+)?\.(weights\.h5|(ensemble\.|split\.)?json)")
+    for path in out.iterdir():
+        if former.fullmatch(path.name) and path.name not in names:
+            path.unlink()
 
 
 def _ship_network(written, task, weights, target, datasets, origin, figures=()):
@@ -230,11 +253,12 @@ def read_figures(path: str | Path, hashes: Collection[str]) -> dict:
         ValueError: if the file is no evaluation, or one of weights that have none of the `hashes`.
     """
     content = _read_json(path, "figures as lesion/evaluate.py writes them", "weights")
-    scored = content["weights"]["sha256"]
+    weights = content["weights"]
+    scored = weights.get("sha256") if isinstance(weights, dict) else None
     if scored not in hashes:
         raise ValueError(
-            f"{path} holds figures of other weights (SHA-256 {scored[:12]}…). Score these with "
-            "lesion/evaluate.py first."
+            f"{path} holds figures of other weights (SHA-256 {str(scored)[:12]}…). Score these "
+            "with lesion/evaluate.py first."
         )
     return {name: value for name, value in content.items() if name not in _LEFT_OUT}
 
@@ -255,7 +279,10 @@ def _is_from(checkpoint_sha256, target):
     file = companion(target, ".json")
     if not (target.is_file() and file.is_file()):
         return False
-    record = _read_json(file, "record of shipped weights", "sha256")
+    try:
+        record = _read_json(file, "record of shipped weights", "sha256")
+    except ValueError:  # damaged: it is made anew
+        return False
     known = record.get("checkpoint_sha256"), record["sha256"]
     return known == (checkpoint_sha256, sha256_of(target))
 

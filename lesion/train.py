@@ -30,7 +30,7 @@ from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, positive, rate, share  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
 from lesion.splits import SPLIT_FILE, Split, split_by_parts  # noqa: E402
-from lesion.weights import checked_metadata, member_files  # noqa: E402
+from lesion.weights import checked_metadata, member_files, split_of  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.runs import find_last  # noqa: E402
 
@@ -104,7 +104,13 @@ def build_parser(task="boundary"):
     )
     parser.add_argument("--logs", default="logs", metavar="DIR", help="folder of all runs")
     parser.add_argument("--cache", default=None, metavar="DIR", help="default: LOGS/cache")
-    parser.add_argument("--split", default=None, metavar="FILE", help="reuse a split file")
+    parser.add_argument(
+        "--split",
+        default=None,
+        metavar="FILE",
+        help="reuse a split file; default: that of the weights it starts from, if it knows the "
+        "images, or a new one",
+    )
     parser.add_argument(
         "--test-share",
         type=share,
@@ -169,7 +175,9 @@ def main(argv=None):
         print(f"lesion train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. --weights=last continues from the last epoch.", file=sys.stderr)
+        folds = getattr(arguments, "folds", None)
+        way = "The same command" if folds else "--weights=last"
+        print(f"Stopped. {way} continues from the last epoch.", file=sys.stderr)
         return 130
     return 0
 
@@ -303,7 +311,7 @@ def _check_arguments(arguments, task):
     """Finds out what is wrong with the arguments before any image is decoded."""
     task.check_arguments(arguments)
     if arguments.weights not in (*task.STARTS, "last"):
-        # Of an ensemble one member, as good as any.
+        # Of an ensemble one member; `_split` leaves it what it has not learned from.
         start = member_files([arguments.weights], arguments.task)[0]
         checked_metadata(start)
         arguments.weights = str(start)
@@ -323,6 +331,11 @@ def _split(arguments, samples, last):
         return Split.load(arguments.split)
     if last and (Path(last).parent / SPLIT_FILE).exists():
         return Split.load(Path(last).parent / SPLIT_FILE)
+    if not last and arguments.weights not in _training_of(arguments.task).STARTS:
+        own = split_of(Path(arguments.weights), samples)
+        if own:
+            logger.info("The split is that of %s: %s.", arguments.weights, own)
+            return Split.load(own)
     fractions = dict(_training_of(arguments.task).FRACTIONS)
     fractions["train"] += fractions["test"] - arguments.test_share
     fractions["test"] = arguments.test_share

@@ -81,8 +81,9 @@ def member_files(weights: Sequence[str | Path], task: str = "diagnosis") -> list
         task: one of `lesion.samples.TASKS`.
 
     Raises:
-        mrcnn.weights.WeightsError: if an ensemble's file does not name its members.
-        FileNotFoundError: as `weights_path`.
+        mrcnn.weights.WeightsError: if an ensemble's file does not name its members, or means others
+            than are there.
+        FileNotFoundError: as `weights_path`, or if a member is missing.
     """
     return [member for path in weights for member in _members(weights_path(path, task))]
 
@@ -90,14 +91,33 @@ def member_files(weights: Sequence[str | Path], task: str = "diagnosis") -> list
 def _members(path):
     if path.suffix != ".json":
         return [path]
-    try:
-        members = json.loads(path.read_text(encoding="utf-8"))["members"]
-        return [path.parent / member for member in members]
-    except (ValueError, KeyError, TypeError) as error:
+    content = _read_json(path)
+    names = content.get("members") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise WeightsError(
-            f"{path} does not name the members of an ensemble, as `lesion train --folds` does: "
-            f"{error!r}."
-        ) from error
+            f"{path} does not name the members of an ensemble, as `lesion train --folds` does: it "
+            'lacks "members", a list of their files.'
+        )
+    members = [path.parent / name for name in names]
+    for member in members:
+        if not member.is_file():
+            raise FileNotFoundError(
+                f"{member} is missing, a member of the ensemble {path}. Fetch all of it again."
+            )
+    expected = content.get("sha256")
+    if expected not in (None, joint_sha256([sha256_of(member) for member in members])):
+        raise WeightsError(
+            f"The members of the ensemble {path} are not those that it describes: one of them is "
+            "damaged or of another version. Fetch all of it again, from one place."
+        )
+    return members
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is no whole JSON text ({error}). Fetch it again.") from error
 
 
 def joint_sha256(hashes: Sequence[str]) -> str:
@@ -145,10 +165,7 @@ def checked_metadata(path: Path) -> dict:
     record = companion(path, ".json")
     if not path.name.endswith(_ENDING) or not record.is_file():
         return metadata
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{record} is no whole JSON text ({error}). Fetch it again.") from error
+    content = _read_json(record)
     expected = content.get("sha256") if isinstance(content, dict) else None
     if expected is None:  # a JSON file of something else
         return metadata

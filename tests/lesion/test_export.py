@@ -164,6 +164,10 @@ class TestBoundary:
         assert expected.mask.any()
         assert (mask & expected.mask).sum() >= 0.99 * (mask | expected.mask).sum()
 
+    def test_several_views_are_refused(self, boundary_weights):
+        with pytest.raises(ValueError, match="views=1"):
+            serving.BoundaryAnswer(load_predictor(boundary_weights, views=8))
+
     def test_nothing_found(self):
         answer = object.__new__(serving.BoundaryAnswer)
         answer.detect = lambda images, read: {"masks": tf.zeros([2, 1, 9, 12], tf.uint8)}

@@ -99,7 +99,7 @@ class TestFolds:
 
         image = np.zeros((40, 50, 3), np.uint8)
         expected = load_classifiers(["lesion"]).predict([image])[0].probabilities
-        found = Analyzer("none", "none").analyze(image).diagnosis.probabilities
+        found = Analyzer("none", "none", views=1).analyze(image).diagnosis.probabilities
         np.testing.assert_array_equal(found, expected)
         out = tmp_path / "model" / "1"
         assert export(["--task=diagnosis", "--weights=lesion", f"--out={out}"]) == 0
@@ -109,8 +109,22 @@ class TestFolds:
         with pytest.raises(WeightsError, match=r"one network .*lesion_diagnosis_1\.weights\.h5"):
             load_classifier("lesion")
         start = [option for option in SETTINGS if not option.startswith(("--folds", "--weights"))]
-        again = ["--weights=lesion", f"--logs={tmp_path / 'logs'}", f"--split={moles.split}"]
-        assert train([data, *start, *again]) == 0
+        assert train([data, *start, "--weights=lesion", f"--logs={tmp_path / 'logs'}"]) == 0
+        (split,) = (tmp_path / "logs").glob("diagnosis2*/split.json")
+        own = Split.load(shipped / "lesion_diagnosis_1.split.json")
+        assert Split.load(split).parts == own.parts
+
+        (shipped / "lesion_diagnosis_2.weights.h5").write_bytes(b"other")
+        with pytest.raises(WeightsError, match="are not those that it describes"):
+            load_classifiers(["lesion"])
+        (shipped / "lesion_diagnosis_2.weights.h5").unlink()
+        with pytest.raises(FileNotFoundError, match=r"_2\.weights\.h5 is missing"):
+            Analyzer("none", "none")
+        (weights,) = trained[0].glob("fold-1/diagnosis2*/diagnosis_0001.h5")
+        assert ship([*words, f"--weights={weights}", "--revision=1"]) == 0
+        assert {path.name for path in shipped.iterdir()} == {
+            f"lesion_diagnosis.{ending}" for ending in ("weights.h5", "json", "split.json")
+        }
 
     def test_half_an_ensemble_is_not_shipped(self, trained, moles, tmp_path, capsys):
         folder = shutil.copytree(trained[0], tmp_path / "folds")
@@ -144,6 +158,12 @@ class TestFolds:
         assert train([*command, f"--split={tmp_path / 'split.json'}"]) == 2
         assert "another split" in capsys.readouterr().err
 
+    def test_other_folds_are_refused(self, trained, capsys):
+        before = (trained[0] / "fold-1.json").read_bytes()
+        assert train([*trained[1], "--seed=1"]) == 2
+        assert "other folds than --seed=1 draws" in capsys.readouterr().err
+        assert (trained[0] / "fold-1.json").read_bytes() == before
+
     def test_weights_of_different_splits_are_refused(self, trained, moles, tmp_path, capsys):
         (weights,) = trained[0].glob("fold-1/diagnosis2*/diagnosis_0001.h5")
         other = shutil.copytree(weights.parent, tmp_path / "other") / weights.name
@@ -160,8 +180,16 @@ def test_one_fold_is_refused(moles, tmp_path, capsys):
     assert "--folds=1 leaves nothing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"members": 3}'])
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"members": 3}', '{"members": []}', '{"members": "abc"}', "{"]
+)
 def test_file_that_is_no_ensemble(tmp_path, content):
     (tmp_path / "ensemble.json").write_text(content)
-    with pytest.raises(WeightsError, match="does not name the members"):
+    with pytest.raises(WeightsError, match="does not name the members|no whole JSON text"):
         load_classifiers([tmp_path / "ensemble.json"])
+
+
+def test_continuing_with_last_is_refused(moles, tmp_path, capsys):
+    command = [f"--dataset={moles.data}", f"--logs={tmp_path}", *SETTINGS, "--weights=last"]
+    assert train(command) == 2
+    assert "goes on by itself" in capsys.readouterr().err

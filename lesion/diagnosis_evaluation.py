@@ -65,7 +65,7 @@ class DiagnosisEvaluation:
 
 
 def evaluate_diagnosis(
-    predictor: Any, samples: Sequence[Sample], batch: int = 8
+    predictor: Any, samples: Sequence[Sample], batch: int = 8, patients: bool = True
 ) -> DiagnosisEvaluation:
     """Predicts each sample's diagnosis.
 
@@ -73,6 +73,7 @@ def evaluate_diagnosis(
         predictor: has `predict(images, patients)`, as `lesion.diagnosis.DiagnosisPredictor`.
         samples: with diagnoses.
         batch: images predicted at once.
+        patients: whether what is known of the patients may be used.
 
     Returns:
         The predictions; samples without a diagnosis, or whose image cannot be read, are among its
@@ -93,7 +94,8 @@ def evaluate_diagnosis(
             ]
             evaluation.samples += [sample for sample, _ in read]
             evaluation.diagnoses += predictor.predict(
-                [image for _, image in read], [sample.metadata for sample, _ in read]
+                [image for _, image in read],
+                [sample.metadata for sample, _ in read] if patients else None,
             )
             progress.update(len(chunk))
     return evaluation

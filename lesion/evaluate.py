@@ -136,6 +136,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     diagnosis = parser.add_argument_group("diagnosis")
     diagnosis.add_argument(
+        "--images-alone",
+        action="store_true",
+        help="score as if nothing was known of the patients",
+    )
+    diagnosis.add_argument(
         "--risk",
         type=rate,
         default=0.1,
@@ -210,7 +215,8 @@ def _evaluate(arguments, predictor, samples, names):
         summarize_diagnosis,
     )
 
-    evaluation = evaluate_diagnosis(predictor, samples, arguments.batch)
+    known = not arguments.images_alone
+    evaluation = evaluate_diagnosis(predictor, samples, arguments.batch, known)
     summary = summarize_diagnosis(evaluation, names)
     return evaluation, summary, format_diagnosis(summary)
 
@@ -274,6 +280,7 @@ def main(argv: list[str] | None = None) -> int:
         "limit": arguments.limit,
         "views": None if arguments.task == "attributes" else arguments.views,
         "risk": arguments.risk if arguments.task == "diagnosis" else None,
+        "images_alone": arguments.images_alone if arguments.task == "diagnosis" else None,
         "weights": {"name": model["weights"], "sha256": model["sha256"]},
         "model": model,
         "notice": NOTICE,

@@ -83,6 +83,22 @@ def test_every_sample_is_predicted_with_its_patient(moles):
     assert predictor.patients == [sample.metadata for sample in samples]
 
 
+def test_images_alone(command, moles, monkeypatch):
+    seen = []
+
+    class Noted(ColourPredictor):
+        def predict(self, images, patients=None):
+            seen.append(patients)
+            return super().predict(images, [{}] * len(images))
+
+    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *arguments: Noted())
+    for options, known in (([], True), (["--images-alone"], False)):
+        code, result = command(f"--dataset={moles.data}", *options)
+        assert code == 0 and result["images_alone"] is not known
+        assert all((patients is not None) == known for patients in seen) and seen
+        seen.clear()
+
+
 def test_summary_is_plain_json_with_the_keys_promised(evaluation):
     summary = json.loads(json.dumps(summarize_diagnosis(evaluation), allow_nan=False))
     assert set(KEYS) < set(summary)

@@ -356,7 +356,7 @@ def _archive_appearance(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError):
         return "it is a damaged zip archive. Fetch it again."
     if "model.weights.h5" in names:
         return (

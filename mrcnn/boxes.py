@@ -13,6 +13,8 @@ from keras import ops
 # A box grows at most by the factor 1000 / 16 in one refinement (Detectron's bound); the
 # exponential of an unbounded prediction overflows.
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)
+# Without that bound: what leaves boxes finite in float32, where infinite ones would become NaN.
+_FINITE_LOG_SCALE = 80.0
 
 
 def _namespace(array):
@@ -54,14 +56,14 @@ def apply_box_deltas(boxes, deltas, max_log_scale=None):
     Args:
         boxes: [..., 4].
         deltas: [..., 4] as `(dy, dx, log(dh), log(dw))`.
-        max_log_scale: bound of `log(dh)` and `log(dw)` from above; None leaves them free.
+        max_log_scale: bound of `log(dh)` and `log(dw)` from above; with None it is 80, so that
+            boxes are finite.
     """
     xp = _namespace(boxes)
     if xp is np:
         boxes = boxes.astype(np.float32)
-    log_scale = deltas[..., 2:4]
-    if max_log_scale is not None:
-        log_scale = xp.minimum(log_scale, max_log_scale)
+    bound = _FINITE_LOG_SCALE if max_log_scale is None else max_log_scale
+    log_scale = xp.minimum(deltas[..., 2:4], bound)
     size = boxes[..., 2:4] - boxes[..., 0:2]
     centre = boxes[..., 0:2] + 0.5 * size + deltas[..., 0:2] * size
     size = size * xp.exp(log_scale)

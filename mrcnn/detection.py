@@ -124,7 +124,10 @@ def unmold_detections(
     normalised = norm_boxes(window, image_shape[:2])
     origin = np.tile(normalised[:2], 2)
     extent = np.tile(normalised[2:] - normalised[:2], 2)
-    relative = ((detections[:, :4] - origin) / extent).astype(np.float32)
+    # Of a window of one pixel there is no part: on that axis a box has all of the image.
+    thick = extent > 0
+    relative = (detections[:, :4] - origin) / np.where(thick, extent, 1)
+    relative = np.where(thick, relative, [0, 0, 1, 1]).astype(np.float32)
     boxes = denorm_boxes(relative, (height, width))
     solid = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
     boxes, class_ids = boxes[solid], detections[solid, 4].astype(np.int32)

@@ -232,7 +232,9 @@ class Detector:
         normalised = norm_boxes_graph(window, frame)
         origin = tf.tile(normalised[:2], [2])
         extent = tf.tile(normalised[2:] - normalised[:2], [2])
-        boxes = denorm_boxes_graph((detections[:, :4] - origin) / extent, size)
+        # A window of one pixel has no extent.
+        relative = tf.where(extent > 0, (detections[:, :4] - origin) / extent, [0.0, 0, 1, 1])
+        boxes = denorm_boxes_graph(relative, size)
         solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & (detections[:, 4] > 0)
         kept = tf.where(solid)[: self.limit, 0]
         count = tf.size(kept)

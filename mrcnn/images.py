@@ -20,6 +20,7 @@ MAX_PIXELS = 200_000_000
 
 # What Pillow decodes by itself; for EPS it would run a program, Ghostscript, on the file.
 FORMATS = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PCX PNG PPM QOI SGI SUN TGA TIFF WEBP".split()
+_MAX_JPEG_SIDE = 65_500  # of libjpeg
 _ORIENTATION_TAG = 0x0112
 # EXIF orientation -> what turns the stored pixels upright.
 _UPRIGHT = {
@@ -108,7 +109,10 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(height, width) that `read_image` would give, read from the file's header alone.
+    """(height, width) that `read_image` would give, without its work.
+
+    The file's header is enough, but for a PNG whose EXIF may come behind its pixels: that file is
+    read to its end, and decoded if it holds texts or EXIF.
 
     Raises:
         ImageError: if the file is missing, empty, no image, or above `MAX_PIXELS`.
@@ -192,7 +196,7 @@ def write_image(path: str | os.PathLike, array: np.ndarray) -> None:
             [height, width], which is written as 0 and 255.
 
     Raises:
-        ImageError: for another suffix, shape or type.
+        ImageError: for another suffix, shape or type, or an image too large for a JPEG.
     """
     path = Path(path)
     array = np.asarray(array)
@@ -208,6 +212,11 @@ def write_image(path: str | os.PathLike, array: np.ndarray) -> None:
             f"{path}: expected a bool mask [height, width] or a uint8 image [height, width] or "
             f"[height, width, {' or '.join(map(str, channels))}], received {array.dtype} "
             f"{array.shape}. as_rgb8 converts other images."
+        )
+    if suffix != ".png" and max(array.shape[:2]) > _MAX_JPEG_SIDE:
+        raise ImageError(
+            f"{path}: the image has {array.shape[1]} x {array.shape[0]} pixels, and no side of a "
+            f"JPEG may have more than {_MAX_JPEG_SIDE:,}; write it as .png."
         )
     options = {} if suffix == ".png" else {"quality": 95, "subsampling": 0}
     with atomic_path(path) as temporary:

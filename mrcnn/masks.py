@@ -6,6 +6,9 @@ import numpy as np
 
 from mrcnn.molding import resize_bilinear, scaled_size
 
+# Pixels counted at a time: float32 multiplies quickly, and is exact up to 2**24.
+_COUNTED = 2**16
+
 
 def extract_bboxes(mask: np.ndarray) -> np.ndarray:
     """Tightest boxes around instance masks.
@@ -191,11 +194,14 @@ def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray
             "Masks can be compared only on the same image size; received shapes "
             f"{masks1.shape} and {masks2.shape}."
         )
-    flat1 = (masks1.reshape(-1, n1) > 0.5).astype(np.float32)
-    flat2 = (masks2.reshape(-1, n2) > 0.5).astype(np.float32)
-    intersections = flat1.T @ flat2
-    unions = flat1.sum(axis=0)[:, np.newaxis] + flat2.sum(axis=0) - intersections
-    return intersections / np.maximum(unions, 1)
+    flat1, flat2 = masks1.reshape(-1, n1) > 0.5, masks2.reshape(-1, n2) > 0.5
+    intersections = np.zeros((n1, n2))
+    for start in range(0, len(flat1), _COUNTED):
+        part = slice(start, start + _COUNTED)
+        intersections += flat1[part].T.astype(np.float32) @ flat2[part].astype(np.float32)
+    areas1, areas2 = (np.count_nonzero(flat, axis=0) for flat in (flat1, flat2))
+    unions = areas1[:, np.newaxis] + areas2 - intersections
+    return (intersections / np.maximum(unions, 1)).astype(np.float32)
 
 
 def _extent(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -309,9 +309,10 @@ class MaskRCNN:
         outputs = self._predict(np.asarray(molded, np.float32), np.asarray(metas))
         detections, probabilities, _, masks, proposals, *_ = outputs
         results = []
+        rest = () if threshold == 0.5 else (threshold,)  # subclasses may know matterport's five
         for row, (window, shape) in enumerate(zip(windows, shapes, strict=True)):
             rois, class_ids, scores, mask = self.unmold_detections(
-                detections[row], masks[row], shape, molded[row].shape, window, threshold
+                detections[row], masks[row], shape, molded[row].shape, window, *rest
             )
             results.append({"rois": rois, "class_ids": class_ids, "scores": scores, "masks": mask})
             if self.config.SEMANTIC_BRANCH:

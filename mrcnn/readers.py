@@ -39,7 +39,8 @@ class _NamedInstances(Dataset, abc.ABC):
     def load_mask(self, image_id):
         """Masks bool [height, width, instances] and int32 class ids."""
         info = self.image_info[image_id]
-        masks = [self.instance_mask(info, content) for _, content in info["instances"]]
+        instances = info["instances"]  # of its own: other threads shorten the list, too
+        masks = [self.instance_mask(info, content) for _, content in instances]
         seen = [place for place, mask in enumerate(masks) if mask.any()]
         if len(seen) < len(masks):
             logger.warning(
@@ -48,11 +49,11 @@ class _NamedInstances(Dataset, abc.ABC):
                 len(masks) - len(seen),
             )
             masks = [masks[place] for place in seen]
-            info["instances"] = [info["instances"][place] for place in seen]
+            instances = info["instances"] = [instances[place] for place in seen]
         if not masks:
             return np.zeros((info["height"], info["width"], 0), bool), np.zeros(0, np.int32)
         numbers = {self.class_info[i]["name"]: i for i in self.source_class_ids[info["source"]]}
-        class_ids = [numbers[label] for label, _ in info["instances"]]
+        class_ids = [numbers[label] for label, _ in instances]
         return np.stack(masks, axis=2), np.array(class_ids, np.int32)
 
     def _add_all(self, source, classes, records):
@@ -221,7 +222,7 @@ class MaskFolderDataset(_NamedInstances):
     """Images with a folder of binary mask files each, one file per instance.
 
     White is inside. In a folder of masks, sub-folders name classes; without them all instances are
-    of one class, "object" unless `classes` names it.
+    of one class, "object" unless `classes` names it. Hidden files and folders do not count.
     """
 
     def load_folders(
@@ -277,7 +278,11 @@ class MaskFolderDataset(_NamedInstances):
                     "shows no instance."
                 )
             files = _image_files(folder, empty=True)
-            inner = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+            inner = sorted(
+                entry
+                for entry in folder.iterdir()
+                if entry.is_dir() and not entry.name.startswith(".")
+            )
             if files and inner:
                 raise ValueError(
                     f"{folder} holds masks beside folders of masks ({inner[0].name}); move all "

@@ -173,7 +173,7 @@ def _crop_levels_tensorflow(maps, boxes, level, box_indices, size):
         )
 
     maps = [tf.cast(features, tf.float32) for features in maps]
-    return (crop if tf.config.list_physical_devices("GPU") else crop_on_processor)(*maps)
+    return (crop if tf.config.get_visible_devices("GPU") else crop_on_processor)(*maps)
 
 
 def _uncrop_levels_tensorflow(crops, maps, boxes, level, box_indices):

@@ -98,6 +98,30 @@ class TestRefinement:
         expected = [[1 - half_height, 1 - half_width, 1 + half_height, 1 + half_width]]
         np.testing.assert_allclose(applied, expected, rtol=1e-5)
 
+    @TWO_KINDS
+    def test_without_a_bound_boxes_are_finite(self, kind):
+        box = np.array([[0.2, 0.2, 0.6, 0.8]], np.float32)
+        deltas = np.array([[0, 0, 500, 500]], np.float32)
+        applied = apply_box_deltas(kind(box), kind(deltas))
+        assert np.isfinite(np.asarray(applied)).all()
+        clipped = clip_boxes(applied, kind(np.array([0, 0, 1, 1], np.float32)))
+        np.testing.assert_array_equal(np.asarray(clipped), [[0, 0, 1, 1]])
+
+    @TWO_KINDS
+    def test_without_a_bound_other_boxes_are_as_the_formula_says(self, kind):
+        rng = np.random.default_rng(0)
+        corner, side = rng.uniform(0, 0.5, (2, 500, 2))
+        box = kind(np.concatenate([corner, corner + side], axis=1).astype(np.float32))
+        deltas = kind(rng.uniform(-20, 20, (500, 4)).astype(np.float32))
+        xp = np if kind is np.asarray else ops
+        size = box[..., 2:4] - box[..., 0:2]
+        centre = box[..., 0:2] + 0.5 * size + deltas[..., 0:2] * size
+        size = size * xp.exp(deltas[..., 2:4])
+        expected = xp.concatenate([centre - 0.5 * size, centre - 0.5 * size + size], axis=-1)
+        np.testing.assert_array_equal(
+            np.asarray(apply_box_deltas(box, deltas)), np.asarray(expected)
+        )
+
 
 class TestClipAndScale:
     @TWO_KINDS

@@ -158,6 +158,29 @@ class TestUnmoldDetections:
         np.testing.assert_array_equal(soft >= 0.5, hard)
 
     @pytest.mark.parametrize("box_scale", [1.0, 1.5])
+    @pytest.mark.parametrize("flat", [0, 1])
+    def test_window_of_one_pixel(self, box_scale, flat):
+        """On that axis a detection has all of the image; on the other its part."""
+        window, size = np.array([8, 0, 56, 96]), np.array([96, 192])
+        window[flat + 2], size[flat] = window[flat] + 1, 2
+        found = norm_boxes(window, FRAME)
+        if flat:
+            found[[0, 2]] = norm_boxes(np.array([20, 0, 33, 1]), FRAME)[[0, 2]]
+        else:
+            found[[1, 3]] = norm_boxes(np.array([0, 24, 1, 49]), FRAME)[[1, 3]]
+        boxes, class_ids, _, full = unmold_detections(
+            rows([*found, 1, 0.9]),
+            np.ones((2, 28, 28, CLASSES)),
+            (*size, 3),
+            (*FRAME, 3),
+            window,
+            box_scale,
+        )
+        assert class_ids.tolist() == [1]
+        np.testing.assert_array_equal(boxes, [[24, 0, 50, 2] if flat else [0, 48, 2, 98]])
+        assert full.shape == (*size, 1) and full.any()
+
+    @pytest.mark.parametrize("box_scale", [1.0, 1.5])
     def test_boxes_without_area_are_left_out(self, box_scale):
         detections = rows([0.5, 0.5, 0.5, 0.5, 1, 0.9], [0.2, 0.2, 0.6, 0.6, 2, 0.8])
         detections[0, 2:4] -= 0.1

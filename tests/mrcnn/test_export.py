@@ -180,6 +180,10 @@ class TestSavedModel:
         images = [picture(50, 70), picture(50, 70)[::-1]]
         assert_same(signatures.images(np.stack(images)), images, model.detect(images))
 
+    def test_an_image_thinner_than_a_pixel_of_the_input(self, model, signatures):
+        images = [picture(2, 200)]
+        assert_same(signatures.images(np.stack(images)), images, model.detect(images))
+
     def test_classes_by_name(self, model, signatures):
         found = signatures.files([png(picture(*SIZES[0]))])
         names = [model.class_names[number].encode() for number in found["class_ids"][0]]

@@ -382,6 +382,15 @@ class TestWriteImage:
             write_image(tmp_path / name, array)
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize("shape", [(1, 65_501), (65_501, 1, 3)])
+    def test_a_jpeg_of_too_many_pixels(self, tmp_path, shape):
+        with pytest.raises(ImageError, match=r"a.jpg: .* 65501.* than 65,500; write it as .png"):
+            write_image(tmp_path / "a.jpg", np.zeros(shape, np.uint8))
+        assert list(tmp_path.iterdir()) == []
+        write_image(tmp_path / "a.png", np.zeros(shape, np.uint8))
+        write_image(tmp_path / "a.jpg", np.zeros(shape, np.uint8)[:65_500, :65_500])
+        assert image_size(tmp_path / "a.jpg") == tuple(min(65_500, side) for side in shape[:2])
+
 
 def test_saved_exif_helper_writes_the_tag():
     buffer = io.BytesIO()

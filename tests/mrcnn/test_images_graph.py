@@ -35,6 +35,22 @@ def encoded(kind="JPEG", mode="RGB", **options):
     return content.getvalue()
 
 
+def translucent(kind, **options):
+    """A picture under every degree of transparency."""
+    image = Image.fromarray(picture(40, 52))
+    image.putalpha(Image.fromarray(picture(40, 52)[:, ::-1, 0]))
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+def animated(mode):
+    content = io.BytesIO()
+    frames = [Image.new(mode, (20, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(content, "WEBP", save_all=True, append_images=frames[1:])
+    return content.getvalue()
+
+
 def segment(marker, content):
     return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2) + content
 
@@ -84,6 +100,59 @@ def test_levels_are_those_of_python(tmp_path, kind, mode):
     np.testing.assert_array_equal(decode(content), python_reads(tmp_path / "image", content))
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "chunk"),
+    [
+        ("PNG", {}, None),
+        ("WEBP", {}, b"VP8X"),
+        ("WEBP", {"lossless": True}, b"VP8L"),
+        ("WEBP", {"lossless": True, "exif": Image.Exif().tobytes()}, b"VP8X"),
+    ],
+    ids=["png", "lossy", "lossless", "extended"],
+)
+def test_alpha_is_dropped(tmp_path, kind, options, chunk):
+    content = translucent(kind, **options)
+    assert chunk in (None, content[12:16])
+    np.testing.assert_array_equal(decode(content), python_reads(tmp_path / "image", content))
+
+
+@pytest.mark.parametrize("options", [{}, {"exif": Image.Exif().tobytes()}, {"lossless": True}])
+def test_webp_without_alpha(tmp_path, options):
+    content = encoded("WEBP", **options)
+    np.testing.assert_array_equal(decode(content), python_reads(tmp_path / "image", content))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P"])
+def test_bmp_of_few_bits_is_refused(mode):
+    """TensorFlow's decoder would show the places in the palette for levels of grey."""
+    with pytest.raises(tf.errors.InvalidArgumentError, match="save it as PNG"):
+        decode(encoded("BMP", mode))
+
+
+def test_bmp_of_32_bits(tmp_path):
+    content = encoded("BMP", "RGBA")
+    assert content[28] == 32
+    np.testing.assert_array_equal(decode(content), python_reads(tmp_path / "image", content))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_an_animated_webp_is_refused(monkeypatch, mode):
+    """With no number of channels asked for, TensorFlow's decoder writes beyond its memory."""
+    content, sound = animated(mode), tf.io.decode_image
+    assert content[12:16] == b"VP8X" and content[20] & 2
+
+    def guarded(content, channels, **options):
+        assert channels == 3
+        return sound(content, channels, **options)
+
+    monkeypatch.setattr(tf.io, "decode_image", guarded)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        images_graph.decode(tf.constant(content))  # not compiled: only the way taken is called
+    monkeypatch.undo()
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(content)
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff", encoded("PNG")[:60]])
 def test_what_is_no_image_is_refused(content):
     with pytest.raises(tf.errors.InvalidArgumentError):
@@ -110,6 +179,10 @@ class TestOrientation:
             (segment(0xE0, b"Exif\0\0 \xff\xe1 Exif\0\0"), exif(8)),
             (exif(6, before=0, gap=50),),
             (exif(6, before=60),),
+            (exif(6, kind=4),),
+            (exif(8, "big", kind=4),),
+            (b"\xff" + exif(6),),
+            (b"\xff\xff" + APP0, b"\xff" * 500 + exif(6)),
         ],
     )
     def test_is_found_among_other_metadata(self, tmp_path, segments):
@@ -124,6 +197,8 @@ class TestOrientation:
             exif(0),
             exif(9),
             exif(6, kind=2),
+            exif(0x10006, kind=4),
+            exif(0x60000, "big", kind=4),
             exif(6).replace(b"II\x2a", b"II\x2b"),
             exif(6).replace(b"Exif\0\0", b"Exig\0\0"),
             segment(0xE1, b"Exif\0\0"),

@@ -256,6 +256,14 @@ class TestOverlaps:
                 shared = (first[:, :, i] & second[:, :, j]).sum()
                 assert overlaps[i, j] == pytest.approx(shared / union if union else 0)
 
+    def test_more_pixels_than_float32_counts(self):
+        count = 2**24 + 2**22
+        masks = np.ones((count, 1, 2), bool)
+        masks[: count // 2, 0, 1] = False
+        overlaps = compute_overlaps_masks(masks, masks)
+        assert overlaps.dtype == np.float32
+        np.testing.assert_array_equal(overlaps, [[1, 0.5], [0.5, 1]])
+
     def test_above_half_is_inside(self):
         first = np.array([0.5, 0.6, 0.9]).reshape(1, 3, 1)
         second = np.array([1.0, 1.0, 0.0]).reshape(1, 3, 1)

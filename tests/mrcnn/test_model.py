@@ -331,6 +331,36 @@ class TestDetect:
     def test_array_of_images(self, detector):
         assert len(detector.detect(noise(3, 40, 50, 3))) == 3
 
+    def test_an_image_thinner_than_a_pixel_of_the_input(self, detector):
+        (result,) = detector.detect([noise(2, 200, 3)])
+        assert len(result["rois"]) > 0
+        np.testing.assert_array_equal(result["rois"][:, ::2], [[0, 2]] * len(result["rois"]))
+        assert result["masks"].shape == (2, 200, len(result["rois"]))
+
+    def test_threshold_of_the_masks(self, detector):
+        def masks(**settings):
+            (result,) = detector.detect([noise(40, 50, 3)], **settings)
+            return result["masks"]
+
+        soft = masks(mask_threshold=None)
+        assert soft.dtype == np.float32
+        np.testing.assert_array_equal(soft >= 0.5, masks())
+        few, many = masks(mask_threshold=0.9), masks(mask_threshold=0.1)
+        assert few.dtype == many.dtype == bool
+        assert few.sum() < many.sum() and not (few & ~many).any()
+
+    def test_subclasses_may_unmold_as_matterports_do(self, detector, monkeypatch):
+        class Old(MaskRCNN):
+            def unmold_detections(self, detections, mrcnn_mask, original_shape, shape, window):
+                return super().unmold_detections(
+                    detections, mrcnn_mask, original_shape, shape, window
+                )
+
+        (expected,) = detector.detect([noise(40, 50, 3)])
+        monkeypatch.setattr(detector, "__class__", Old)
+        (result,) = detector.detect([noise(40, 50, 3)])
+        np.testing.assert_array_equal(result["masks"], expected["masks"])
+
     def test_masks_lie_within_their_boxes(self, detector):
         for result in detector.detect([noise(40, 50, 3), noise(90, 31, 3)]):
             for index, (y1, x1, y2, x2) in enumerate(result["rois"]):

@@ -412,6 +412,31 @@ class TestMaskFolders:
                 assert dataset.load_mask(0)[0].shape == (*SIZE, 2)
         assert caplog.text.count("a.jpg: 1 instances have no pixel") == 1
 
+    def test_black_masks_met_by_two_threads_at_once(self, load_folders, mask_folders, monkeypatch):
+        for name in ("0.png", "3.png"):
+            write_image(mask_folders / "masks" / "a" / name, np.zeros(SIZE, bool))
+        dataset, sound, others = load_folders(), MaskFolderDataset.instance_mask, []
+
+        def instance_mask(self, info, content):
+            if not others:  # the other thread does all of its work before this one goes on
+                others.append(None)
+                others[0] = self.load_mask(0)
+            return sound(self, info, content)
+
+        monkeypatch.setattr(MaskFolderDataset, "instance_mask", instance_mask)
+        for masks, class_ids in (dataset.load_mask(0), *others, dataset.load_mask(0)):
+            assert class_ids.tolist() == [1, 1]
+            np.testing.assert_array_equal(masks[:, :, 0], box(2, 3, 9, 7))
+            np.testing.assert_array_equal(masks[:, :, 1], box(12, 3, 19, 7))
+
+    @pytest.mark.parametrize("name", [".ipynb_checkpoints", ".hidden"])
+    def test_hidden_folders_are_no_classes(self, load_folders, mask_folders, name):
+        for place in ("a", "b"):
+            write_image(mask_folders / "masks" / place / name / "1.png", box(0, 0, 4, 4))
+        dataset = load_folders()
+        assert dataset.class_names == ["BG", "object"]
+        assert [len(dataset.load_mask(image)[1]) for image in (0, 1)] == [2, 0]
+
     def test_mask_of_another_size(self, load_folders, mask_folders):
         write_image(mask_folders / "masks" / "a" / "1.png", np.ones((20, 29), bool))
         dataset = load_folders()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from mrcnn import roi_align
 from mrcnn.boxes import norm_boxes
 from mrcnn.roi_align import PyramidROIAlign, crop_and_resize, crop_levels, crop_levels_ops
 
@@ -229,6 +230,24 @@ class TestCropAndResize:
             assert np.sum(gradient * change) == pytest.approx(
                 float(crop(*tensors(*alone))), abs=2e-3
             )
+
+    @pytest.mark.parametrize("visible", [[], ["one"]])
+    def test_gradient_is_that_of_the_devices_in_use(
+        self, tensorflow, value_and_gradients, monkeypatch, visible
+    ):
+        """A graphics card that is there and hidden computes nothing."""
+        monkeypatch.setattr(tensorflow.config, "list_physical_devices", lambda kind: ["one"])
+        monkeypatch.setattr(tensorflow.config, "get_visible_devices", lambda kind: visible)
+        own, called = roi_align._uncrop_levels_tensorflow, []
+        monkeypatch.setattr(
+            roi_align, "_uncrop_levels_tensorflow", lambda *a: called.append(1) or own(*a)
+        )
+        boxes = tensors(random_boxes(5, batch=1)[0]) * 4
+        level, indices = tensors(*np.zeros((2, 40), np.int32))
+        value_and_gradients(
+            lambda *maps: ops.sum(crop_levels(maps, boxes, level, indices, (2, 2))), *pyramid()
+        )
+        assert bool(called) == (not visible)
 
     def test_gradient_loses_nothing_to_threads(self, value_and_gradients):
         """TensorFlow's own gradient differs between calls on a processor of several cores."""

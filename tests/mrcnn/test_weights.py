@@ -386,6 +386,19 @@ def test_archives_are_said_to_be_what_they_are(tmp_path, member, expected):
         read_metadata(tmp_path / "w.h5")
 
 
+@pytest.mark.parametrize(("place", "damage"), [(6, 99), (46, 0xFF)], ids=["version", "name"])
+def test_archives_with_damage_inside_are_said_to_be_damaged(tmp_path, place, damage):
+    """Of an archive's list: a version that no program reads, and a name that is not UTF-8."""
+    path = tmp_path / "w.h5"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("\u00e4.h5", b"")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2") + place] = damage
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="w.h5 is not .*: it is a damaged zip archive"):
+        read_metadata(path)
+
+
 def test_a_truncated_file_is_said_to_be_one(model, tmp_path):
     path = tmp_path / "w.h5"
     save_weights(model, path)

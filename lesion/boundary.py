@@ -110,9 +110,10 @@ class BoundaryPredictor:
         """The boundary in each of a list of images [height, width(, channels)]: `Boundary`s."""
         if self.views == 1:
             return [_best(result) for result in self.model.detect(images)]
-        return [_outlined(look_twice(self._look, as_rgb8(image))) for image in images]
+        return [_outlined(look_twice(self.look, as_rgb8(image))) for image in images]
 
-    def _look(self, images):
+    def look(self, images):
+        """One view of each of a list of images uint8 [height, width, 3]: `Look`s."""
         return [_surest(found) for found in self.model.detect(images, mask_threshold=None)]
 
     def describe(self):
@@ -134,7 +135,7 @@ def _best(result):
     if not len(result["scores"]):
         return Boundary(np.zeros(result["masks"].shape[:2], bool), 0.0, None)
     best = int(np.argmax(result["scores"]))
-    mask = _one_region(result["masks"][:, :, best])
+    mask = one_region(result["masks"][:, :, best])
     box = tuple(int(side) for side in result["rois"][best])
     return Boundary(mask, float(result["scores"][best]), box)
 
@@ -152,12 +153,15 @@ def _outlined(look):
     mask = look.probability >= 0.5
     if not mask.any():
         return Boundary(mask, 0.0, None)
-    mask = _one_region(mask)
+    mask = one_region(mask)
     (box,) = extract_bboxes(mask[:, :, np.newaxis]).tolist()
     return Boundary(mask, look.score, tuple(box))
 
 
-def _one_region(mask):
+def one_region(mask):
+    """The largest region of a mask bool [height, width], without holes; empty as it is."""
+    if not mask.any():
+        return mask
     return ndimage.binary_fill_holes(_largest_region(mask))
 
 

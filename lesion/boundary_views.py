@@ -44,16 +44,16 @@ def look_twice(look: Callable[[list[np.ndarray]], list[Look]], image: np.ndarray
         image: uint8 [height, width, 3].
     """
     small = reduced(image)
-    whole = _mirrored_look(look, small)
+    whole = look_mirrored(look, small)
     frame = close_up(whole.probability >= 0.5)
-    near = _mirrored_look(look, small[frame])
+    near = look_mirrored(look, small[frame])
     joint = whole.probability.copy()
     joint[frame] = (joint[frame] + near.probability) / 2
     return Look(enlarged(joint, image.shape[:2]), (whole.score + near.score) / 2)
 
 
-def _mirrored_look(look, image):
-    """The mean of what is seen of an image and of its mirror images."""
+def look_mirrored(look: Callable[[list[np.ndarray]], list[Look]], image: np.ndarray) -> Look:
+    """The mean of what is seen of an image and of its three mirror images."""
     views = look([mirrored(image, number) for number in range(_MIRRORS)])
     back = [mirrored(view.probability, number) for number, view in enumerate(views)]
     score = float(np.mean([view.score for view in views]))

@@ -91,9 +91,8 @@ test-jax test-torch: test-%: setup
 # The settings are those of docs/experiments.md.
 train-boundary: SETTINGS := --epochs=12 --head-epochs=1 --steps=720 --learning-rate=0.0008
 train-attributes: SETTINGS := --image-size=384 --batch=8 --epochs=10 --head-epochs=1
-train-diagnosis: SETTINGS := --folds=4 --backbone=efficientnetlite0 --image-size=224 \
-	--frozen-stages=2 --batch=32 --epochs=5 --head-epochs=1 --steps=200 --learning-rate=0.0015 \
-	--dropout=0.3 --patient-data
+train-diagnosis: SETTINGS := --backbone=efficientnetlite0 --image-size=224 --batch=32 --epochs=31 \
+	--head-epochs=1 --steps=200
 
 train-boundary: data setup  ## Train the boundary network on DATA="ISIC2018 HAM10000"
 train-attributes: data setup  ## Train the attributes network on DATA=ISIC2018

@@ -52,9 +52,9 @@ def run(command, folder):
 def test_commands_run_one_after_another(workplace):
     commands = lesion_commands()
     assert [shlex.split(line)[1] for line in commands] == [
+        "lesion/analyze.py",
         "lesion/train.py",
         "lesion/evaluate.py",
-        "lesion/analyze.py",
     ]
     for line in commands:
         _, script, *options = shlex.split(line.replace("/isic", str(workplace / "isic")))

@@ -1,13 +1,16 @@
 """The weights that come with the project: whole, recorded, and of use."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lesion import weights
 from lesion.analyzer import Analyzer
+from lesion.boundary import load_predictor
 from lesion.phantom import draw_phantom
 from lesion.samples import ATTRIBUTES, TASKS
 from lesion.splits import Split
@@ -66,6 +69,48 @@ def test_no_member_has_learned_from_the_common_test_part(task):
     for path in member_files(["lesion"], task):
         parts = Split.load(companion(path, ".split.json")).parts
         assert not test & {*parts["train"], *parts["validation"]}
+
+
+def overlap(first, second):
+    return (first & second).sum() / (first | second).sum()
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return draw_phantom(1, height=1500, width=2000)
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return load_predictor(FOLDER / shipped_name("boundary"), views=8)
+
+
+@pytest.mark.skipif("boundary" not in SHIPPED, reason="the boundary's weights are not shipped")
+class TestBoundary:
+    """On phantoms, which the network has never seen."""
+
+    def test_size_and_compression_hardly_matter(self, predictor, phantom):
+        stored = io.BytesIO()
+        picture = Image.fromarray(phantom.image)
+        picture.save(stored, "JPEG", quality=30)
+        small = np.asarray(picture.resize((200, 150), Image.Resampling.BOX))
+        large, reduced = predictor.predict([np.asarray(Image.open(stored)), small])
+        assert overlap(large.mask, phantom.mask) > 0.7
+        size = (200, 150)
+        shrunk = np.asarray(Image.fromarray(large.mask).resize(size, Image.Resampling.NEAREST))
+        assert overlap(shrunk, reduced.mask) > 0.93
+
+    def test_lesion_of_a_hundredth_of_the_frame(self, predictor, phantom):
+        picture = Image.fromarray(phantom.image).resize((200, 150), Image.Resampling.BOX)
+        skin = tuple(int(value) for value in np.median(np.asarray(picture)[:, 0], axis=0))
+        frame = Image.new("RGB", (600, 450), skin)
+        frame.paste(picture, (250, 100))
+        mask = Image.new("1", (600, 450))
+        mask.paste(Image.fromarray(phantom.mask).resize((200, 150)), (250, 100))
+        truth = np.asarray(mask)
+        assert truth.mean() < 0.02
+        (found,) = predictor.predict([np.asarray(frame)])
+        assert overlap(found.mask, truth) > 0.7
 
 
 @pytest.mark.skipif("attributes" not in SHIPPED, reason="the attributes' weights are not shipped")

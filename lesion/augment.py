@@ -70,7 +70,7 @@ class DermoscopyAugmentation:
                 ImageFilter.GaussianBlur(rng.uniform(min(0.2, self.blur), self.blur))
             )
         changed = self._recolour(np.asarray(picture), rng)
-        if rng.random() < self.compression:
+        if self.compression and rng.random() < self.compression:
             changed = _compressed(changed, quality=int(rng.integers(25, 91)))
         return changed, moved
 

@@ -70,7 +70,7 @@ class DiagnosisConfig:
     sampling_power: float = 0.5
     logit_adjustment: float = 1.0
     mixing: float = 0.0
-    patient_dropout: float = 0.5
+    patient_dropout: float = 0.2
 
     def to_mrcnn(self) -> Config:
         """The same for what comes from `mrcnn`: backbone and optimizer."""

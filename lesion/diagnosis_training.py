@@ -157,11 +157,13 @@ def datasets(arguments, parts, cache):
 
 
 def augmentation(arguments):
-    """Milder in colour than for the boundary: here colour means something."""
+    """Milder than for the boundary: here colour and fine structure mean something."""
     from lesion.augment import DermoscopyAugmentation, Obstacles
 
     side = arguments.image_size
-    view = DermoscopyAugmentation(shift=0.08, colour=0.15, blur=1, side=side)
+    view = DermoscopyAugmentation(
+        scale=(0.8, 1.3), shift=0.08, colour=0.12, blur=0.8, compression=0, side=side
+    )
     obstacles = Obstacles(side)
 
     def augment(image, rng):

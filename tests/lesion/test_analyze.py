@@ -228,7 +228,7 @@ def test_usage_errors(folder, command, tmp_path, capsys, arguments, message):
 
 
 def test_unusable_weights_are_a_usage_error(folder, command, out, monkeypatch, capsys):
-    def refuse(weights, batch):
+    def refuse(weights, *settings):
         raise ValueError(f"{weights} holds no weights.")
 
     monkeypatch.setattr(sys.modules["lesion.boundary"], "load_predictor", refuse)

@@ -27,6 +27,7 @@ from lesion.attributes import Attributes, AttributesConfig
 from lesion.boundary import Boundary, BoundaryConfig
 from lesion.diagnosis_network import DiagnosisConfig, DiagnosisNetwork, describe_network
 from lesion.measurements import measure
+from lesion.options import add_views
 from lesion.phantom import draw_phantom
 from lesion.quality import assess
 from lesion.report import write_report
@@ -133,7 +134,7 @@ def main():
     parser.add_argument("--weights", help="of the boundary task")
     parser.add_argument("--attributes-weights")
     parser.add_argument("--diagnosis-weights")
-    parser.add_argument("--views", type=int, choices=(1, 8), default=8)
+    add_views(parser)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--images", type=int, default=0, metavar="N", help="also analyse so many")
     parser.add_argument("--batch", type=int, default=4, help="of these, at once")

@@ -27,7 +27,7 @@ from lesion import NOTICE
 from lesion.augment import rim_colour
 from lesion.evaluate import select_samples
 from lesion.layouts import find_collections
-from lesion.options import natural, positive
+from lesion.options import add_views, natural, positive
 from lesion.phantom_canvas import Frame
 from lesion.phantom_layers import draw_aperture, draw_hair, draw_ruler
 from lesion.samples import TASKS
@@ -273,9 +273,7 @@ def main(argv=None):
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="first N of each data set")
     parser.add_argument("--change", choices=CHANGES, action="append", help="default: all")
-    parser.add_argument(
-        "--views", type=int, choices=(1, 8), default=8, help="of boundary and diagnosis (8)"
-    )
+    add_views(parser)
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results")
     arguments = parser.parse_args(argv)

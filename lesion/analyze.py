@@ -36,7 +36,7 @@ from tqdm import tqdm  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer, read_ahead  # noqa: E402
-from lesion.options import positive, rate, share  # noqa: E402
+from lesion.options import add_views, positive, rate, share  # noqa: E402
 from lesion.report import write_report  # noqa: E402
 from lesion.results import (  # noqa: E402
     Records,
@@ -169,13 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="X",
         help="scale of the images; without it lengths are in pixels alone",
     )
-    parser.add_argument(
-        "--views",
-        type=int,
-        choices=(1, 8),
-        default=8,
-        help="average this many views of an image for boundary and diagnosis; 1 is quicker (8)",
-    )
+    add_views(parser)
     parser.add_argument(
         "--risk",
         type=share,

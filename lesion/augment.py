@@ -14,8 +14,8 @@ class DermoscopyAugmentation:
     """Flips, any rotation, scale, shift, stretch, colour, brightness, blur, noise and compression.
 
     Dermoscopy has no up and down; cameras differ in magnification, colour cast and focus, and
-    photographs are stored as JPEG again and again. The
-    instance is callable as `augmentation(image, masks, rng)`, as `mrcnn` expects.
+    photographs are stored as JPEG again and again. The instance is callable as
+    `augmentation(image, masks, rng)`, as `mrcnn` expects.
 
     Args:
         scale: bounds of the magnification.

@@ -38,7 +38,7 @@ from lesion.boundary_evaluation import (  # noqa: E402
     write_boundary,
 )
 from lesion.layouts import find_collections  # noqa: E402
-from lesion.options import natural, rate  # noqa: E402
+from lesion.options import add_views, natural, rate  # noqa: E402
 from lesion.samples import TASKS, Collection, DatasetError, Sample  # noqa: E402
 from lesion.splits import Split, SplitError  # noqa: E402
 from lesion.weights import split_of, weights_path  # noqa: E402
@@ -114,13 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit", type=int, metavar="N", help="score the first N samples of each data set only"
     )
-    parser.add_argument(
-        "--views",
-        type=int,
-        choices=(1, 8),
-        default=8,
-        help="of boundary and diagnosis: average this many views of an image (8)",
-    )
+    add_views(parser)
     attributes = parser.add_argument_group("attributes")
     attributes.add_argument(
         "--method",

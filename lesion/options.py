@@ -4,6 +4,8 @@ import argparse
 import math
 from pathlib import Path
 
+from lesion.boundary_views import VIEWS
+
 
 def natural(text):
     """A whole number from 0 on."""
@@ -40,6 +42,18 @@ def _number(text):
         return float(text)
     except ValueError:
         return math.nan
+
+
+def add_views(parser):
+    """The option of boundary and diagnosis, which know the same numbers of views."""
+    parser.add_argument(
+        "--views",
+        type=int,
+        choices=VIEWS,
+        default=max(VIEWS),
+        help="average this many views of an image for boundary and diagnosis; 1 is quicker "
+        "(%(default)s)",
+    )
 
 
 def add_frozen_stages(parser):

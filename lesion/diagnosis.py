@@ -12,6 +12,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from lesion.boundary import BoundaryPredictor, build_model
 from lesion.calibration import Calibration
@@ -25,9 +26,10 @@ from lesion.diagnosis_network import (
     prepare_square,
 )
 from lesion.patient import VECTOR_SIZE, patient_vector
-from lesion.samples import DIAGNOSES
+from lesion.samples import DIAGNOSES, Sample
 from lesion.weights import find_weights, require_whole
 from mrcnn.files import sha256_of
+from mrcnn.images import read_image
 from mrcnn.weights import (
     WeightsError,
     assign_weights,
@@ -208,6 +210,26 @@ def load_classifier(
     }
     boundary = _boundary_in(path, metadata) if config.crop == "lesion" else None
     return DiagnosisPredictor(network, config, path, calibration, views, risk, batch, boundary)
+
+
+def logits_of_samples(
+    predictor: DiagnosisPredictor, samples: Sequence[Sample], title: str | None = None
+) -> np.ndarray:
+    """`DiagnosisPredictor.logits_of_views` of images as they are read.
+
+    Args:
+        title: of a bar that shows the progress; None shows none.
+    """
+    chunks = [samples[start : start + 32] for start in range(0, len(samples), 32)]
+    return np.concatenate(
+        [
+            predictor.logits_of_views(
+                [read_image(sample.image) for sample in chunk],
+                [sample.metadata for sample in chunk],
+            )
+            for chunk in tqdm(chunks, title, disable=None if title else True)
+        ]
+    )
 
 
 def with_boundary(weights: str | Path, boundary: str | Path) -> None:

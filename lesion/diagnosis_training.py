@@ -3,7 +3,6 @@
 import logging
 
 import numpy as np
-from tqdm import tqdm
 
 from lesion.options import (
     add_frozen_stages,
@@ -16,7 +15,6 @@ from lesion.options import (
 from lesion.samples import DIAGNOSES
 from lesion.weights import find_weights
 from mrcnn.arrays import load_arrays, save_arrays
-from mrcnn.images import read_image
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +46,20 @@ def add_options(parser):
         type=positive,
         metavar="K",
         help="cross-validate: train K members on all but the test part; the same command goes on",
+    )
+    add(
+        "--members",
+        type=positive,
+        metavar="K",
+        help="train an ensemble: K members with seeds of their own, all on the training part; the "
+        "same command goes on",
+    )
+    add(
+        "--jobs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="train N members at once, each on its share of the cores (1)",
     )
     add(
         "--crop-weights",
@@ -102,9 +114,19 @@ def check_arguments(arguments):
         arguments.crop_weights = str(find_weights(arguments.crop_weights, "boundary")[0])
     if arguments.folds == 1:
         raise ValueError("--folds=1 leaves nothing to learn from; give 2 or more.")
-    if arguments.folds and arguments.weights == "last":
+    if arguments.members == 1:
+        raise ValueError("--members=1 is no ensemble; give 2 or more.")
+    if arguments.folds and arguments.members:
+        raise ValueError("--folds and --members are two ways to an ensemble; give one of them.")
+    several = "--folds" if arguments.folds else "--members" if arguments.members else None
+    if several and arguments.weights == "last":
         raise ValueError(
-            "--folds goes on by itself where it stopped: give the --weights it was begun with."
+            f"{several} goes on by itself where it stopped: give the --weights it was begun with."
+        )
+    if arguments.jobs > 1 and not several:
+        raise ValueError(
+            f"--jobs={arguments.jobs} trains several networks at once, and this is one; give it "
+            "with --folds or --members."
         )
     check_frozen_stages(arguments)
 
@@ -176,7 +198,7 @@ def augmentation(arguments):
 def finish(arguments, weights, training, validation):
     """Fits the temperatures on the validation part and stores them with the weights."""
     from lesion.calibration import Calibration
-    from lesion.diagnosis import VIEWS, load_classifier, with_boundary
+    from lesion.diagnosis import VIEWS, load_classifier, logits_of_samples, with_boundary
 
     arrays, metadata = load_arrays(weights)
     if metadata.get("prevalence_power") == arguments.prevalence_power:
@@ -188,16 +210,7 @@ def finish(arguments, weights, training, validation):
         logger.warning("There is no validation part: the probabilities stay uncalibrated.")
         return
     predictor = load_classifier(weights, views=max(VIEWS))
-    chunks = [validation[start : start + 32] for start in range(0, len(validation), 32)]
-    logits = np.concatenate(
-        [
-            predictor.logits_of_views(
-                [read_image(sample.image) for sample in chunk],
-                [sample.metadata for sample in chunk],
-            )
-            for chunk in tqdm(chunks, "Calibrating", disable=None)
-        ]
-    )
+    logits = logits_of_samples(predictor, validation, "Calibrating")
     # A category that does not occur is taken to be as rare as one image.
     counts = np.maximum(np.bincount(_labels(training), minlength=len(DIAGNOSES)), 1)
     offset = arguments.prevalence_power * np.log(counts / counts.sum())

@@ -6,16 +6,14 @@ the runs in `fold-1/` …, `ensemble.json` and `cross_validation.json`.
 
 import argparse
 import json
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lesion.crew import train_all
 from lesion.samples import DatasetError, Sample
 from lesion.splits import SPLIT_FILE, Split, split_folds
+from lesion.weights import write_ensemble
 from mrcnn.files import atomic_path
-from mrcnn.runs import find_last
-
-logger = logging.getLogger(__name__)
 
 
 def cross_validate(
@@ -33,15 +31,11 @@ def cross_validate(
         The path of the ensemble, which `lesion.ensemble.load_classifiers` reads.
     """
     folder = Path(arguments.logs) / f"{arguments.task}-{arguments.folds}-folds"
-    import keras
-
     learned = [s for part in ("train", "validation") for s in split.select(samples, part)]
     split = _kept_split(folder / SPLIT_FILE, learned, split)
     folds = split_folds(learned, arguments.folds, arguments.seed)
-    members = []
+    settings = {}
     for number, fold in enumerate(folds, start=1):
-        print(f"Fold {number} of {len(folds)}")
-        logs = folder / f"fold-{number}"
         fold_file = folder / f"fold-{number}.json"
         rest = [key for other in folds if other is not fold for key in other]
         parts = {"train": sorted(rest), "validation": sorted(fold), "test": split.parts["test"]}
@@ -51,22 +45,11 @@ def cross_validate(
                 "that the cross-validation was begun with, or another --logs."
             )
         Split(parts, arguments.seed, split.fractions).save(fold_file)
-        settings = {
-            **vars(arguments),
-            "folds": None,
-            "logs": str(logs),
-            "cache": arguments.cache or str(Path(arguments.logs) / "cache"),
-            "split": str(fold_file),
-            "weights": "last" if _has_run(logs, arguments.task) else arguments.weights,
-        }
-        keras.utils.clear_session()  # of what the member before holds
-        train(argparse.Namespace(**settings))
-        members.append(Path(find_last(logs, arguments.task)))
+        settings[folder / f"fold-{number}"] = {"split": fold_file}
+    members = train_all(arguments, settings, train)
     ensemble = folder / "ensemble.json"
-    _write_json(
-        ensemble,
-        {"task": arguments.task, "members": [str(path.relative_to(folder)) for path in members]},
-    )
+    names = [str(path.relative_to(folder)) for path in members]
+    write_ensemble(ensemble, arguments.task, names)
     _score(members, folds, learned, folder / "cross_validation.json")
     print(f"Ensemble: {ensemble}")
     return ensemble
@@ -84,13 +67,6 @@ def _kept_split(path, learned, split):
     path.parent.mkdir(parents=True, exist_ok=True)
     whole.save(path)
     return whole
-
-
-def _has_run(logs, task):
-    try:
-        return bool(find_last(logs, task))
-    except FileNotFoundError:
-        return False
 
 
 def _score(members, folds, samples, path):

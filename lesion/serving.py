@@ -161,10 +161,14 @@ class EnsembleAnswer:
 
     def __init__(self, ensemble: DiagnosisEnsemble):
         self.members = [DiagnosisAnswer(member) for member in ensemble.members]
+        self.temperature = ensemble.calibration.temperature if ensemble.calibration else None
 
     def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
         opinions = [member(elements, read)["probabilities"] for member in self.members]
-        return _named(tf.add_n(opinions) / len(opinions), elements)
+        mean = tf.add_n(opinions) / len(opinions)
+        if self.temperature is not None:
+            mean = tf.nn.softmax(tf.math.log(mean) / self.temperature)
+        return _named(mean, elements)
 
 
 def _require_one_view(predictor):

@@ -43,11 +43,13 @@ from lesion.splits import SPLIT_FILE, Split, SplitError  # noqa: E402
 from lesion.train import RUN_FILE  # noqa: E402
 from lesion.weights import (  # noqa: E402
     companion,
+    ensemble_calibration,
     find_weights,
     joint_sha256,
     member_files,
     shipped_name,
     weights_path,
+    write_ensemble,
 )
 from mrcnn.arrays import WeightsError  # noqa: E402
 from mrcnn.files import atomic_path, sha256_of  # noqa: E402
@@ -75,7 +77,7 @@ def ship(
     Args:
         task: one of `lesion.samples.TASKS`.
         weights: the last checkpoint of a training, in its run's folder, or the `ensemble.json` of
-            a cross-validation. Checkpoints of trainings that average their weights hold the
+            several members. Checkpoints of trainings that average their weights hold the
             average.
         datasets: the folders it was trained on.
         command: that repeats the training.
@@ -114,9 +116,7 @@ def ship(
             for key in ("checkpoint_sha256", "sha256")
         }
         split = Split.load(_beside(weights, SPLIT_FILE))
-        record = {
-            "task": task,
-            "members": [path.name for path in members],
+        details = {
             **origin,
             "data": describe_data(task, datasets, split),
             **hashes,
@@ -125,7 +125,8 @@ def ship(
             "notice": NOTICE,
         }
         split.save(written.enter_context(atomic_path(companion(target, ".split.json"))))
-        _write_json(stored, record)
+        names = [path.name for path in members]
+        write_ensemble(stored, task, names, ensemble_calibration([weights]), **details)
     _remove_others(task, out, [target, *members])
     return target
 

@@ -26,6 +26,7 @@ from lesion import (  # noqa: E402
 )
 from lesion.cache import ImageCache  # noqa: E402
 from lesion.checks import check_samples  # noqa: E402
+from lesion.crew import MemberFailed  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, positive, rate, share  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
@@ -158,25 +159,24 @@ def _training_of(task):
 def main(argv=None):
     """Runs the command; returns its exit code.
 
-    0, 1 for a training that diverged, or 2 for what the user has to mend.
+    0, 1 for a training that diverged or stopped, or 2 for what the user has to mend.
     """
     arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     print(NOTICE)
     try:
-        if getattr(arguments, "folds", None):
-            _cross_validate(arguments)
+        if _trains_several(arguments):
+            _train_several(arguments)
         else:
             train(arguments)
     except (DatasetError, OSError, ValueError) as error:
         print(f"lesion train: {error}", file=sys.stderr)
         return 2
-    except FloatingPointError as error:
+    except (FloatingPointError, MemberFailed) as error:
         print(f"lesion train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        folds = getattr(arguments, "folds", None)
-        way = "The same command" if folds else "--weights=last"
+        way = "The same command" if _trains_several(arguments) else "--weights=last"
         print(f"Stopped. {way} continues from the last epoch.", file=sys.stderr)
         return 130
     return 0
@@ -241,15 +241,20 @@ def train(arguments):
     return model
 
 
-def _cross_validate(arguments):
-    """Trains the members of a cross-validation; see `lesion.folds`."""
+def _trains_several(arguments):
+    return getattr(arguments, "folds", None) or getattr(arguments, "members", None)
+
+
+def _train_several(arguments):
+    """Trains an ensemble; see `lesion.folds` and `lesion.members`."""
     from lesion.folds import cross_validate
+    from lesion.members import train_members
 
     task = _training_of(arguments.task)
     _check_arguments(arguments, task)
     samples = load_samples(arguments)
     split = _split(arguments, samples, None)
-    cross_validate(arguments, samples, split, train)
+    (cross_validate if arguments.folds else train_members)(arguments, samples, split, train)
 
 
 def load_samples(arguments):

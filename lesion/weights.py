@@ -9,7 +9,7 @@ What the project ships for a task are three files that `lesion/ship.py` writes:
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from lesion.samples import Sample
 from lesion.splits import knows_any, split_beside
 from mrcnn import runs
 from mrcnn.arrays import WeightsError, read_metadata
-from mrcnn.files import sha256_of
+from mrcnn.files import atomic_path, sha256_of
 
 if TYPE_CHECKING:  # it comes with Keras, which a mistyped command need not wait for
     from mrcnn.weights import LoadReport
@@ -77,7 +77,7 @@ def member_files(weights: Sequence[str | Path], task: str = "diagnosis") -> list
 
     Args:
         weights: as for `weights_path`; also files that name the members of an ensemble, as
-            `lesion train --folds` writes them.
+            `lesion train` writes them with --folds or --members.
         task: one of `lesion.samples.TASKS`.
 
     Raises:
@@ -88,6 +88,35 @@ def member_files(weights: Sequence[str | Path], task: str = "diagnosis") -> list
     return [member for path in weights for member in _members(weights_path(path, task))]
 
 
+def write_ensemble(
+    path: Path, task: str, members: Sequence[str], calibration: Mapping | None = None, **more
+) -> None:
+    """Writes the file that names the members of an ensemble.
+
+    Args:
+        members: paths of their files, from the folder of this one.
+        calibration: what `ensemble_calibration` is to give, as plain values by number of views.
+        more: further values to be kept.
+    """
+    content = {"task": task, "members": list(members), **more}
+    if calibration:
+        content["calibration"] = calibration
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def ensemble_calibration(weights: Sequence[str | Path], task: str = "diagnosis") -> dict:
+    """By number of views how the mean of an ensemble's members is calibrated, as plain values.
+
+    Args:
+        weights: as for `member_files`. Only an ensemble by itself, of one file, has any.
+    """
+    paths = [weights_path(path, task) for path in weights]
+    if len(paths) != 1 or paths[0].suffix != ".json":
+        return {}
+    return _read_json(paths[0]).get("calibration", {})
+
+
 def _members(path):
     if path.suffix != ".json":
         return [path]
@@ -95,8 +124,8 @@ def _members(path):
     names = content.get("members") if isinstance(content, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise WeightsError(
-            f"{path} does not name the members of an ensemble, as `lesion train --folds` does: it "
-            'lacks "members", a list of their files.'
+            f"{path} does not name the members of an ensemble, as `lesion train --members` does: "
+            'it lacks "members", a list of their files.'
         )
     members = [path.parent / name for name in names]
     for member in members:

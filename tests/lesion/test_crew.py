@@ -1,0 +1,76 @@
+"""Trainings one after the other or beside each other; the training itself is a stand-in."""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from lesion.crew import LOG_FILE, MemberFailed, train_all
+
+
+def stand_in(arguments):
+    """Notes its seed and its cores where `lesion train` leaves a checkpoint."""
+    print(f"Seed {arguments.seed}, from {arguments.weights}")
+    if arguments.seed == 13:
+        raise FloatingPointError("The loss is no number.")
+    if arguments.seed == 99:  # to be stopped long before
+        time.sleep(600)
+    folder = Path(arguments.logs) / "diagnosis20260101T0000"
+    folder.mkdir(parents=True, exist_ok=True)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    (folder / "diagnosis_0001.h5").write_text(f"{arguments.seed} {cores}")
+
+
+def arguments_of(logs, jobs):
+    return argparse.Namespace(
+        task="diagnosis",
+        logs=str(logs),
+        cache=None,
+        weights="imagenet",
+        jobs=jobs,
+        folds=None,
+        members=2,
+        seed=0,
+        split=None,
+    )
+
+
+def settings_of(logs, seeds):
+    return {logs / f"member-{seed}": {"seed": seed, "split": Path("split.json")} for seed in seeds}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_each_member_is_trained_with_its_settings(tmp_path, jobs):
+    paths = train_all(arguments_of(tmp_path, jobs), settings_of(tmp_path, (3, 4, 5)), stand_in)
+    assert [path.parents[1].name for path in paths] == ["member-3", "member-4", "member-5"]
+    assert [path.read_text().split()[0] for path in paths] == ["3", "4", "5"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
+def test_members_beside_each_other_share_the_cores(tmp_path):
+    paths = train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (3, 4)), stand_in)
+    first, second = (set(eval(path.read_text().split(" ", 1)[1])) for path in paths)
+    assert first | second == os.sched_getaffinity(0)
+    assert not first & second
+
+
+def test_what_a_member_says_is_kept(tmp_path):
+    train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (3, 4)), stand_in)
+    assert "Seed 3, from imagenet" in (tmp_path / "member-3" / LOG_FILE).read_text()
+
+
+def test_members_that_were_begun_go_on(tmp_path):
+    for _ in range(2):
+        train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (3, 4)), stand_in)
+    lines = (tmp_path / "member-4" / LOG_FILE).read_text().splitlines()
+    assert lines == ["Seed 4, from imagenet", "Seed 4, from last"]
+
+
+def test_failure_is_told_and_stops_the_others(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(MemberFailed, match=r"The loss is no number.*member-13.*goes on"):
+        train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (13, 99)), stand_in)
+    assert time.monotonic() - began < 300
+    assert not (tmp_path / "member-99" / "diagnosis20260101T0000").exists()

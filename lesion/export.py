@@ -37,7 +37,7 @@ def export(task: str, weights: str | Path, out: str | Path) -> dict:
     Args:
         task: one of `TASKS`.
         weights: path of a file that `lesion/train.py` wrote, "last" or "lesion"; of the diagnosis
-            also the `ensemble.json` of a cross-validation.
+            also the `ensemble.json` of several members.
         out: the folder; a SavedModel that is there is replaced.
 
     Returns:

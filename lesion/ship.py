@@ -337,7 +337,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--weights",
         required=True,
         metavar="PATH",
-        help='checkpoint in the folder of its run, "last", or the ensemble.json of --folds',
+        help='checkpoint in the folder of its run, "last", or an ensemble.json of `lesion train`',
     )
     parser.add_argument(
         "--dataset",

@@ -14,6 +14,7 @@ from lesion import NOTICE, __version__  # noqa: E402
 
 COMMANDS = {
     "train": "train a network on a data set",
+    "join": "make one ensemble of several trained classifiers",
     "evaluate": "score a network as the ISIC 2018 challenge does",
     "analyze": "analyse images and write masks, overlays, records and a report",
     "app": "open a page on this computer that analyses images",

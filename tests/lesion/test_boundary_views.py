@@ -90,6 +90,13 @@ class TestLookTwice:
         # 1.6 x 0.2 of each side is the close-up's.
         assert look.shapes == [(60, 80, 3)] * 4 + [(19, 26, 3)] * 4
 
+    @pytest.mark.parametrize("mask", [rectangle((60, 80), 5, 9, 40, 52), np.zeros((60, 80), bool)])
+    def test_a_lesion_that_fills_the_image_is_not_looked_at_again(self, mask):
+        look = Brightness()
+        found = look_twice(look, painted(mask))
+        assert look.shapes == [(60, 80, 3)] * 4
+        np.testing.assert_allclose(found.probability, 0.8 * mask, atol=1e-6)
+
     def test_what_is_seen_comes_back_to_its_place(self):
         mask = rectangle((60, 80), 5, 50, 20, 25)
         found = look_twice(Brightness(), painted(mask))

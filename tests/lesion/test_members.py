@@ -13,6 +13,7 @@ from lesion.diagnosis import load_classifier
 from lesion.ensemble import DiagnosisEnsemble, load_classifiers
 from lesion.evaluate import main as evaluate
 from lesion.export import main as export
+from lesion.join import main as join
 from lesion.ship import main as ship
 from lesion.splits import Split
 from lesion.train import main as train
@@ -120,6 +121,36 @@ class TestMembers:
         path = trained[0] / "ensemble.json"
         both = load_classifiers([path, path])
         assert (len(both.members), both.calibration) == (4, None)
+
+    def test_members_are_joined_as_they_were_trained(self, trained, moles, tmp_path, capsys):
+        members = sorted(trained[0].glob("member-*/*/diagnosis_0001.h5"))
+        command = [f"--dataset={moles.data}", f"--out={tmp_path / 'joined'}"]
+        assert join([*command, *(f"--weights={path}" for path in members)]) == 0
+        found, expected = (
+            load_classifiers([folder / "ensemble.json"], 8)
+            for folder in (tmp_path / "joined", trained[0])
+        )
+        assert [m.weights.resolve() for m in found.members] == members
+        assert found.calibration == expected.calibration
+        assert Split.load(tmp_path / "joined" / "split.json").parts == Split.load(moles.split).parts
+
+    def test_members_of_other_splits_are_not_joined(self, trained, moles, tmp_path, capsys):
+        first, second = sorted(trained[0].glob("member-*/*/diagnosis_0001.h5"))
+        other = shutil.copytree(second.parent, tmp_path / "other") / second.name
+        parts = Split.load(moles.split).parts
+        changed = {**parts, "test": parts["train"], "train": parts["test"]}
+        command = [f"--dataset={moles.data}", f"--out={tmp_path / 'joined'}"]
+        weights = [f"--weights={first}", f"--weights={other}"]
+        for content, message in (
+            (changed, "was trained on another split"),
+            ({"test": ["elsewhere/1"]}, "no split beside"),
+        ):
+            Split(content, 0, {}).save(other.parent / "split.json")
+            assert join([*command, *weights]) == 2
+            assert message in capsys.readouterr().err
+        assert join([*command, weights[0], weights[0]]) == 2
+        assert "two different networks" in capsys.readouterr().err
+        assert not (tmp_path / "joined").exists()
 
     def test_same_command_goes_on(self, trained, tmp_path):
         folder, command = trained

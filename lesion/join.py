@@ -1,0 +1,118 @@
+"""Makes one ensemble of classifiers that were trained on one split, and calibrates their mean.
+
+python lesion/join.py --weights=PATH --weights=PATH --dataset=DIR --out=FOLDER
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (
+    None,
+    "",
+):  # run as a script: import the packages beside it, not the modules in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from lesion import NOTICE  # noqa: E402
+from lesion.layouts import find_collections  # noqa: E402
+from lesion.splits import SPLIT_FILE, Split, SplitError  # noqa: E402
+from lesion.weights import member_files, split_of, write_ensemble  # noqa: E402
+
+TASK = "diagnosis"
+
+
+def join(weights: Sequence[str | Path], datasets: Sequence[str | Path], out: str | Path) -> Path:
+    """Writes `ensemble.json` and the split of its members into a folder; returns the former's path.
+
+    Args:
+        weights: checkpoints in the folders of their runs, "last", or files that name such.
+        datasets: that they were trained on, for the images of their validation part.
+        out: the folder.
+
+    Raises:
+        lesion.splits.SplitError: if the members were trained on different splits, or have no
+            validation part.
+        ValueError: if there is only one.
+        mrcnn.weights.WeightsError: as `lesion.weights.member_files`.
+        FileNotFoundError: likewise.
+    """
+    members = member_files(weights, TASK)
+    if len(set(members)) < len(members) or len(members) < 2:
+        raise ValueError(
+            f"An ensemble takes at least two different networks, received {len(members)}: "
+            f"{', '.join(map(str, members))}."
+        )
+    collections = find_collections(datasets, task=TASK)
+    samples = [sample for collection in collections for sample in collection.samples]
+    split = _common_split(members, samples)
+    validation = split.select(samples, "validation")
+    if not validation:
+        raise SplitError(
+            f"The split of {members[0]} has no validation part, and without images that no member "
+            "learned from their mean cannot be calibrated."
+        )
+    # TensorFlow is loaded here and not above, so that a mistyped command answers at once.
+    from lesion.members import fit_jointly
+
+    calibration = fit_jointly(members, validation)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    split.save(out / SPLIT_FILE)
+    names = [os.path.relpath(path.resolve(), out.resolve()) for path in members]
+    write_ensemble(out / "ensemble.json", TASK, names, calibration)
+    return out / "ensemble.json"
+
+
+def _common_split(members, samples):
+    splits = {}
+    for path in members:
+        found = split_of(path, samples)
+        if found is None:
+            raise SplitError(
+                f"There is no split beside {path} that knows the images of the data sets. Give a "
+                "checkpoint in the folder of its run, and the data sets it was trained on."
+            )
+        splits[path] = Split.load(found)
+    first = splits[members[0]]
+    for path, split in splits.items():
+        if split.parts != first.parts:
+            raise SplitError(
+                f"{path} was trained on another split than {members[0]}: what one may be tested "
+                "on the other has learned from. Train them with one --split."
+            )
+    return first
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lesion join",
+        description="Makes one ensemble of classifiers that were trained on one split.",
+        epilog=NOTICE,
+    )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        required=True,
+        metavar="PATH",
+        help='checkpoint in the folder of its run, "last", or an ensemble.json; repeatable',
+    )
+    parser.add_argument("--dataset", action="append", required=True, metavar="DIR")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for ensemble.json")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    print(NOTICE)
+    try:
+        print(f"Ensemble: {join(arguments.weights, arguments.dataset, arguments.out)}")
+    except (OSError, ValueError) as error:
+        print(f"lesion join: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

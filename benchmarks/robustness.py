@@ -269,7 +269,8 @@ def main(argv=None):
         "--split", metavar="FILE", help="default: the one of the weights; none: all images"
     )
     parser.add_argument(
-        "--part", help="of the split (validation; test where that is empty, as of an ensemble)"
+        "--part",
+        help="of the split (validation, or test where that is empty)",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="first N of each data set")
     parser.add_argument("--change", choices=CHANGES, action="append", help="default: all")

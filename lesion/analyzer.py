@@ -16,8 +16,7 @@ from lesion.analysis import Analysis, Source
 from lesion.dicom import DicomImage, is_dicom, read_dicom
 from lesion.quality import QualityWarning, assess
 from lesion.samples import TASKS, Problem
-from lesion.weights import joint_sha256, member_files, shipped_weights, weights_path
-from mrcnn.files import sha256_of
+from lesion.weights import joint_fingerprint, member_files, shipped_weights, weights_path
 from mrcnn.images import ImageError, as_rgb8, read_image
 
 NONE = "none"
@@ -301,7 +300,7 @@ def _find(task, weights):
 
 
 def _fingerprint(found):
-    """SHA-256 of a task's weights; of several files, of theirs one after the other."""
+    """SHA-256 of a task's weights; of several files see `lesion.weights.joint_sha256`."""
     if not isinstance(found, tuple):
         return found.describe()["sha256"]
-    return joint_sha256([sha256_of(path) for path in member_files(found)])
+    return joint_fingerprint(found)

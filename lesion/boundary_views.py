@@ -37,7 +37,9 @@ class Look(NamedTuple):
 
 
 def look_twice(look: Callable[[list[np.ndarray]], list[Look]], image: np.ndarray) -> Look:
-    """The mean of eight views of an image, of its own size; of four where the lesion fills it.
+    """The mean of eight views of an image, of its own size.
+
+    Of four, where the lesion fills the image or none is found: nearer there is nothing else to see.
 
     Args:
         look: what the network says of a list of images.

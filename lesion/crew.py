@@ -1,21 +1,51 @@
 """Trainings one after the other, or several at once with their share of the cores each."""
 
 import argparse
+import json
 import logging
 import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from lesion.samples import DatasetError
+from mrcnn.files import atomic_path
 from mrcnn.runs import find_last
 
 LOG_FILE = "train.log"
+SETTINGS_FILE = "settings.json"
 
 
 class MemberFailed(RuntimeError):
     """A training that ran in a process of its own stopped."""
+
+
+def keep_settings(folder: Path, arguments: argparse.Namespace, names: Iterable[str]) -> None:
+    """Writes the settings of all members into their folder, or finds the same ones there.
+
+    Raises:
+        DatasetError: if the folder was begun with others. Members of different settings may well
+            answer together (`lesion join`), but not by mistake.
+    """
+    path = folder / SETTINGS_FILE
+    settings = json.loads(json.dumps({name: getattr(arguments, name) for name in names}))
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in settings.items():
+            if before.get(name) != value:
+                option = "--" + name.replace("_", "-")
+                raise DatasetError(
+                    f"{folder} was begun with {option}={before.get(name)}, not with "
+                    f"{option}={value}. Go on with the same, or give another --logs."
+                )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def train_all(
@@ -24,7 +54,7 @@ def train_all(
     """Trains, or goes on training, what differs from `arguments` in settings of its own.
 
     Args:
-        arguments: of `lesion train`, with `jobs`, the number of trainings at once.
+        arguments: of `lesion train`, with `jobs`, the number of trainings at once, and `cache`.
         members: settings of each by the folder of its logs.
         train: trains as such arguments say; a function of a module.
 
@@ -44,7 +74,6 @@ def train_all(
                 "members": None,
                 "jobs": 1,
                 "logs": str(logs),
-                "cache": arguments.cache or str(Path(arguments.logs) / "cache"),
                 "weights": "last" if _has_run(logs, arguments.task) else arguments.weights,
             }
         )
@@ -83,7 +112,9 @@ def _train_beside(members, train, jobs):
     A training of small images keeps one core busy better than two trainings in turn keep two.
     """
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or the first takes all memory
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    jobs = min(jobs, len(cores) or jobs)
     free = [cores[job::jobs] for job in range(jobs)]
     running = {}
     waiting = list(enumerate(members, start=1))
@@ -91,36 +122,64 @@ def _train_beside(members, train, jobs):
         while waiting or running:
             while waiting and free:
                 number, member = waiting.pop(0)
-                Path(member.logs).mkdir(parents=True, exist_ok=True)
                 log = Path(member.logs) / LOG_FILE
+                log.parent.mkdir(parents=True, exist_ok=True)
+                log.touch()
                 print(f"Member {number} of {len(members)}: {log}", flush=True)
                 share = free.pop()
-                process = context.Process(target=_run, args=(train, member, log, share))
+                # A daemon ends with this process, whatever ends it.
+                process = context.Process(
+                    target=_run, args=(train, member, log, share), daemon=True
+                )
                 process.start()
-                running[process.sentinel] = process, log, share
+                running[process.sentinel] = process, log, log.stat().st_size, share
             for sentinel in wait(list(running)):
-                process, log, share = running.pop(sentinel)
+                process, log, start, share = running.pop(sentinel)
                 process.join()
                 free.append(share)
                 if process.exitcode:
-                    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-                    last = next((line for line in reversed(lines) if line.strip()), "")
+                    said = _last_line(log, start)
                     raise MemberFailed(
-                        f"A training stopped with code {process.exitcode}: {last} All that it said "
+                        f"A training stopped with code {process.exitcode}: {said} All that it said "
                         f"is in {log}. The same command goes on from the last epochs."
                     )
     finally:
-        for process, _, _ in running.values():
+        for process, *_ in running.values():
             process.terminate()
+        for process, *_ in running.values():
             process.join()
 
 
+def _last_line(log, start):
+    """What a training said last, from a place in its log on."""
+    with open(log, "rb") as file:
+        file.seek(start)
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    return next((line for line in reversed(lines) if line.strip()), "It said nothing.")
+
+
 def _run(train, member, log, cores):
-    """What a process does: trains one member, and writes what there is to say to a file."""
+    """What a process does: trains one member, and writes what there is to say to a file.
+
+    What `train` raises is written there, too, and ends the process with code 1.
+    """
+    # Stopped, a training is to remove what it has half written, as when it is interrupted; it is
+    # stopped once, by the process that started it, also where a key interrupts all of them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if cores:
         os.sched_setaffinity(0, cores)
-    with open(log, "a", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    train(member)  # what it raises is written there, too, and ends the process with code 1
+    # Not closed before the process ends: TensorFlow writes to the descriptors, Python to the file.
+    file = open(log, "a", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+    sys.stdout = sys.stderr = file
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=file)
+    train(member)
+
+
+def _end_with_parent():
+    """Ends this process when the one that started it is gone, so that none trains on unseen."""
+    multiprocessing.parent_process().join()
+    os._exit(1)

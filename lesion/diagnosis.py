@@ -204,12 +204,18 @@ def load_classifier(
     config = config_from(metadata["config"], path)
     network = DiagnosisNetwork(config)
     require_whole(load_weights(network, path), path)
-    calibration = {
+    boundary = _boundary_in(path, metadata) if config.crop == "lesion" else None
+    return DiagnosisPredictor(
+        network, config, path, calibrations_in(metadata), views, risk, batch, boundary
+    )
+
+
+def calibrations_in(metadata: Mapping) -> dict[int, Calibration]:
+    """By number of views the calibrations that are in the metadata of a weights file."""
+    return {
         int(number): Calibration(**fitted)
         for number, fitted in metadata.get("calibration", {}).items()
     }
-    boundary = _boundary_in(path, metadata) if config.crop == "lesion" else None
-    return DiagnosisPredictor(network, config, path, calibration, views, risk, batch, boundary)
 
 
 def logits_of_samples(

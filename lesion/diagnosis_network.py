@@ -145,15 +145,21 @@ def classifier_model(network: DiagnosisNetwork, calibration: Calibration) -> ker
     square = _square_layer(image.shape[1])(photograph)
     # Resizing takes training for granted and would hand that on: dropout would answer at random.
     logits = network([square, *others] if others else square, training=False)
-    scaled = keras.layers.Rescaling(
+    calibrate, softmax = calibration_layers(calibration)
+    probabilities = softmax(calibrate(logits))
+    inputs = [photograph, *others] if others else photograph
+    return keras.Model(inputs, probabilities, name="diagnosis_classifier")
+
+
+def calibration_layers(calibration: Calibration) -> tuple[keras.layers.Layer, keras.layers.Layer]:
+    """`Calibration.probabilities` of logits [B, 7] as two layers, the second softmax."""
+    scale = keras.layers.Rescaling(
         1 / calibration.temperature,
         calibration.scaled(np.zeros(len(DIAGNOSES))).tolist(),
         dtype="float32",
         name="calibration",
-    )(logits)
-    probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(scaled)
-    inputs = [photograph, *others] if others else photograph
-    return keras.Model(inputs, probabilities, name="diagnosis_classifier")
+    )
+    return scale, keras.layers.Softmax(name="probabilities", dtype="float32")
 
 
 def _square_layer(size):

@@ -59,7 +59,8 @@ def add_options(parser):
         type=positive,
         default=1,
         metavar="N",
-        help="train N members at once, each on its share of the cores (1)",
+        help="train N members at once, each on its share of the cores where the system allows it; "
+        "what they say is in their train.log (1)",
     )
     add(
         "--crop-weights",

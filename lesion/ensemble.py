@@ -1,5 +1,7 @@
 """Several classifiers as one: the mean of their probabilities."""
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,23 +18,24 @@ class DiagnosisEnsemble:
 
     Args:
         members: its classifiers.
-        calibration: of the logarithms of the mean; None leaves it, as where the members have no
-            images in common that none of them learned from. An image is then referred if more than
-            half of the members would refer it.
+        calibrations: by number of views, of the logarithms of the mean; none leaves the mean as it
+            is, as where the members have no images in common that none of them learned from. An
+            image is then referred if more than half of the members would refer it.
         risk: see `lesion.diagnosis.DiagnosisPredictor`.
     """
 
     def __init__(
         self,
         members: Sequence[DiagnosisPredictor],
-        calibration: Calibration | None = None,
+        calibrations: Mapping[int, Calibration] | None = None,
         risk: float | None = None,
     ):
         self.members = list(members)
-        self.calibration = calibration
+        self.calibrations = dict(calibrations or {})
+        self.calibration = self.calibrations.get(self.members[0].views)
         self.threshold = None
-        if calibration and risk is not None:
-            self.threshold = calibration.threshold(risk)
+        if self.calibration and risk is not None:
+            self.threshold = self.calibration.threshold(risk)
 
     def predict(
         self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, str]] | None = None
@@ -64,7 +67,9 @@ class DiagnosisEnsemble:
             "task": members[0]["task"],
             "network": "ensemble",
             "weights": ", ".join(member["weights"] for member in members),
-            "sha256": joint_sha256([member["sha256"] for member in members]),
+            "sha256": joint_sha256(
+                [member["sha256"] for member in members], plain(self.calibrations)
+            ),
             **joint,
             "members": members,
         }
@@ -81,16 +86,39 @@ def load_classifiers(
 
     Raises:
         mrcnn.weights.WeightsError: as `lesion.diagnosis.load_classifier`, and if an ensemble's file
-            does not name its members.
+            does not name its members, or what calibrates them is damaged or of other views.
     """
     members = [load_classifier(path, views, risk, batch) for path in member_files(weights)]
     if len(members) == 1:
         return members[0]
-    fitted = ensemble_calibration(weights).get(str(views))
+    calibrations = _calibrations(weights, ensemble_calibration(weights), views)
+    return DiagnosisEnsemble(members, calibrations, risk)
+
+
+def plain(calibrations: Mapping[int, Calibration]) -> dict[str, dict]:
+    """Calibrations by number of views as a file names them."""
+    return {str(views): dataclasses.asdict(fitted) for views, fitted in calibrations.items()}
+
+
+def _calibrations(weights, values, views):
+    """`Calibration`s of the plain values in an ensemble's file, if it has any."""
     try:
-        calibration = Calibration(**fitted) if fitted else None
-    except TypeError as error:
+        calibrations = {int(number): Calibration(**fitted) for number, fitted in values.items()}
+    except (TypeError, ValueError) as error:
         raise WeightsError(
-            f"{weights[0]} has a calibration that this version does not know; install a newer one."
+            f"{weights[0]} has a calibration that this version does not know ({error}); install a "
+            "newer one, or make the file anew with `lesion join`."
         ) from error
-    return DiagnosisEnsemble(members, calibration, risk)
+    if calibrations and views not in calibrations:
+        raise WeightsError(
+            f"{weights[0]} is not calibrated for {views} views, but for "
+            f"{', '.join(map(str, calibrations))}. Make it anew with `lesion join`."
+        )
+    for fitted in calibrations.values():
+        temperature = fitted.temperature
+        if not (isinstance(temperature, float) and 0 < temperature < math.inf):
+            raise WeightsError(
+                f"{weights[0]} has the temperature {temperature!r}, and it must be a number above "
+                "0. Fetch the file again, or make it anew with `lesion join`."
+            )
+    return calibrations

@@ -6,10 +6,10 @@ the runs in `fold-1/` …, `ensemble.json` and `cross_validation.json`.
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from lesion.crew import train_all
+from lesion.crew import keep_settings, train_all
 from lesion.samples import DatasetError, Sample
 from lesion.splits import SPLIT_FILE, Split, split_folds
 from lesion.weights import write_ensemble
@@ -17,7 +17,11 @@ from mrcnn.files import atomic_path
 
 
 def cross_validate(
-    arguments: argparse.Namespace, samples: Sequence[Sample], split: Split, train: Callable
+    arguments: argparse.Namespace,
+    samples: Sequence[Sample],
+    split: Split,
+    train: Callable,
+    settings: Iterable[str],
 ) -> Path:
     """Trains a member for each fold of what is not to test; the same call again goes on.
 
@@ -26,15 +30,21 @@ def cross_validate(
         samples: all that are sound.
         split: whose test part no member sees.
         train: trains as such arguments say.
+        settings: names of the arguments that have to stay the same when a call goes on.
 
     Returns:
         The path of the ensemble, which `lesion.ensemble.load_classifiers` reads.
+
+    Raises:
+        lesion.samples.DatasetError: if the folder holds a cross-validation of other images, other
+            folds or other settings.
+        lesion.crew.MemberFailed: if a member that is trained beside others stopped.
     """
     folder = Path(arguments.logs) / f"{arguments.task}-{arguments.folds}-folds"
     learned = [s for part in ("train", "validation") for s in split.select(samples, part)]
     split = _kept_split(folder / SPLIT_FILE, learned, split)
     folds = split_folds(learned, arguments.folds, arguments.seed)
-    settings = {}
+    fold_files = {}
     for number, fold in enumerate(folds, start=1):
         fold_file = folder / f"fold-{number}.json"
         rest = [key for other in folds if other is not fold for key in other]
@@ -45,10 +55,11 @@ def cross_validate(
                 "that the cross-validation was begun with, or another --logs."
             )
         Split(parts, arguments.seed, split.fractions).save(fold_file)
-        settings[folder / f"fold-{number}"] = {"split": fold_file}
-    members = train_all(arguments, settings, train)
+        fold_files[folder / f"fold-{number}"] = {"split": fold_file}
+    keep_settings(folder, arguments, settings)
+    members = train_all(arguments, fold_files, train)
     ensemble = folder / "ensemble.json"
-    names = [str(path.relative_to(folder)) for path in members]
+    names = [path.relative_to(folder).as_posix() for path in members]
     write_ensemble(ensemble, arguments.task, names)
     _score(members, folds, learned, folder / "cross_validation.json")
     print(f"Ensemble: {ensemble}")

@@ -33,9 +33,10 @@ def join(weights: Sequence[str | Path], datasets: Sequence[str | Path], out: str
 
     Raises:
         lesion.splits.SplitError: if the members were trained on different splits, or have no
-            validation part.
+            validation part, or the data sets lack images of it; if the folder has another split.
         ValueError: if there is only one.
-        mrcnn.weights.WeightsError: as `lesion.weights.member_files`.
+        mrcnn.weights.WeightsError: as `lesion.weights.member_files`, and if a member is not at the
+            end of its training.
         FileNotFoundError: likewise.
     """
     members = member_files(weights, TASK)
@@ -47,21 +48,35 @@ def join(weights: Sequence[str | Path], datasets: Sequence[str | Path], out: str
     collections = find_collections(datasets, task=TASK)
     samples = [sample for collection in collections for sample in collection.samples]
     split = _common_split(members, samples)
+    known = {sample.key: sample for sample in samples}
+    missing = [key for key in split.parts.get("validation", []) if key not in known]
+    if missing:
+        raise SplitError(
+            f"{len(missing)} images of the validation part, such as {missing[0]}, are not in "
+            f"{', '.join(map(str, datasets))}. Give all data sets of the training."
+        )
     validation = split.select(samples, "validation")
     if not validation:
         raise SplitError(
             f"The split of {members[0]} has no validation part, and without images that no member "
             "learned from their mean cannot be calibrated."
         )
+    out = Path(out)
+    kept = out / SPLIT_FILE
+    if kept.exists() and Split.load(kept).parts != split.parts:
+        raise SplitError(
+            f"{kept} is the split of something else, which would be tested on what it has learned "
+            "from. Give a folder of its own by --out."
+        )
+    names = [Path(os.path.relpath(path.resolve(), out.resolve())).as_posix() for path in members]
     # TensorFlow is loaded here and not above, so that a mistyped command answers at once.
+    from lesion.ensemble import plain
     from lesion.members import fit_jointly
 
-    calibration = fit_jointly(members, validation)
-    out = Path(out)
+    calibrations = fit_jointly(members, validation)
     out.mkdir(parents=True, exist_ok=True)
-    split.save(out / SPLIT_FILE)
-    names = [os.path.relpath(path.resolve(), out.resolve()) for path in members]
-    write_ensemble(out / "ensemble.json", TASK, names, calibration)
+    split.save(kept)
+    write_ensemble(out / "ensemble.json", TASK, names, plain(calibrations))
     return out / "ensemble.json"
 
 

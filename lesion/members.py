@@ -5,22 +5,31 @@ sure the members are together is fitted on the validation part, which none of th
 """
 
 import argparse
-import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from lesion.calibration import Calibration
-from lesion.crew import train_all
+from lesion.crew import keep_settings, train_all
+from lesion.diagnosis import VIEWS, calibrations_in, load_classifier, logits_of_samples
+from lesion.diagnosis_network import NAME
+from lesion.ensemble import plain
 from lesion.samples import DIAGNOSES, DatasetError, Sample
 from lesion.splits import SPLIT_FILE, Split
-from lesion.weights import write_ensemble
+from lesion.weights import find_weights, write_ensemble
+from mrcnn.weights import WeightsError
 
 logger = logging.getLogger(__name__)
 
 
 def train_members(
-    arguments: argparse.Namespace, samples: Sequence[Sample], split: Split, train: Callable
+    arguments: argparse.Namespace,
+    samples: Sequence[Sample],
+    split: Split,
+    train: Callable,
+    settings: Iterable[str],
 ) -> Path:
     """Trains the members and fits their joint temperature; the same call again goes on.
 
@@ -30,22 +39,25 @@ def train_members(
         samples: all that are sound.
         split: of all members.
         train: trains as such arguments say.
+        settings: names of the arguments that have to stay the same when a call goes on.
 
     Returns:
         The path of the ensemble, which `lesion.ensemble.load_classifiers` reads.
 
     Raises:
-        lesion.samples.DatasetError: if the folder holds an ensemble of another split.
+        lesion.samples.DatasetError: if the folder has an ensemble of another split or settings.
         lesion.crew.MemberFailed: if a member that is trained beside others stopped.
     """
     folder = Path(arguments.logs) / f"{arguments.task}-{arguments.members}-members"
     kept = folder / SPLIT_FILE
+    for part in ("train", "validation"):
+        split.select(samples, part)  # raises where it is a split of other images
     if kept.exists() and Split.load(kept).parts != split.parts:
         raise DatasetError(
             f"{kept} belongs to an ensemble of other images or another split. Give the data sets "
             "and options it was begun with, or another --logs."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    keep_settings(folder, arguments, settings)
     split.save(kept)
     numbers = range(arguments.members)
     members = train_all(
@@ -54,37 +66,40 @@ def train_members(
         train,
     )
     validation = split.select(samples, "validation")
-    calibration = fit_jointly(members, validation) if validation else {}
+    calibrations = fit_jointly(members, validation) if validation else {}
     ensemble = folder / "ensemble.json"
-    names = [str(path.relative_to(folder)) for path in members]
-    write_ensemble(ensemble, arguments.task, names, calibration)
+    names = [path.relative_to(folder).as_posix() for path in members]
+    write_ensemble(ensemble, arguments.task, names, plain(calibrations))
     print(f"Ensemble: {ensemble}")
     return ensemble
 
 
-def fit_jointly(
-    members: Sequence[Path], samples: Sequence[Sample]
-) -> dict[str, dict[str, float | list]]:
-    """By number of views the `Calibration` of the members' mean probabilities, as plain values.
+def fit_jointly(members: Sequence[Path], samples: Sequence[Sample]) -> dict[int, Calibration]:
+    """By number of views the `Calibration` of the logarithms of the members' mean probabilities.
 
     Means are less sure than their parts, so that the members' own temperatures do not do.
 
     Args:
-        members: weights files.
+        members: weights files, each with its own calibration.
         samples: of none of which a member learned.
+
+    Raises:
+        mrcnn.weights.WeightsError: if a member is not calibrated.
     """
-    import numpy as np
-
-    from lesion.diagnosis import VIEWS, load_classifier, logits_of_samples
-
     labels = np.array([DIAGNOSES.index(sample.diagnosis) for sample in samples])
-    means = {views: 0.0 for views in VIEWS}
+    means = dict.fromkeys(VIEWS, 0.0)
     for path in members:
-        logits = logits_of_samples(load_classifier(path, views=max(VIEWS)), samples)
+        own = calibrations_in(find_weights(path, NAME)[1])
+        if missing := set(VIEWS) - set(own):
+            raise WeightsError(
+                f"{path} has no calibration for {min(missing)} views: its training did not reach "
+                "its last epoch, or had no validation part. Continue it with --weights=last."
+            )
+        logits = logits_of_samples(load_classifier(path, views=max(VIEWS)), samples, "Calibrating")
         for views in VIEWS:
-            own = load_classifier(path, views=views).calibration
-            means[views] += own.probabilities(logits[:, :views].mean(axis=1)) / len(members)
+            mean = logits[:, :views].mean(axis=1)
+            means[views] += own[views].probabilities(mean) / len(members)
     fitted = {views: Calibration.fit(np.log(mean), labels) for views, mean in means.items()}
     for views, calibration in fitted.items():
         logger.info("Joint temperature with %d views: %.3f.", views, calibration.temperature)
-    return {str(views): dataclasses.asdict(calibration) for views, calibration in fitted.items()}
+    return fitted

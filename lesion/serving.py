@@ -12,6 +12,7 @@ from lesion.boundary import BoundaryPredictor
 from lesion.boundary_views import MAX_SIDE
 from lesion.crop import MARGIN, MIN_SHARE
 from lesion.diagnosis import DiagnosisPredictor
+from lesion.diagnosis_network import calibration_layers
 from lesion.ensemble import DiagnosisEnsemble
 from lesion.patient import VECTOR_SIZE
 from lesion.samples import ATTRIBUTES, DIAGNOSES
@@ -161,13 +162,15 @@ class EnsembleAnswer:
 
     def __init__(self, ensemble: DiagnosisEnsemble):
         self.members = [DiagnosisAnswer(member) for member in ensemble.members]
-        self.temperature = ensemble.calibration.temperature if ensemble.calibration else None
+        self.calibrated = ensemble.calibration is not None
+        if self.calibrated:
+            self.calibrate, self.softmax = calibration_layers(ensemble.calibration)
 
     def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
         opinions = [member(elements, read)["probabilities"] for member in self.members]
         mean = tf.add_n(opinions) / len(opinions)
-        if self.temperature is not None:
-            mean = tf.nn.softmax(tf.math.log(mean) / self.temperature)
+        if self.calibrated:
+            mean = self.softmax(self.calibrate(tf.math.log(mean)))
         return _named(mean, elements)
 
 

@@ -111,8 +111,9 @@ def ship(
             _ship_network(written, task, path, own, datasets, origin)
             for own, path in members.items()
         ]
+        calibration = ensemble_calibration([weights])
         hashes = {
-            key: joint_sha256([record[key] for record in records])
+            key: joint_sha256([record[key] for record in records], calibration)
             for key in ("checkpoint_sha256", "sha256")
         }
         split = Split.load(_beside(weights, SPLIT_FILE))
@@ -126,7 +127,7 @@ def ship(
         }
         split.save(written.enter_context(atomic_path(companion(target, ".split.json"))))
         names = [path.name for path in members]
-        write_ensemble(stored, task, names, ensemble_calibration([weights]), **details)
+        write_ensemble(stored, task, names, calibration, **details)
     _remove_others(task, out, [target, *members])
     return target
 

@@ -247,14 +247,17 @@ def _trains_several(arguments):
 
 def _train_several(arguments):
     """Trains an ensemble; see `lesion.folds` and `lesion.members`."""
-    from lesion.folds import cross_validate
-    from lesion.members import train_members
-
     task = _training_of(arguments.task)
     _check_arguments(arguments, task)
     samples = load_samples(arguments)
     split = _split(arguments, samples, None)
-    (cross_validate if arguments.folds else train_members)(arguments, samples, split, train)
+    from lesion.folds import cross_validate
+    from lesion.members import train_members
+
+    arguments.cache = str(cache_folder(arguments))  # one for all members
+    settings = (*RUN_SETTINGS, *task.RUN_SETTINGS, "weights")
+    several = cross_validate if arguments.folds else train_members
+    several(arguments, samples, split, train, settings)
 
 
 def load_samples(arguments):

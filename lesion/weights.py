@@ -77,7 +77,7 @@ def member_files(weights: Sequence[str | Path], task: str = "diagnosis") -> list
 
     Args:
         weights: as for `weights_path`; also files that name the members of an ensemble, as
-            `lesion train` writes them with --folds or --members.
+            `lesion train` writes them with --folds or --members, and `lesion join`.
         task: one of `lesion.samples.TASKS`.
 
     Raises:
@@ -94,13 +94,16 @@ def write_ensemble(
     """Writes the file that names the members of an ensemble.
 
     Args:
-        members: paths of their files, from the folder of this one.
+        members: paths of their files, from the folder of this one, with slashes.
         calibration: what `ensemble_calibration` is to give, as plain values by number of views.
-        more: further values to be kept.
+        more: further values to be kept; `sha256` where the members are not at their paths yet.
     """
     content = {"task": task, "members": list(members), **more}
     if calibration:
         content["calibration"] = calibration
+    if "sha256" not in content:
+        hashes = [sha256_of(path.parent / name) for name in members]
+        content["sha256"] = joint_sha256(hashes, calibration)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
 
@@ -110,11 +113,27 @@ def ensemble_calibration(weights: Sequence[str | Path], task: str = "diagnosis")
 
     Args:
         weights: as for `member_files`. Only an ensemble by itself, of one file, has any.
+
+    Raises:
+        mrcnn.weights.WeightsError: if the file holds something else in its place.
     """
     paths = [weights_path(path, task) for path in weights]
     if len(paths) != 1 or paths[0].suffix != ".json":
         return {}
-    return _read_json(paths[0]).get("calibration", {})
+    content = _read_json(paths[0])
+    calibration = content.get("calibration", {}) if isinstance(content, dict) else {}
+    if not isinstance(calibration, dict):
+        raise WeightsError(
+            f"{paths[0]} has a calibration that is {calibration!r} and not values by number of "
+            "views. Fetch the file again, or make it anew with `lesion join`."
+        )
+    return calibration
+
+
+def joint_fingerprint(weights: Sequence[str | Path], task: str = "diagnosis") -> str:
+    """`joint_sha256` of what is to answer together, as for `member_files`."""
+    hashes = [sha256_of(path) for path in member_files(weights, task)]
+    return joint_sha256(hashes, ensemble_calibration(weights, task))
 
 
 def _members(path):
@@ -124,8 +143,8 @@ def _members(path):
     names = content.get("members") if isinstance(content, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise WeightsError(
-            f"{path} does not name the members of an ensemble, as `lesion train --members` does: "
-            'it lacks "members", a list of their files.'
+            f"{path} does not name the members of an ensemble, as `lesion train --members` and "
+            '`lesion join` do: it lacks "members", a list of their files.'
         )
     members = [path.parent / name for name in names]
     for member in members:
@@ -134,10 +153,12 @@ def _members(path):
                 f"{member} is missing, a member of the ensemble {path}. Fetch all of it again."
             )
     expected = content.get("sha256")
-    if expected not in (None, joint_sha256([sha256_of(member) for member in members])):
+    found = joint_sha256([sha256_of(member) for member in members], content.get("calibration"))
+    if expected not in (None, found):
         raise WeightsError(
-            f"The members of the ensemble {path} are not those that it describes: one of them is "
-            "damaged or of another version. Fetch all of it again, from one place."
+            f"The ensemble {path} is not what it was when it was made: one of its members, or the "
+            "calibration of their mean, is damaged or of another version. Fetch all of it again, "
+            "from one place, or make it anew with `lesion join`."
         )
     return members
 
@@ -149,9 +170,17 @@ def _read_json(path):
         raise WeightsError(f"{path} is no whole JSON text ({error}). Fetch it again.") from error
 
 
-def joint_sha256(hashes: Sequence[str]) -> str:
-    """One SHA-256 for several files: that of theirs, one after the other; of one file its own."""
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+def joint_sha256(hashes: Sequence[str], calibration: Mapping | None = None) -> str:
+    """One SHA-256 for several files: that of theirs, one after the other; of one file its own.
+
+    Args:
+        calibration: of the files' mean, on which its answers depend as they do on the files; its
+            JSON text comes last.
+    """
+    if len(hashes) == 1:
+        return hashes[0]
+    text = "".join(hashes) + (json.dumps(calibration, sort_keys=True) if calibration else "")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def find_weights(weights: str | Path, task: str) -> tuple[Path, dict]:

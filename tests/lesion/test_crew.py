@@ -2,21 +2,29 @@
 
 import argparse
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from lesion.crew import LOG_FILE, MemberFailed, train_all
+from lesion.crew import LOG_FILE, MemberFailed, keep_settings, train_all
+from lesion.samples import DatasetError
 
 
 def stand_in(arguments):
     """Notes its seed and its cores where `lesion train` leaves a checkpoint."""
     print(f"Seed {arguments.seed}, from {arguments.weights}")
     if arguments.seed == 13:
+        _pid_in(Path(arguments.logs).with_name("member-99") / "pid")  # the other has begun
         raise FloatingPointError("The loss is no number.")
-    if arguments.seed == 99:  # to be stopped long before
-        time.sleep(600)
+    if arguments.seed > 90:  # to be stopped long before
+        (Path(arguments.logs) / "pid").write_text(str(os.getpid()))
+        try:
+            time.sleep(600)
+        finally:
+            (Path(arguments.logs) / "cleared").touch()
     folder = Path(arguments.logs) / "diagnosis20260101T0000"
     folder.mkdir(parents=True, exist_ok=True)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -27,7 +35,7 @@ def arguments_of(logs, jobs):
     return argparse.Namespace(
         task="diagnosis",
         logs=str(logs),
-        cache=None,
+        cache=str(logs / "cache"),
         weights="imagenet",
         jobs=jobs,
         folds=None,
@@ -68,9 +76,62 @@ def test_members_that_were_begun_go_on(tmp_path):
     assert lines == ["Seed 4, from imagenet", "Seed 4, from last"]
 
 
+def test_settings_stay_the_same(tmp_path):
+    arguments = arguments_of(tmp_path, 1)
+    keep_settings(tmp_path / "members", arguments, ["task", "seed"])
+    arguments.jobs = 2  # which is none of them
+    keep_settings(tmp_path / "members", arguments, ["task", "seed"])
+    arguments.seed = 4
+    with pytest.raises(DatasetError, match=r"members was begun with --seed=0, not with --seed=4"):
+        keep_settings(tmp_path / "members", arguments, ["task", "seed"])
+
+
+def test_stopped_members_clear_up(tmp_path):
+    with pytest.raises(MemberFailed):
+        train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (13, 99)), stand_in)
+    assert (tmp_path / "member-99" / "cleared").exists()
+
+
+def test_members_end_with_their_parent(tmp_path):
+    script = (
+        "from pathlib import Path\n"
+        "from test_crew import arguments_of, settings_of, stand_in\n"
+        "from lesion.crew import train_all\n"
+        "if __name__ == '__main__':\n"
+        f"    logs = Path({str(tmp_path)!r})\n"
+        "    train_all(arguments_of(logs, 2), settings_of(logs, (98, 99)), stand_in)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": path}
+    )
+    pids = [_pid_in(tmp_path / f"member-{seed}" / "pid") for seed in (98, 99)]
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while any(_lives(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _pid_in(path):
+    deadline = time.monotonic() + 120
+    while not path.exists() or not path.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return int(path.read_text())
+
+
+def _lives(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_failure_is_told_and_stops_the_others(tmp_path):
-    began = time.monotonic()
     with pytest.raises(MemberFailed, match=r"The loss is no number.*member-13.*goes on"):
         train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (13, 99)), stand_in)
-    assert time.monotonic() - began < 300
     assert not (tmp_path / "member-99" / "diagnosis20260101T0000").exists()

@@ -115,7 +115,7 @@ class TestFolds:
         assert Split.load(split).parts == own.parts
 
         (shipped / "lesion_diagnosis_2.weights.h5").write_bytes(b"other")
-        with pytest.raises(WeightsError, match="are not those that it describes"):
+        with pytest.raises(WeightsError, match="is not what it was when it was made"):
             load_classifiers(["lesion"])
         (shipped / "lesion_diagnosis_2.weights.h5").unlink()
         with pytest.raises(FileNotFoundError, match=r"_2\.weights\.h5 is missing"):

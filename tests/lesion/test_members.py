@@ -17,9 +17,11 @@ from lesion.join import main as join
 from lesion.ship import main as ship
 from lesion.splits import Split
 from lesion.train import main as train
+from lesion.weights import joint_fingerprint
+from mrcnn.arrays import WeightsError, load_arrays, save_arrays
 from mrcnn.images import read_image
-from mrcnn.weights import WeightsError
 
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 SETTINGS = [
     "--task=diagnosis",
     "--weights=none",
@@ -40,6 +42,15 @@ def trained(moles, small_backbone, tmp_path_factory):
     command += ["--members=2", "--seed=5"]
     assert train(command) == 0
     return logs / "diagnosis-2-members", command
+
+
+@pytest.fixture(scope="class")
+def shipped(trained, moles, tmp_path_factory):
+    """The folder that the ensemble is shipped into."""
+    out = tmp_path_factory.mktemp("shipped")
+    words = ["--task=diagnosis", f"--dataset={moles.data}", "--command=make", f"--out={out}"]
+    assert ship([*words, f"--weights={trained[0] / 'ensemble.json'}", "--revision=1"]) == 0
+    return out
 
 
 @pytest.fixture
@@ -90,32 +101,41 @@ class TestMembers:
             assert answer.refer == (answer.probabilities.max() < ensemble.threshold)
         assert load_classifiers([path]).predict(images)[0].refer is None
 
-    def test_what_is_shipped_and_exported_answers_alike(
-        self, trained, moles, tmp_path, monkeypatch
-    ):
-        monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)
-        data, path = f"--dataset={moles.data}", trained[0] / "ensemble.json"
-        shipped = tmp_path / "weights"
-        words = ["--task=diagnosis", data, "--command=make train-diagnosis", f"--out={shipped}"]
-        assert ship([*words, f"--weights={path}", "--revision=1"]) == 0
-        calibration = json.loads(path.read_text())["calibration"]
+    def test_calibration_is_shipped(self, trained, shipped):
+        content = json.loads((trained[0] / "ensemble.json").read_text())
         record = json.loads((shipped / "lesion_diagnosis.ensemble.json").read_text())
-        assert record["calibration"] == calibration
+        assert record["calibration"] == content["calibration"]
 
+    def test_shipped_ensemble_answers_as_before(self, trained, shipped, monkeypatch):
         monkeypatch.setattr("lesion.weights._FOLDERS", (shipped,))
-        image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-        expected = load_classifiers([path]).predict([image])[0].probabilities
-        analyzer = Analyzer("none", "none", views=1)
-        found = analyzer.analyze(image).diagnosis.probabilities
-        np.testing.assert_allclose(found, expected, atol=2e-3)  # they are stored as float16
-        out = tmp_path / "model" / "1"
-        assert export(["--task=diagnosis", "--weights=lesion", f"--out={out}"]) == 0
-        served = tf.saved_model.load(str(out)).signatures["images"](images=image[np.newaxis])
-        np.testing.assert_allclose(served["probabilities"][0], found, atol=1e-5)
+        expected = load_classifiers([trained[0] / "ensemble.json"]).predict([NOISE])[0]
+        found = Analyzer("none", "none", views=1).analyze(NOISE).diagnosis
+        # They are stored as float16.
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=2e-3)
 
-        assert evaluate(["--task=diagnosis", data, "--weights=lesion", f"--out={tmp_path}"]) == 0
+    def test_exported_ensemble_answers_alike(self, trained, tmp_path):
+        weights, out = trained[0] / "ensemble.json", tmp_path / "model" / "1"
+        expected = load_classifiers([weights]).predict([NOISE])[0].probabilities
+        assert export(["--task=diagnosis", f"--weights={weights}", f"--out={out}"]) == 0
+        served = tf.saved_model.load(str(out)).signatures["images"](images=NOISE[np.newaxis])
+        np.testing.assert_allclose(served["probabilities"][0], expected, atol=1e-5)
+
+    def test_is_scored_with_its_calibration(self, trained, moles, tmp_path, monkeypatch):
+        monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)
+        weights = trained[0] / "ensemble.json"
+        command = ["--task=diagnosis", f"--dataset={moles.data}", f"--weights={weights}"]
+        assert evaluate([*command, f"--out={tmp_path}"]) == 0
         model = json.loads((tmp_path / "evaluation.json").read_text())["model"]
-        assert model["temperature"] == calibration["8"]["temperature"]
+        content = json.loads(weights.read_text())
+        assert model["temperature"] == content["calibration"]["8"]["temperature"]
+        assert model["sha256"] == content["sha256"]
+
+    def test_mean_without_the_calibration_is_something_else(self, trained):
+        path = trained[0] / "ensemble.json"
+        together, apart = ([path], sorted(trained[0].glob("member-*/*/diagnosis_0001.h5")))
+        assert joint_fingerprint(together) != joint_fingerprint(apart)
+        assert load_classifiers(together).describe()["sha256"] == joint_fingerprint(together)
+        assert load_classifiers(apart).describe()["sha256"] == joint_fingerprint(apart)
 
     def test_two_ensembles_together_have_no_common_calibration(self, trained):
         path = trained[0] / "ensemble.json"
@@ -134,23 +154,49 @@ class TestMembers:
         assert found.calibration == expected.calibration
         assert Split.load(tmp_path / "joined" / "split.json").parts == Split.load(moles.split).parts
 
-    def test_members_of_other_splits_are_not_joined(self, trained, moles, tmp_path, capsys):
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (lambda parts: {**parts, "test": []}, "was trained on another split"),
+            (lambda parts: {"test": ["elsewhere/1"]}, "no split beside"),
+        ],
+    )
+    def test_members_of_other_splits_are_not_joined(
+        self, trained, moles, tmp_path, capsys, content, message
+    ):
         first, second = sorted(trained[0].glob("member-*/*/diagnosis_0001.h5"))
         other = shutil.copytree(second.parent, tmp_path / "other") / second.name
-        parts = Split.load(moles.split).parts
-        changed = {**parts, "test": parts["train"], "train": parts["test"]}
+        split = Split(content(Split.load(moles.split).parts), 0, {})
+        split.save(other.parent / "split.json")
         command = [f"--dataset={moles.data}", f"--out={tmp_path / 'joined'}"]
-        weights = [f"--weights={first}", f"--weights={other}"]
-        for content, message in (
-            (changed, "was trained on another split"),
-            ({"test": ["elsewhere/1"]}, "no split beside"),
-        ):
-            Split(content, 0, {}).save(other.parent / "split.json")
-            assert join([*command, *weights]) == 2
-            assert message in capsys.readouterr().err
-        assert join([*command, weights[0], weights[0]]) == 2
-        assert "two different networks" in capsys.readouterr().err
+        assert join([*command, f"--weights={first}", f"--weights={other}"]) == 2
+        assert message in capsys.readouterr().err
         assert not (tmp_path / "joined").exists()
+
+    def test_one_member_twice_is_not_joined(self, trained, moles, tmp_path, capsys):
+        first = next(trained[0].glob("member-1/*/diagnosis_0001.h5"))
+        command = [f"--dataset={moles.data}", f"--out={tmp_path / 'joined'}"]
+        assert join([*command, f"--weights={first}", f"--weights={first}"]) == 2
+        assert "two different networks" in capsys.readouterr().err
+
+    def test_member_before_its_end_is_not_joined(self, trained, moles, tmp_path, capsys):
+        first, second = sorted(trained[0].glob("member-*/*/diagnosis_0001.h5"))
+        other = shutil.copytree(second.parent, tmp_path / "other") / second.name
+        arrays, metadata = load_arrays(other)
+        del metadata["calibration"]
+        save_arrays(other, arrays, metadata)
+        command = [f"--dataset={moles.data}", f"--out={tmp_path / 'joined'}"]
+        assert join([*command, f"--weights={first}", f"--weights={other}"]) == 2
+        assert "did not reach its last epoch" in capsys.readouterr().err
+
+    def test_another_runs_folder_is_not_joined_into(self, trained, moles, tmp_path, capsys):
+        members = sorted(trained[0].glob("member-*/*/diagnosis_0001.h5"))
+        Split({"train": ["data/other"], "test": []}, 0, {}).save(tmp_path / "split.json")
+        before = (tmp_path / "split.json").read_bytes()
+        command = [f"--dataset={moles.data}", f"--out={tmp_path}"]
+        assert join([*command, *(f"--weights={path}" for path in members)]) == 2
+        assert "the split of something else" in capsys.readouterr().err
+        assert (tmp_path / "split.json").read_bytes() == before
 
     def test_same_command_goes_on(self, trained, tmp_path):
         folder, command = trained
@@ -171,13 +217,41 @@ class TestMembers:
         assert train([*trained[1], f"--split={tmp_path / 'split.json'}"]) == 2
         assert "another split" in capsys.readouterr().err
 
-    def test_unknown_calibration_is_refused(self, trained, tmp_path):
+    @pytest.mark.parametrize(
+        ("calibration", "message"),
+        [
+            ({"1": {"slope": 1}}, "install a newer one"),
+            ({"one": {}}, "install a newer one"),
+            ({"8": {"temperature": 1.5}}, "not calibrated for 1 views, but for 8"),
+            ({"1": {"temperature": 0.0}}, "temperature 0.0, and it must be a number above 0"),
+            ({"1": {"temperature": "2"}}, "temperature '2', and"),
+            ([1.5], r"a calibration that is \[1.5\]"),
+        ],
+    )
+    def test_unsound_calibration_is_refused(self, trained, tmp_path, calibration, message):
         folder = shutil.copytree(trained[0], tmp_path / "members")
         content = json.loads((folder / "ensemble.json").read_text())
-        content["calibration"]["1"] = {"slope": 1}
+        del content["sha256"]
+        content["calibration"] = calibration
         (folder / "ensemble.json").write_text(json.dumps(content))
-        with pytest.raises(WeightsError, match="install a newer one"):
+        with pytest.raises(WeightsError, match=message):
             load_classifiers([folder / "ensemble.json"])
+
+    def test_changed_calibration_is_noticed(self, trained, tmp_path):
+        folder = shutil.copytree(trained[0], tmp_path / "members")
+        content = json.loads((folder / "ensemble.json").read_text())
+        content["calibration"]["1"]["temperature"] *= 2
+        (folder / "ensemble.json").write_text(json.dumps(content))
+        with pytest.raises(WeightsError, match="is not what it was when it was made"):
+            load_classifiers([folder / "ensemble.json"])
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [("--seed=6", "--seed=5, not with --seed=6"), ("--dropout=0.3", "--dropout=0.2, not with")],
+    )
+    def test_other_settings_are_refused(self, trained, capsys, option, message):
+        assert train([*trained[1], option]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 #   PYTHON=/path/to/python3   the interpreter to make it from (3.11 or newer)
 #   PIP_FLAGS="..."           more flags for every pip install
 #   DATA="DIR ..."            folders of data sets that the targets train-... learn from
+#   LOGS=DIR                  where the targets train-... keep their runs (logs)
 #   TRAIN_FLAGS="..."         more flags for lesion/train.py, which come last and so decide
 #   PYTEST_FLAGS="..."        flags for pytest, for instance -k boxes; by default the files of tests
 #                             are shared out among processes, one per core and four at most
@@ -91,15 +92,26 @@ test-jax test-torch: test-%: setup
 # The settings are those of docs/experiments.md.
 train-boundary: SETTINGS := --epochs=12 --head-epochs=1 --steps=720 --learning-rate=0.0008
 train-attributes: SETTINGS := --image-size=384 --batch=8 --epochs=10 --head-epochs=1
-train-diagnosis: SETTINGS := --backbone=efficientnetlite0 --image-size=224 --batch=32 --epochs=31 \
-	--head-epochs=1 --steps=200
+# Of the ensemble the first network is trained alone, and longer.
+train-diagnosis: FIRST := --image-size=224 --epochs=31 --head-epochs=1 --steps=200
+train-diagnosis: OTHERS := --members=4 --jobs=2 --image-size=192 --epochs=10 --head-epochs=1 \
+	--steps=200 --learning-rate=0.0015 --patient-data --prevalence-power=0.4
+LOGS := logs
 
 train-boundary: data setup  ## Train the boundary network on DATA="ISIC2018 HAM10000"
 train-attributes: data setup  ## Train the attributes network on DATA=ISIC2018
-train-diagnosis: data setup  ## Train the diagnosis network on DATA=HAM10000
-train-boundary train-attributes train-diagnosis: train-%:
+train-boundary train-attributes: train-%:
 	$(IN_VENV) lesion/train.py --task=$* --weights=imagenet $(DATA:%=--dataset=%) $(SETTINGS) \
-		$(TRAIN_FLAGS)
+		--logs=$(LOGS) $(TRAIN_FLAGS)
+
+train-diagnosis: data setup  ## Train the diagnosis ensemble on DATA=HAM10000
+	$(IN_VENV) lesion/train.py --task=diagnosis --weights=imagenet $(DATA:%=--dataset=%) $(FIRST) \
+		--logs=$(LOGS)/diagnosis-first $(TRAIN_FLAGS)
+	$(IN_VENV) lesion/train.py --task=diagnosis --weights=imagenet $(DATA:%=--dataset=%) $(OTHERS) \
+		--logs=$(LOGS) $(TRAIN_FLAGS)
+	$(IN_VENV) lesion/join.py --weights=$$(ls $(LOGS)/diagnosis-first/diagnosis*/diagnosis_0031.h5 | tail -1) \
+		--weights=$(LOGS)/diagnosis-4-members/ensemble.json $(DATA:%=--dataset=%) \
+		--out=$(LOGS)/diagnosis-joined
 
 data:
 	@if [ -z "$(DATA)" ]; then \

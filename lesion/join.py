@@ -4,6 +4,7 @@ python lesion/join.py --weights=PATH --weights=PATH --dataset=DIR --out=FOLDER
 """
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -120,6 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     print(NOTICE)
     try:
         print(f"Ensemble: {join(arguments.weights, arguments.dataset, arguments.out)}")

@@ -92,7 +92,7 @@ def reliability_figure(
         )
         error = expected_calibration_error(values, labels)
         upper.set(ylim=(0, 1), title=f"{title}: calibration error {error:.3f}", ylabel="accuracy")
-        upper.legend(loc="upper left", frameon=False, fontsize=8)
+        upper.legend(loc="upper left", edgecolor="none", framealpha=0.85, fontsize=8)
         lower.bar(middles, table.count, 0.94 * width, color="0.6")
         lower.set(xlim=(0, 1), xlabel="confidence", ylabel="images")
     _finish(figure, path)

@@ -180,12 +180,12 @@ def datasets(arguments, parts, cache):
 
 
 def augmentation(arguments):
-    """Milder than for the boundary: here colour and fine structure mean something."""
+    """Milder in shape than for the boundary; light and focus change as much as cameras do."""
     from lesion.augment import DermoscopyAugmentation, Obstacles
 
     side = arguments.image_size
     view = DermoscopyAugmentation(
-        scale=(0.8, 1.3), shift=0.08, colour=0.12, blur=0.8, compression=0, side=side
+        scale=(0.75, 1.3), shift=0.08, colour=0.2, blur=1.5, compression=0.1, side=side
     )
     obstacles = Obstacles(side)
 

@@ -207,11 +207,11 @@ def changed_samples(task, samples, change, folder, seed):
 # === Scores ===
 
 
-def load(task, weights, views):
-    """The predictor of a task."""
-    if task == "boundary":
-        from lesion.boundary import load_predictor
+def load(task, weights, views, boundary=None):
+    """The predictor of a task; the classifier with what finds small lesions, if that is given."""
+    from lesion.boundary import load_predictor
 
+    if task == "boundary":
         return load_predictor(weights, views=views)
     if task == "attributes":
         from lesion.attributes import load_attributes
@@ -219,7 +219,12 @@ def load(task, weights, views):
         return load_attributes(weights)
     from lesion.ensemble import load_classifiers
 
-    return load_classifiers([weights], views)
+    classifier = load_classifiers([weights], views)
+    if boundary is None:
+        return classifier
+    from lesion.crop import NearClassifier
+
+    return NearClassifier(classifier, load_predictor(boundary, views=views))
 
 
 def score(task, predictor, samples):
@@ -264,6 +269,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOTICE)
     parser.add_argument("--task", choices=TASKS, default="boundary")
     parser.add_argument("--weights", required=True, metavar="PATH", help='or "last", or "lesion"')
+    parser.add_argument(
+        "--boundary-weights", metavar="PATH", help="of the diagnosis: see lesion/evaluate.py"
+    )
     parser.add_argument("--dataset", action="append", required=True, metavar="DIR")
     parser.add_argument(
         "--split", metavar="FILE", help="default: the one of the weights; none: all images"
@@ -290,7 +298,7 @@ def main(argv=None):
     samples = select_samples(collections, split, part, arguments.limit)
     if not samples:
         parser.error(f"Part {part!r} has no image.")
-    predictor = load(arguments.task, arguments.weights, arguments.views)
+    predictor = load(arguments.task, arguments.weights, arguments.views, arguments.boundary_weights)
     changes = ["as it is", *(arguments.change or CHANGES)]
     results = {}
     for name in tqdm(dict.fromkeys(changes), "Changes", disable=None):
@@ -320,6 +328,7 @@ def main(argv=None):
             "collections": names,
             "part": part,
             "limit": arguments.limit,
+            "boundary_weights": arguments.boundary_weights,
             "views": None if arguments.task == "attributes" else arguments.views,
             "seed": arguments.seed,
             "machine": machine,

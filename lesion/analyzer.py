@@ -13,6 +13,7 @@ import numpy as np
 
 from lesion import __version__
 from lesion.analysis import Analysis, Source
+from lesion.crop import bring_near
 from lesion.dicom import DicomImage, is_dicom, read_dicom
 from lesion.quality import QualityWarning, assess
 from lesion.samples import TASKS, Problem
@@ -30,6 +31,9 @@ Read = TypeVar("Read")
 
 class Analyzer:
     """Analyses dermoscopic images. The networks are loaded when they are first needed.
+
+    The diagnosis is shown the whole image, but a small lesion that the boundary network finds from
+    nearby (`lesion.crop.bring_near`).
 
     Several threads may use one: they take turns at the networks, which occupy all cores anyway.
 
@@ -219,12 +223,15 @@ class Analyzer:
         patients = [item.patient or {} for item in loaded]
         absent = [None] * len(images)
         with self._turn:
-            return zip(
-                self.boundary.predict(images) if self.boundary else absent,
-                self.attributes.predict(images) if self.attributes else absent,
-                self.diagnosis.predict(images, patients) if self.diagnosis else absent,
-                strict=True,
-            )
+            lesions = self.boundary.predict(images) if self.boundary else absent
+            attributes = self.attributes.predict(images) if self.attributes else absent
+            diagnoses = absent
+            if self.diagnosis:
+                if self.boundary:
+                    found = zip(images, lesions, strict=True)
+                    images = [bring_near(image, lesion.mask) for image, lesion in found]
+                diagnoses = self.diagnosis.predict(images, patients)
+            return zip(lesions, attributes, diagnoses, strict=True)
 
 
 def read_ahead(

@@ -130,6 +130,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     diagnosis = parser.add_argument_group("diagnosis")
     diagnosis.add_argument(
+        "--boundary-weights",
+        metavar="PATH",
+        help="show the classifier small lesions from nearby, as these weights find them and as "
+        "`lesion analyze` does",
+    )
+    diagnosis.add_argument(
         "--images-alone",
         action="store_true",
         help="score as if nothing was known of the patients",
@@ -190,7 +196,14 @@ def _load_predictor(arguments):
         return load_attributes(arguments.weights[0], method=arguments.method)
     from lesion.ensemble import load_classifiers
 
-    return load_classifiers(arguments.weights, arguments.views, arguments.risk)
+    classifier = load_classifiers(arguments.weights, arguments.views, arguments.risk)
+    if arguments.boundary_weights is None:
+        return classifier
+    from lesion.boundary import load_predictor
+    from lesion.crop import NearClassifier
+
+    boundary = load_predictor(arguments.boundary_weights, views=arguments.views)
+    return NearClassifier(classifier, boundary)
 
 
 def _evaluate(arguments, predictor, samples, names):
@@ -238,6 +251,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"--{name} must be at least 1, received {value}.")
     if arguments.task != "diagnosis" and len(arguments.weights) > 1:
         parser.error(f"--weights can be given once for --task={arguments.task}.")
+    if arguments.heat_maps and arguments.boundary_weights:
+        parser.error("--heat-maps are of whole images; give them without --boundary-weights.")
     if arguments.out.exists() and not arguments.out.is_dir():
         parser.error(f"--out {arguments.out} is a file; give a folder.")
     try:

@@ -18,6 +18,7 @@ import lesion
 from lesion import NOTICE
 from lesion.analysis import SCHEMA_VERSION, Analysis, Source
 from lesion.analyzer import Analyzer, read_ahead
+from lesion.crop import bring_near
 from lesion.dicom import DicomImage
 from lesion.quality import QualityWarning
 from lesion.results import write_results
@@ -48,12 +49,14 @@ class Corner:
 
 
 class Guess:
-    """Says always the same; remembers what it was told of patients."""
+    """Says always the same; remembers what it was shown and told of patients."""
 
     def __init__(self):
+        self.images = []
         self.patients = []
 
     def predict(self, images, patients):
+        self.images += images
         self.patients += patients
         return [
             SimpleNamespace(probabilities=PROBABILITIES, category="NV", refer=True) for _ in images
@@ -148,6 +151,15 @@ def test_several_files_for_the_diagnosis_are_an_ensemble(monkeypatch, tmp_path, 
 def test_other_numbers_of_files_are_refused(task, count, message):
     with pytest.raises(ValueError, match=message):
         Analyzer(**{task: ["a.h5"] * count})
+
+
+def test_diagnosis_sees_small_lesions_from_nearby(darkness, lesion_image):
+    small, mask = lesion_image(60, 80, (20, 30), 5)
+    for boundary, shown in ((darkness, bring_near(small, mask)), ("none", small)):
+        guess = Guess()
+        found = Analyzer(boundary, "none", guess).analyze(small)
+        np.testing.assert_array_equal(guess.images[0], shown)
+        np.testing.assert_array_equal(found.image, small)
 
 
 class Busy:

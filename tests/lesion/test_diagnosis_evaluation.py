@@ -101,6 +101,25 @@ def test_images_alone(command, moles, monkeypatch):
         seen.clear()
 
 
+def test_small_lesions_from_nearby(command, moles, monkeypatch, darkness):
+    shown = []
+
+    class Noted(ColourPredictor):
+        def predict(self, images, patients=None):
+            shown.extend(image.shape for image in images)
+            return super().predict([np.zeros((40, 52, 3), np.uint8)] * len(images), patients)
+
+    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *arguments: Noted())
+    monkeypatch.setattr("lesion.boundary.load_predictor", lambda *arguments, **views: darkness)
+    monkeypatch.setattr("lesion.crop.SMALL", 2)  # all of them are
+    code, result = command(f"--dataset={moles.data}", "--boundary-weights=b")
+    assert code == 0 and len(shown) == 56
+    assert any(height == width for height, width, _ in shown)
+    assert result["model"]["boundary"]["weights"] == "darkness.weights.h5"
+    with pytest.raises(SystemExit):
+        command(f"--dataset={moles.data}", "--boundary-weights=b", "--heat-maps=1")
+
+
 def test_summary_is_plain_json_with_the_keys_promised(evaluation):
     summary = json.loads(json.dumps(summarize_diagnosis(evaluation), allow_nan=False))
     assert set(KEYS) < set(summary)

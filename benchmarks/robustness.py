@@ -27,6 +27,7 @@ from lesion import NOTICE
 from lesion.augment import rim_colour
 from lesion.evaluate import select_samples
 from lesion.layouts import find_collections
+from lesion.nearby import NearbyAttributes, NearbyDiagnosis
 from lesion.options import add_views, natural, positive
 from lesion.phantom_canvas import Frame
 from lesion.phantom_layers import draw_aperture, draw_hair, draw_ruler
@@ -208,7 +209,7 @@ def changed_samples(task, samples, change, folder, seed):
 
 
 def load(task, weights, views, boundary=None):
-    """The predictor of a task; the classifier with what finds small lesions, if that is given."""
+    """The predictor of a task, with the boundary's weights that find small lesions, if given."""
     from lesion.boundary import load_predictor
 
     if task == "boundary":
@@ -216,15 +217,12 @@ def load(task, weights, views, boundary=None):
     if task == "attributes":
         from lesion.attributes import load_attributes
 
-        return load_attributes(weights)
-    from lesion.ensemble import load_classifiers
+        predictor, nearby = load_attributes(weights), NearbyAttributes
+    else:
+        from lesion.ensemble import load_classifiers
 
-    classifier = load_classifiers([weights], views)
-    if boundary is None:
-        return classifier
-    from lesion.crop import NearClassifier
-
-    return NearClassifier(classifier, load_predictor(boundary, views=views))
+        predictor, nearby = load_classifiers([weights], views), NearbyDiagnosis
+    return nearby(predictor, load_predictor(boundary, views=views)) if boundary else predictor
 
 
 def score(task, predictor, samples):
@@ -269,9 +267,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOTICE)
     parser.add_argument("--task", choices=TASKS, default="boundary")
     parser.add_argument("--weights", required=True, metavar="PATH", help='or "last", or "lesion"')
-    parser.add_argument(
-        "--boundary-weights", metavar="PATH", help="of the diagnosis: see lesion/evaluate.py"
-    )
+    parser.add_argument("--boundary-weights", metavar="PATH", help="as of lesion/evaluate.py")
     parser.add_argument("--dataset", action="append", required=True, metavar="DIR")
     parser.add_argument(
         "--split", metavar="FILE", help="default: the one of the weights; none: all images"

@@ -47,6 +47,7 @@ from lesion.results import (  # noqa: E402
     write_results,
 )
 from lesion.samples import Problem  # noqa: E402
+from lesion.tables import read_patients  # noqa: E402
 from mrcnn.images import ImageError, read_image  # noqa: E402
 
 _WRITERS = 2
@@ -98,6 +99,7 @@ def analyze_images(
     stems: Mapping[Path, str],
     out: Path,
     millimetres_per_pixel: float | None = None,
+    patients: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Problem]:
     """Analyses images and writes the results of each into a folder, without the report.
 
@@ -108,6 +110,7 @@ def analyze_images(
         stems: what the results of each image file are named after.
         out: the folder; it is made where it is missing.
         millimetres_per_pixel: the scale of all images, if known.
+        patients: what is known of them, by the image's name without its suffix.
 
     Returns:
         the files that could not be read.
@@ -116,7 +119,8 @@ def analyze_images(
         OSError: the results cannot be written.
     """
     problems = []
-    results = zip(stems, analyzer.analyze_many(stems, None, millimetres_per_pixel), strict=True)
+    told = [(patients or {}).get(path.stem) for path in stems]
+    results = zip(stems, analyzer.analyze_many(stems, told, millimetres_per_pixel), strict=True)
     # `disable=None` shows the bar on a terminal only.
     progress = tqdm(total=len(stems), desc="Analysing", unit="image", disable=None)
     with progress, ThreadPoolExecutor(_WRITERS) as pool:
@@ -169,6 +173,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="X",
         help="scale of the images; without it lengths are in pixels alone",
     )
+    parser.add_argument(
+        "--patients",
+        type=Path,
+        metavar="CSV",
+        help="table of the images' patients: image, age, sex, site (docs/analysis.md); used if the "
+        "diagnosis' network has learned from such data, as the project's has",
+    )
     add_views(parser)
     parser.add_argument(
         "--risk",
@@ -193,10 +204,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--out {out} is a file; give a folder.")
     try:
         stems = output_stems(find_images(arguments.inputs, out))
+        patients = read_patients(arguments.patients) if arguments.patients else {}
     except ValueError as error:
         parser.error(str(error))
+    if patients and not any(path.stem in patients for path in stems):
+        parser.error(f"The table {arguments.patients} has no row for any of the images.")
     try:
-        return _run(arguments, stems)
+        return _run(arguments, stems, patients)
     except OSError as error:
         print(f"The results cannot be written: {error}", file=sys.stderr)
     except ImageError as error:
@@ -207,7 +221,11 @@ def main(argv: list[str] | None = None) -> int:
     return 3
 
 
-def _run(arguments: argparse.Namespace, stems: Mapping[Path, str]) -> int:
+def _run(
+    arguments: argparse.Namespace,
+    stems: Mapping[Path, str],
+    patients: Mapping[str, Mapping[str, str]],
+) -> int:
     out, scale = arguments.out, arguments.millimetres_per_pixel
     try:
         analyzer = Analyzer(
@@ -218,11 +236,11 @@ def _run(arguments: argparse.Namespace, stems: Mapping[Path, str]) -> int:
             risk=arguments.risk,
             batch=min(arguments.batch, len(stems)),
         )
-        settings = analyzer.settings(scale)
         left = {
             path: stem
             for path, stem in stems.items()
-            if arguments.overwrite or not is_done(path, settings, out, stem)
+            if arguments.overwrite
+            or not is_done(path, analyzer.settings(scale, patients.get(path.stem)), out, stem)
         }
         if left:
             analyzer.load()
@@ -231,7 +249,9 @@ def _run(arguments: argparse.Namespace, stems: Mapping[Path, str]) -> int:
         return 2
     if len(left) < len(stems):
         print(f"{len(stems) - len(left)} of {len(stems)} images have their results already.")
-    problems = analyze_images(analyzer, left, out, scale)
+    if patients and (unknown := sum(path.stem not in patients for path in stems)):
+        print(f"Of {unknown} of {len(stems)} images {arguments.patients} says nothing.")
+    problems = analyze_images(analyzer, left, out, scale, patients)
     failed = {problem.path for problem in problems}
     records = Records(out, (stem for path, stem in stems.items() if path not in failed))
     report = write_report(out / "report.html", records, problems, out)[0]

@@ -13,8 +13,8 @@ import numpy as np
 
 from lesion import __version__
 from lesion.analysis import Analysis, Source
-from lesion.crop import bring_near
 from lesion.dicom import DicomImage, is_dicom, read_dicom
+from lesion.nearby import SMALL, part_to_show, put_back
 from lesion.quality import QualityWarning, assess
 from lesion.samples import TASKS, Problem
 from lesion.weights import joint_fingerprint, member_files, shipped_weights, weights_path
@@ -32,8 +32,8 @@ Read = TypeVar("Read")
 class Analyzer:
     """Analyses dermoscopic images. The networks are loaded when they are first needed.
 
-    The diagnosis is shown the whole image, but a small lesion that the boundary network finds from
-    nearby (`lesion.crop.bring_near`).
+    Attributes and diagnosis are found in the whole image, but of a small lesion in the square
+    around it, as the boundary network finds it (`lesion.nearby`).
 
     Several threads may use one: they take turns at the networks, which occupy all cores anyway.
 
@@ -137,14 +137,20 @@ class Analyzer:
         """Those of `TASKS` that there is a network for."""
         return tuple(task for task in TASKS if self._found[task] is not None)
 
-    def settings(self, millimetres_per_pixel: float | None = None) -> dict:
+    def settings(
+        self,
+        millimetres_per_pixel: float | None = None,
+        patient: Mapping[str, str] | None = None,
+    ) -> dict:
         """All that results depend on besides the image; known without loading a network."""
         return {
             "version": __version__,
             "weights": self._hashes,
             "views": self.views,
             "risk": self.risk,
+            "small_lesion": SMALL if self._found["boundary"] is not None else None,
             "millimetres_per_pixel": millimetres_per_pixel,
+            "patient": {name: str(value) for name, value in (patient or {}).items()} or None,
         }
 
     @functools.cached_property
@@ -196,7 +202,6 @@ class Analyzer:
                 "`millimetres_per_pixel` must be a number above 0 or None, received "
                 f"{millimetres_per_pixel}."
             )
-        settings = self.settings(millimetres_per_pixel)
         given = patients is not None
         items = zip(images, patients if given else itertools.repeat(None), strict=given)
         for batch in read_ahead(_load, items, self.batch):
@@ -211,7 +216,7 @@ class Analyzer:
                     *next(found),
                     item.quality,
                     self.models,
-                    settings,
+                    self.settings(millimetres_per_pixel, item.patient),
                     item.source,
                     item.dicom,
                     millimetres_per_pixel or (item.dicom and item.dicom.millimetres_per_pixel),
@@ -224,13 +229,16 @@ class Analyzer:
         absent = [None] * len(images)
         with self._turn:
             lesions = self.boundary.predict(images) if self.boundary else absent
-            attributes = self.attributes.predict(images) if self.attributes else absent
-            diagnoses = absent
+            whole = (slice(None), slice(None))
+            parts = [part_to_show(found.mask) if found else whole for found in lesions]
+            shown = [image[part] for image, part in zip(images, parts, strict=True)]
+            attributes, diagnoses = absent, absent
+            if self.attributes:
+                found = zip(self.attributes.predict(shown), parts, images, strict=True)
+                attributes = [put_back(*each, image.shape) for *each, image in found]
             if self.diagnosis:
-                if self.boundary:
-                    found = zip(images, lesions, strict=True)
-                    images = [bring_near(image, lesion.mask) for image, lesion in found]
-                diagnoses = self.diagnosis.predict(images, patients)
+                whole = images if getattr(self.diagnosis, "crops", False) else shown
+                diagnoses = self.diagnosis.predict(whole, patients)
             return zip(lesions, attributes, diagnoses, strict=True)
 
 

@@ -171,14 +171,14 @@ class Calibration:
         """float64 [images, classes] of logits."""
         return softmax(self.scaled(logits), axis=-1)
 
-    def threshold(self, risk: float) -> float:
+    def threshold(self, risk: float) -> float | None:
         """The lowest confidence from which on at most a share `risk` of answers was wrong.
 
-        Images below it are to be referred. 1 where no confidence is enough; 0 if nothing is known
-        of the images it was fitted on.
+        Images below it are to be referred. 1 where no confidence is enough; None where nothing was
+        fitted, so that nobody knows which is.
         """
         if not self.confidence:
-            return 0.0
+            return None
         curve = coverage_curve(np.array(self.confidence), np.array(self.correct))
         enough = curve.threshold[1 - curve.accuracy <= risk + 1e-9]
         return float(enough.min()) if len(enough) else 1.0

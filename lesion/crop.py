@@ -1,13 +1,8 @@
-"""Cutting an image down to its lesion, as the boundary network finds it.
-
-A classifier can be trained on such crops, and then sees nothing else (`find_crops`). One that was
-trained on whole images is shown them whole, but for lesions smaller than those it has learned from
-(`bring_near`).
-"""
+"""Cutting an image down to its lesion, as the boundary network finds it."""
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +18,6 @@ MARGIN = 1.4
 """Side of the crop over the longer side of the lesion: the skin around it matters, too."""
 MIN_SHARE = 0.35
 """Least side of the crop as a share of the image's shorter side: a speck is not blown up."""
-
-SMALL = 0.35
-"""A lesion is small whose longer side is a smaller share of the image's shorter side."""
-NEAR_MARGIN = 1.6
-"""As `MARGIN`, for a small lesion."""
-NEAR_MIN_SHARE = 0.1
-"""As `MIN_SHARE`, for a small lesion."""
 
 _BATCH = 8
 
@@ -53,7 +41,7 @@ def lesion_square(
     shorter = min(height, width)
     if not mask.any():
         return (height - shorter) // 2, (width - shorter) // 2, shorter
-    ends = _ends(mask)
+    ends = mask_ends(mask)
     longer = max(end - start for start, end in ends)
     side = int(np.clip(round(margin * longer), round(least * shorter), shorter))
     top, left = (
@@ -63,57 +51,16 @@ def lesion_square(
     return top, left, side
 
 
-def _ends(mask):
+def mask_ends(mask: np.ndarray) -> list[tuple[int, int]]:
     """First row and the one after the last of a mask that is not empty; columns likewise."""
     places = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return [(inside[0], inside[-1] + 1) for inside in places]
+    return [(int(inside[0]), int(inside[-1]) + 1) for inside in places]
 
 
 def crop_to_lesion(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The part of an image [height, width, ...] in the `lesion_square` of its mask."""
     top, left, side = lesion_square(mask)
     return image[top : top + side, left : left + side]
-
-
-def bring_near(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The square around a small lesion; an image without one as it is.
-
-    In 91 of 100 images of HAM10000 the lesion is not small. Of one in a wide frame a network that
-    learned from those sees too little (docs/experiments.md has the figures).
-
-    Args:
-        image: [height, width, ...].
-        mask: bool [height, width], of the lesion.
-    """
-    if not mask.any() or max(end - start for start, end in _ends(mask)) >= SMALL * min(mask.shape):
-        return image
-    top, left, side = lesion_square(mask, NEAR_MARGIN, NEAR_MIN_SHARE)
-    return image[top : top + side, left : left + side]
-
-
-class NearClassifier:
-    """A classifier that is shown small lesions from nearby.
-
-    Args:
-        classifier: predicts diagnoses, as `lesion.diagnosis.DiagnosisPredictor`.
-        boundary: predicts masks, as `lesion.boundary.BoundaryPredictor`.
-    """
-
-    def __init__(self, classifier: Any, boundary: Any):
-        self.classifier = classifier
-        self.boundary = boundary
-
-    def predict(
-        self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, str]] | None = None
-    ) -> list[Any]:
-        """See `lesion.diagnosis.DiagnosisPredictor.predict`."""
-        found = self.boundary.predict(images)
-        near = [bring_near(i, lesion.mask) for i, lesion in zip(images, found, strict=True)]
-        return self.classifier.predict(near, patients)
-
-    def describe(self) -> dict:
-        """The classifier's description, and below `boundary` that of what finds lesions."""
-        return {**self.classifier.describe(), "boundary": self.boundary.describe()}
 
 
 def find_crops(

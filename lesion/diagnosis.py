@@ -6,6 +6,7 @@ temperature. `load_classifier` rebuilds it.
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ from mrcnn.weights import (
     save_arrays,
 )
 
+logger = logging.getLogger(__name__)
+
 BOUNDARY = "boundary"  # what belongs to the boundary network in a file of weights
 VIEWS = (1, 8)
 """Numbers of views that can be averaged: the image alone, or all its quarter turns and mirrors."""
@@ -50,7 +53,8 @@ class Diagnosis:
     Attributes:
         probabilities: float64 [7] in the order of `DIAGNOSES`, after the temperature.
         uncalibrated: the same before it.
-        refer: whether the answer is too uncertain for the risk that was chosen; None if none was.
+        refer: whether the answer is too uncertain for the risk that was chosen; None if none was,
+            or if the network is not calibrated.
     """
 
     probabilities: np.ndarray
@@ -98,6 +102,8 @@ class DiagnosisPredictor:
         self.batch = batch
         self.boundary = boundary
         self.threshold = None if risk is None else self.calibration.threshold(risk)
+        if risk is not None and self.threshold is None:
+            logger.warning("%s is not calibrated: no diagnosis is referred.", self.weights)
 
     @functools.cached_property
     def model(self) -> keras.Model:
@@ -140,6 +146,11 @@ class DiagnosisPredictor:
         ]
         shape = (len(images), self.views, len(DIAGNOSES))
         return np.concatenate(logits).reshape(shape).astype(np.float64)
+
+    @property
+    def crops(self) -> bool:
+        """Whether images are cropped to their lesion first."""
+        return self.boundary is not None
 
     def crop(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """What the network is to see of images; all of them unless they are cropped."""
@@ -212,10 +223,14 @@ def load_classifier(
 
 def calibrations_in(metadata: Mapping) -> dict[int, Calibration]:
     """By number of views the calibrations that are in the metadata of a weights file."""
-    return {
-        int(number): Calibration(**fitted)
-        for number, fitted in metadata.get("calibration", {}).items()
-    }
+    values = metadata.get("calibration", {})
+    try:
+        return {int(number): Calibration(**fitted) for number, fitted in values.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"The calibration {values!r} of a weights file is none that this version knows "
+            f"({error}); install a newer one."
+        ) from error
 
 
 def logits_of_samples(

@@ -129,9 +129,16 @@ class Sheet:
         """Percentile bootstrap interval of each of `scores`, by whole lesions, of RESAMPLES draws.
 
         Draws in which a figure is undefined, as the recall of a category that was not drawn, do
-        not count for it.
+        not count for it; nor, for means over categories, do draws that lack one of them, whose mean
+        is of something else. None where fewer than half of the draws count.
         """
-        draws = [self.scores(w) for w in bootstrap_weights(self.groups, seed, RESAMPLES)]
+        occurs = np.bincount(self.labels, minlength=len(DIAGNOSES)) > 0
+        draws = []
+        for weights in bootstrap_weights(self.groups, seed, RESAMPLES):
+            scores = self.scores(weights)
+            if np.isnan(scores["recall"][occurs]).any():
+                scores |= dict.fromkeys(("balanced_accuracy", "mean_auc"), float("nan"))
+            draws.append(scores)
         tails = [(1 - level) / 2, (1 + level) / 2]
         result = {}
         for name in draws[0]:
@@ -222,7 +229,7 @@ def _mean(values):
 
 def _interval(values, tails):
     defined = values[~np.isnan(values)]
-    return np.quantile(defined, tails).tolist() if len(defined) else None
+    return np.quantile(defined, tails).tolist() if 2 * len(defined) >= len(values) else None
 
 
 def _by_category(values):

@@ -36,7 +36,11 @@ CONFIG_SETTINGS = (
     "sampling_power",
     "logit_adjustment",
 )
-RUN_SETTINGS = (*CONFIG_SETTINGS, "crop_weights")
+RUN_SETTINGS = (*CONFIG_SETTINGS, "crop_weights", "prevalence_power")
+# Costs no training: a run that is gone on with takes another value, but keeps its own if none is
+# given.
+CHANGEABLE = ("prevalence_power",)
+PREVALENCE_POWER = 0.25
 
 
 def add_options(parser):
@@ -86,7 +90,6 @@ def add_options(parser):
     add(
         "--prevalence-power",
         type=share,
-        default=0.25,
         metavar="P",
         help="the probabilities are those of a clinic with the training part's frequencies to the "
         "power of P: 1 as they are, 0 all categories alike (0.25)",
@@ -111,6 +114,8 @@ def add_options(parser):
 
 def check_arguments(arguments):
     refuse_coco(arguments)
+    if arguments.prevalence_power is None:
+        arguments.prevalence_power = PREVALENCE_POWER
     if arguments.crop_weights:
         arguments.crop_weights = str(find_weights(arguments.crop_weights, "boundary")[0])
     if arguments.folds == 1:

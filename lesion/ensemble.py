@@ -37,6 +37,11 @@ class DiagnosisEnsemble:
         if self.calibration and risk is not None:
             self.threshold = self.calibration.threshold(risk)
 
+    @property
+    def crops(self) -> bool:
+        """Whether a member crops images to their lesion first."""
+        return any(member.crops for member in self.members)
+
     def predict(
         self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, str]] | None = None
     ) -> list[Diagnosis]:
@@ -116,7 +121,7 @@ def _calibrations(weights, values, views):
         )
     for fitted in calibrations.values():
         temperature = fitted.temperature
-        if not (isinstance(temperature, float) and 0 < temperature < math.inf):
+        if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
             raise WeightsError(
                 f"{weights[0]} has the temperature {temperature!r}, and it must be a number above "
                 "0. Fetch the file again, or make it anew with `lesion join`."

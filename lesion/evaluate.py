@@ -38,6 +38,7 @@ from lesion.boundary_evaluation import (  # noqa: E402
     write_boundary,
 )
 from lesion.layouts import find_collections  # noqa: E402
+from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
 from lesion.options import add_views, natural, rate  # noqa: E402
 from lesion.samples import TASKS, Collection, DatasetError, Sample  # noqa: E402
 from lesion.splits import Split, SplitError  # noqa: E402
@@ -115,6 +116,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--limit", type=int, metavar="N", help="score the first N samples of each data set only"
     )
     add_views(parser)
+    parser.add_argument(
+        "--boundary-weights",
+        metavar="PATH",
+        help="find attributes and diagnosis of small lesions from nearby, where these weights see "
+        "them, as `lesion analyze` does",
+    )
     attributes = parser.add_argument_group("attributes")
     attributes.add_argument(
         "--method",
@@ -129,12 +136,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="also write the predicted masks, five per image, named as the challenge wants them",
     )
     diagnosis = parser.add_argument_group("diagnosis")
-    diagnosis.add_argument(
-        "--boundary-weights",
-        metavar="PATH",
-        help="show the classifier small lesions from nearby, as these weights find them and as "
-        "`lesion analyze` does",
-    )
     diagnosis.add_argument(
         "--images-alone",
         action="store_true",
@@ -186,24 +187,22 @@ def _agree_on_test(paths: Sequence[Path | None]) -> bool:
 
 
 def _load_predictor(arguments):
-    if arguments.task == "boundary":
-        from lesion.boundary import load_predictor
+    from lesion.boundary import load_predictor
 
+    if arguments.task == "boundary":
         return load_predictor(arguments.weights[0], views=arguments.views)
     if arguments.task == "attributes":
         from lesion.attributes import load_attributes
 
-        return load_attributes(arguments.weights[0], method=arguments.method)
-    from lesion.ensemble import load_classifiers
+        predictor = load_attributes(arguments.weights[0], method=arguments.method)
+    else:
+        from lesion.ensemble import load_classifiers
 
-    classifier = load_classifiers(arguments.weights, arguments.views, arguments.risk)
+        predictor = load_classifiers(arguments.weights, arguments.views, arguments.risk)
     if arguments.boundary_weights is None:
-        return classifier
-    from lesion.boundary import load_predictor
-    from lesion.crop import NearClassifier
-
-    boundary = load_predictor(arguments.boundary_weights, views=arguments.views)
-    return NearClassifier(classifier, boundary)
+        return predictor
+    nearby = NearbyAttributes if arguments.task == "attributes" else NearbyDiagnosis
+    return nearby(predictor, load_predictor(arguments.boundary_weights, views=arguments.views))
 
 
 def _evaluate(arguments, predictor, samples, names):
@@ -226,6 +225,11 @@ def _evaluate(arguments, predictor, samples, names):
     evaluation = evaluate_diagnosis(predictor, samples, arguments.batch, known)
     summary = summarize_diagnosis(evaluation, names)
     return evaluation, summary, format_diagnosis(summary)
+
+
+def _name_and_hash(predictor):
+    model = predictor.describe()
+    return {"name": model["weights"], "sha256": model["sha256"]}
 
 
 def _write(arguments, evaluation, predictor):
@@ -251,6 +255,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"--{name} must be at least 1, received {value}.")
     if arguments.task != "diagnosis" and len(arguments.weights) > 1:
         parser.error(f"--weights can be given once for --task={arguments.task}.")
+    if arguments.task == "boundary" and arguments.boundary_weights:
+        parser.error("--boundary-weights is for the other tasks; --weights are the boundary's own.")
     if arguments.heat_maps and arguments.boundary_weights:
         parser.error("--heat-maps are of whole images; give them without --boundary-weights.")
     if arguments.out.exists() and not arguments.out.is_dir():
@@ -280,7 +286,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     names = [collection.name for collection in collections]
     evaluation, summary, table = _evaluate(arguments, predictor, samples, names)
-    model = predictor.describe()
+    model, nearby = predictor.describe(), arguments.boundary_weights is not None
     summary = {
         **summary,
         "task": arguments.task,
@@ -290,7 +296,8 @@ def main(argv: list[str] | None = None) -> int:
         "views": None if arguments.task == "attributes" else arguments.views,
         "risk": arguments.risk if arguments.task == "diagnosis" else None,
         "images_alone": arguments.images_alone if arguments.task == "diagnosis" else None,
-        "weights": {"name": model["weights"], "sha256": model["sha256"]},
+        "weights": _name_and_hash(predictor),
+        "boundary_weights": _name_and_hash(predictor.boundary) if nearby else None,
         "model": model,
         "notice": NOTICE,
     }

@@ -29,7 +29,7 @@ VECTOR_SIZE = 2 + len(SEXES) + len(SITES)
 def read_age(metadata: Mapping[str, str]) -> float | None:
     """The age in years; None where it is missing, or no number from 0 to 120."""
     try:
-        age = float(metadata.get("age", ""))
+        age = float(metadata.get("age") or "")
     except ValueError:
         return None
     return age if math.isfinite(age) and 0 <= age <= 120 else None
@@ -39,10 +39,11 @@ def patient_vector(metadata: Mapping[str, str]) -> np.ndarray:
     """Age, sex and site as float32 [VECTOR_SIZE]; zeros where unknown.
 
     Args:
-        metadata: `age` in years, `sex` (`SEXES`) and `site` (`SITES`), as text.
+        metadata: `age` in years, `sex` (`SEXES`) and `site` (`SITES`), as text; None is unknown, as
+            is whatever else is not among these.
     """
     age = read_age(metadata)
-    sex, site = (metadata.get(name, "").strip().lower() for name in ("sex", "site"))
+    sex, site = (str(metadata.get(name) or "").strip().lower() for name in ("sex", "site"))
     return np.array(
         [
             0.0 if age is None else age / 100,

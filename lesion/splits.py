@@ -1,9 +1,11 @@
 """Training, validation and test parts that share no lesion."""
 
+import functools
 import hashlib
 import json
 import logging
 import math
+import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +22,7 @@ SPLIT_FILE = "split.json"
 """Name of the split beside the weights that were trained with it."""
 
 _FORMAT = "lesion split 1"
+_ISIC_ID = re.compile(r"ISIC_\d{7}")
 
 
 class SplitError(ValueError):
@@ -29,6 +32,10 @@ class SplitError(ValueError):
 @dataclass(frozen=True)
 class Split:
     """Which sample belongs to which part.
+
+    A sample is known by its key, which begins with its folder's name. An image of the ISIC archive
+    is known by its id as well, whatever folder it lies in: weights must not be scored on what they
+    learned from because somebody called it otherwise.
 
     Attributes:
         parts: keys (`Sample.key`) by the part's name; no key is in two parts.
@@ -51,19 +58,31 @@ class Split:
         if part not in self.parts:
             raise SplitError(f"The split has no part {part!r}; it has {', '.join(self.parts)}.")
         samples = list(samples)
-        known = {key for keys in self.parts.values() for key in keys}
-        unknown = sum(sample.key not in known for sample in samples)
+        parts = [self.part_of(sample) for sample in samples]
+        unknown = parts.count(None)
         if samples and unknown == len(samples):
+            drawn_for = {key.rpartition("/")[0] for keys in self.parts.values() for key in keys}
             raise SplitError(
                 "None of the samples is in the split: it was drawn for "
-                f"{', '.join(sorted({key.rpartition('/')[0] for key in known})) or 'nothing'}, the "
+                f"{', '.join(sorted(drawn_for)) or 'nothing'}, the "
                 f"samples are of {', '.join(sorted({sample.collection for sample in samples}))}. "
                 "Give the data sets it was drawn for, or draw another."
             )
         if unknown:
             logger.warning("%d of %d samples are not in the split: unused.", unknown, len(samples))
-        wanted = set(self.parts[part])
-        return [sample for sample in samples if sample.key in wanted]
+        return [sample for sample, own in zip(samples, parts, strict=True) if own == part]
+
+    def part_of(self, sample: Sample) -> str | None:
+        """The name of a sample's part; None where the split does not know it."""
+        by_key, by_id = self._parts_by_name
+        return by_key.get(sample.key) or by_id.get(sample.image_id)
+
+    @functools.cached_property
+    def _parts_by_name(self):
+        """The part of each key, and of each id of the ISIC archive."""
+        by_key = {key: part for part, keys in self.parts.items() for key in keys}
+        ids = ((key.rpartition("/")[2], part) for key, part in by_key.items())
+        return by_key, {name: part for name, part in ids if _ISIC_ID.fullmatch(name)}
 
     def save(self, path: str | Path) -> None:
         """Writes the split as JSON."""
@@ -112,8 +131,8 @@ def split_beside(weights: str | Path, samples: Iterable[Sample]) -> Path | None:
 
 def knows_any(path: str | Path, samples: Iterable[Sample]) -> bool:
     """Whether a split file has any of the samples in one of its parts."""
-    known = {key for keys in Split.load(path).parts.values() for key in keys}
-    return any(sample.key in known for sample in samples)
+    split = Split.load(path)
+    return any(split.part_of(sample) for sample in samples)
 
 
 def _are_keys_by_part(parts: object) -> bool:

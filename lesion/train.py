@@ -309,7 +309,10 @@ def _last_run(arguments, task):
     if run.exists():
         for name, value in json.loads(run.read_text()).items():
             known = name in RUN_SETTINGS or name in task.RUN_SETTINGS
-            if known and value != getattr(arguments, name):
+            given = getattr(arguments, name, None)
+            if name in getattr(task, "CHANGEABLE", ()) and given is not None:
+                continue
+            if known and value != given:
                 logger.info("The run continues with its own %s: %s.", name, value)
                 setattr(arguments, name, value)
     return last

@@ -192,6 +192,21 @@ def test_scale_is_used(folder, command, out):
     assert measured["area_mm2"] == measured["area_pixels"] / 4
 
 
+def test_patients_are_told_and_recorded(folder, command, out, tmp_path, capsys):
+    table = tmp_path / "patients.csv"
+    table.write_text("image,age,sex\na.png,50,male\nb,,\n")
+    assert command(folder, f"--patients={table}") == 0
+    told = {name: json.loads((out / f"{name}.json").read_text())["settings"] for name in "abc"}
+    assert told["a"]["patient"] == {"age": "50", "sex": "male"}
+    assert told["b"]["patient"] is told["c"]["patient"] is None
+    assert "Of 1 of 3 images" in capsys.readouterr().out
+    # Another age is another question; the other images have their answers.
+    table.write_text("image,age,sex\na.png,51,male\nb,,\n")
+    assert command(folder, f"--patients={table}") == 0
+    assert "2 of 3 images have their results already" in capsys.readouterr().out
+    assert json.loads((out / "a.json").read_text())["settings"]["patient"]["age"] == "51"
+
+
 def test_images_may_lie_where_the_results_go(folder, command):
     assert command(folder, f"--out={folder}") == 0
     first = names(folder)
@@ -216,11 +231,14 @@ def test_name_that_is_no_text_is_reported(folder, command, out):
         (["{images}", "--batch", "0"], "must be a whole number from 1 on"),
         (["{images}", "--out", "{images}/a.png"], "is a file"),
         (["{images}", "--millimetres-per-pixel=0"], "must be a number above 0"),
+        (["{images}", "--patients=gone.csv"], "gone.csv cannot be read"),
+        (["{images}", "--patients={table}"], "has no row for any of the images"),
     ],
 )
 def test_usage_errors(folder, command, tmp_path, capsys, arguments, message):
     (tmp_path / "empty").mkdir()
-    places = {"empty": tmp_path / "empty", "images": folder}
+    (tmp_path / "p.csv").write_text("image,age\nother.png,50\n")
+    places = {"empty": tmp_path / "empty", "images": folder, "table": tmp_path / "p.csv"}
     with pytest.raises(SystemExit) as stop:
         command(*(argument.format(**places) for argument in arguments))
     assert stop.value.code == 2

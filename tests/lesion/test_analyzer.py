@@ -18,7 +18,6 @@ import lesion
 from lesion import NOTICE
 from lesion.analysis import SCHEMA_VERSION, Analysis, Source
 from lesion.analyzer import Analyzer, read_ahead
-from lesion.crop import bring_near
 from lesion.dicom import DicomImage
 from lesion.quality import QualityWarning
 from lesion.results import write_results
@@ -49,14 +48,12 @@ class Corner:
 
 
 class Guess:
-    """Says always the same; remembers what it was shown and told of patients."""
+    """Says always the same; remembers what it was told of patients."""
 
     def __init__(self):
-        self.images = []
         self.patients = []
 
     def predict(self, images, patients):
-        self.images += images
         self.patients += patients
         return [
             SimpleNamespace(probabilities=PROBABILITIES, category="NV", refer=True) for _ in images
@@ -151,15 +148,6 @@ def test_several_files_for_the_diagnosis_are_an_ensemble(monkeypatch, tmp_path, 
 def test_other_numbers_of_files_are_refused(task, count, message):
     with pytest.raises(ValueError, match=message):
         Analyzer(**{task: ["a.h5"] * count})
-
-
-def test_diagnosis_sees_small_lesions_from_nearby(darkness, lesion_image):
-    small, mask = lesion_image(60, 80, (20, 30), 5)
-    for boundary, shown in ((darkness, bring_near(small, mask)), ("none", small)):
-        guess = Guess()
-        found = Analyzer(boundary, "none", guess).analyze(small)
-        np.testing.assert_array_equal(guess.images[0], shown)
-        np.testing.assert_array_equal(found.image, small)
 
 
 class Busy:
@@ -343,7 +331,7 @@ def structure(value):
 def record(analyzer, tmp_path, lesion_image):
     image, _ = lesion_image(150, 200, (38, 90), 40)
     write_image(tmp_path / "mole.png", image)
-    found = analyzer.analyze(tmp_path / "mole.png", None, 0.02)
+    found = analyzer.analyze(tmp_path / "mole.png", {"age": 50}, 0.02)
     return write_results(found, tmp_path / "out", "mole")
 
 

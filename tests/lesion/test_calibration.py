@@ -111,8 +111,8 @@ class TestThreshold:
     def test_is_one_where_nothing_is_sure_enough(self):
         assert Calibration(confidence=[0.9, 0.4], correct=[False, True]).threshold(0.1) == 1.0
 
-    def test_is_zero_where_nothing_is_known(self):
-        assert Calibration().threshold(0.1) == 0.0
+    def test_is_unknown_where_nothing_was_fitted(self):
+        assert Calibration().threshold(0.1) is None
 
     @given(
         st.lists(st.tuples(st.sampled_from([0.3, 0.5, 0.7, 0.9]), st.booleans()), min_size=1),

@@ -7,16 +7,7 @@ from hypothesis import strategies as st
 
 from lesion.boundary import BoundaryConfig
 from lesion.cache import ImageCache
-from lesion.crop import (
-    MARGIN,
-    NEAR_MARGIN,
-    SMALL,
-    NearClassifier,
-    bring_near,
-    crop_to_lesion,
-    find_crops,
-    lesion_square,
-)
+from lesion.crop import MARGIN, crop_to_lesion, find_crops, lesion_square
 from lesion.diagnosis import load_classifier
 from lesion.diagnosis_network import prepare_square
 from lesion.train import main
@@ -55,52 +46,6 @@ class TestSquare:
         assert 0 <= y <= y + side <= height and 0 <= x <= x + side <= width
         if mask.any() and max(bottom - top, right - left) <= side:
             assert mask[y : y + side, x : x + side].sum() == mask.sum()
-
-
-class TestNear:
-    def test_small_lesion_is_in_the_middle_of_its_square(self):
-        mask = lesion(200, 300, 80, 120, 100, 150)
-        near = bring_near(mask, mask)
-        assert near.shape == (NEAR_MARGIN * 50, NEAR_MARGIN * 50)
-        assert near[20:60, 15:65].all() and near.sum() == mask.sum()
-
-    @pytest.mark.parametrize("longer", [70, 71, 300])
-    def test_lesion_that_is_not_small_is_seen_in_its_whole_image(self, longer):
-        mask = lesion(200, 300, 90, 100, 0, longer)
-        assert longer >= SMALL * 200
-        assert bring_near(mask, mask) is mask
-
-    def test_no_lesion(self):
-        mask = np.zeros((40, 60), bool)
-        assert bring_near(mask, mask) is mask
-
-    def test_speck_is_blown_up_to_a_limit(self):
-        image = np.arange(200 * 300).reshape(200, 300)
-        near = bring_near(image, lesion(200, 300, 0, 1, 299, 300))
-        np.testing.assert_array_equal(near, image[:20, 280:])
-
-    def test_classifier_is_shown_it_with_its_patient(self, darkness, lesion_image):
-        large, _ = lesion_image(60, 80, (30, 40), 20)
-        small, mask = lesion_image(60, 80, (20, 30), 5)
-        seen = []
-
-        class Classifier:
-            def predict(self, images, patients):
-                seen.extend(zip(images, patients, strict=True))
-                return ["large", "small"]
-
-            def describe(self):
-                return {"weights": "c.h5"}
-
-        classifier = NearClassifier(Classifier(), darkness)
-        assert classifier.predict([large, small], ["her", "him"]) == ["large", "small"]
-        assert [patient for _, patient in seen] == ["her", "him"]
-        np.testing.assert_array_equal(seen[0][0], large)
-        np.testing.assert_array_equal(seen[1][0], bring_near(small, mask))
-        assert seen[1][0].shape == (14, 14, 3)
-        description = classifier.describe()
-        assert description["weights"] == "c.h5"
-        assert description["boundary"]["weights"] == "darkness.weights.h5"
 
 
 class TestFind:

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -105,17 +106,20 @@ def test_small_lesions_from_nearby(command, moles, monkeypatch, darkness):
     shown = []
 
     class Noted(ColourPredictor):
+        crops = False
+
         def predict(self, images, patients=None):
             shown.extend(image.shape for image in images)
             return super().predict([np.zeros((40, 52, 3), np.uint8)] * len(images), patients)
 
     monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *arguments: Noted())
     monkeypatch.setattr("lesion.boundary.load_predictor", lambda *arguments, **views: darkness)
-    monkeypatch.setattr("lesion.crop.SMALL", 2)  # all of them are
+    monkeypatch.setattr("lesion.nearby.SMALL", 2)  # all of them are
     code, result = command(f"--dataset={moles.data}", "--boundary-weights=b")
     assert code == 0 and len(shown) == 56
     assert any(height == width for height, width, _ in shown)
     assert result["model"]["boundary"]["weights"] == "darkness.weights.h5"
+    assert result["boundary_weights"] == {"name": "darkness.weights.h5", "sha256": ANY}
     with pytest.raises(SystemExit):
         command(f"--dataset={moles.data}", "--boundary-weights=b", "--heat-maps=1")
 

@@ -169,6 +169,16 @@ class TestSheet:
         assert one["accuracy"] == [0.5, 0.5]
         assert two["accuracy"] == [0.0, 1.0]
 
+    def test_draws_that_lack_a_category_are_no_mean_over_all(self):
+        # One melanoma of ten images: a third of the draws has none, and would be right throughout.
+        labels = np.array([MEL, *[NV] * 9])
+        intervals = Sheet(labels, np.eye(7)[[NV] * 10], range(10)).intervals()
+        assert intervals["balanced_accuracy"] == [0.5, 0.5]
+        assert intervals["recall"]["MEL"] == [0.0, 0.0]
+        # One each of seven: next to no draw has all.
+        alone = Sheet(np.arange(7), np.eye(7), range(7)).intervals()
+        assert alone["balanced_accuracy"] is None and alone["accuracy"] == [1.0, 1.0]
+
     def test_one_category_alone(self):
         summary = Sheet([NV, NV], np.eye(7)[[NV, NV]], "ab").summary(intervals=False)
         assert summary["balanced_accuracy"] == 1.0

@@ -21,7 +21,7 @@ from lesion.samples import DIAGNOSES
 from lesion.splits import Split
 from lesion.train import main, parse
 from mrcnn.images import read_image
-from mrcnn.weights import read_arrays, read_metadata
+from mrcnn.weights import WeightsError, load_arrays, read_arrays, read_metadata, save_arrays
 
 SETTINGS = [
     "--task=diagnosis",
@@ -115,11 +115,30 @@ class TestRun:
         path = run_of(logs) / "diagnosis_0003.h5"
         before = read_arrays(path)
         assert read_metadata(path)["prevalence_power"] == 0.25
+        assert json.loads((path.parent / "run.json").read_text())["prevalence_power"] == 0.25
         again = ("--task=diagnosis", "--weights=last", "--prevalence-power=0")
         assert main(command(moles, logs, *again)) == 0
         assert read_metadata(path)["calibration"]["1"]["offset"] == [0.0] * 7
         for name, value in read_arrays(path).items():
             np.testing.assert_array_equal(value, before[name])
+        # Whoever asks for none in particular keeps what the run has.
+        assert main(command(moles, logs, "--task=diagnosis", "--weights=last")) == 0
+        assert read_metadata(path)["prevalence_power"] == 0.0
+
+
+def test_uncalibrated_weights_refer_nobody(whole, caplog):
+    path = run_of(whole) / "diagnosis_0003.h5"
+    arrays, metadata = load_arrays(path)
+    del metadata["calibration"]
+    bare = path.with_name("bare.h5")
+    save_arrays(bare, arrays, metadata)
+    predictor = load_classifier(bare, risk=0.1)
+    (diagnosis,) = predictor.predict([np.zeros((32, 32, 3), np.uint8)])
+    assert diagnosis.refer is None and "not calibrated" in caplog.text
+    save_arrays(bare, arrays, {**metadata, "calibration": {"1": {"heat": 2}}})
+    with pytest.raises(WeightsError, match="install a newer one"):
+        load_classifier(bare)
+    bare.unlink()
 
 
 def test_learns_what_colours_mean(moles, small_backbone, tmp_path):

@@ -13,6 +13,7 @@ from lesion.dataset import find_samples
 from lesion.samples import DIAGNOSES, Sample
 from lesion.splits import (
     FRACTIONS,
+    SPLIT_FILE,
     Split,
     SplitError,
     split_beside,
@@ -321,3 +322,22 @@ class TestFolds:
 
     def test_rare_diagnosis_is_no_warning(self, samples):
         split_folds([*samples, sample("rare", "R", "DF")], 5)
+
+
+class TestImagesOfTheArchive:
+    """An image that the ISIC archive numbers is the same one in whatever folder it lies."""
+
+    split = Split({"train": ["ham/ISIC_0000001"], "test": ["ham/ISIC_0000002"]}, 0, {})
+
+    def test_are_known_in_a_folder_of_another_name(self, tmp_path):
+        renamed = [sample(f"ISIC_000000{number}", collection="HAM") for number in (1, 2, 3)]
+        assert self.split.select(renamed, "train") == renamed[:1]
+        assert self.split.select(renamed, "test") == renamed[1:2]
+        self.split.save(tmp_path / SPLIT_FILE)
+        assert split_beside(tmp_path / "w.h5", renamed[:1]) == tmp_path / SPLIT_FILE
+        assert split_beside(tmp_path / "w.h5", renamed[2:]) is None
+
+    def test_other_names_may_mean_other_images(self):
+        split = Split({"train": ["mine/1"], "test": ["mine/2"]}, 0, {})
+        assert split.part_of(sample("1", collection="mine")) == "train"
+        assert split.part_of(sample("1", collection="theirs")) is None

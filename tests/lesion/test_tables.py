@@ -1,0 +1,39 @@
+"""Tables that users bring: what is known of patients."""
+
+import pytest
+
+from lesion.samples import DatasetError
+from lesion.tables import read_patients
+
+
+def test_names_of_columns_are_those_of_the_archive_or_plain(tmp_path):
+    table = tmp_path / "patients.csv"
+    expected = {"a": {"age": "50", "sex": "male", "site": "back"}, "b": {"sex": "female"}}
+    for header in (
+        "image,age,sex,site",
+        "Image_ID;Age_Approx;Sex;Anatom_Site_General",
+        "isic_id,age,sex,localization",
+    ):
+        text = f"{header}\na.jpg,50,male,back\nb,,female,\n"
+        table.write_text(text.replace(",", ";") if ";" in header else text)
+        assert read_patients(table) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,dx\na,NV\n", "at least one of age, sex and site"),
+        ("name,age\na,50\n", "must have the column image"),
+        ("image,age\na,50\na,51\n", "Line 3 .* says of a what an earlier line does not"),
+        ("image,age\na\n", "has 1 values"),
+    ],
+)
+def test_unusable_tables_are_explained(tmp_path, text, message):
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        read_patients(tmp_path / "p.csv")
+
+
+def test_missing_table(tmp_path):
+    with pytest.raises(DatasetError, match=r"gone\.csv cannot be read"):
+        read_patients(tmp_path / "gone.csv")

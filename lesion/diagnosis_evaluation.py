@@ -34,13 +34,15 @@ class DiagnosisEvaluation:
     """Predictions of the diagnosis task.
 
     Attributes:
-        samples: the samples that were predicted; all have a diagnosis.
+        samples: the samples that were predicted and have a diagnosis.
         diagnoses: what the predictor made of each (`lesion.diagnosis.Diagnosis`).
-        problems: samples that could not be predicted.
+        unscored: other samples that were predicted, each with what was made of it.
+        problems: samples that could not be predicted, or scored.
     """
 
     samples: list[Sample] = field(default_factory=list)
     diagnoses: list[Any] = field(default_factory=list)
+    unscored: list[tuple[Sample, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -71,32 +73,37 @@ def evaluate_diagnosis(
 
     Args:
         predictor: has `predict(images, patients)`, as `lesion.diagnosis.DiagnosisPredictor`.
-        samples: with diagnoses.
+        samples: to predict; what has no diagnosis is not scored.
         batch: images predicted at once.
         patients: whether what is known of the patients may be used.
 
     Returns:
-        The predictions; samples without a diagnosis, or whose image cannot be read, are among its
-        problems.
+        The predictions. Samples whose image cannot be read are among its problems; so are those
+        without a diagnosis, unless none has one, as in the test part of a challenge.
     """
     evaluation = DiagnosisEvaluation()
-    evaluation.problems += [
-        Problem(sample.image, "image without a diagnosis")
-        for sample in samples
-        if sample.diagnosis is None
-    ]
-    known = [sample for sample in samples if sample.diagnosis is not None]
-    with tqdm(total=len(known), desc="Evaluating", unit="image", disable=None) as progress:
-        for chunk in _read_ahead(known, batch):
+    if any(sample.diagnosis for sample in samples):
+        evaluation.problems += [
+            Problem(sample.image, "image without a diagnosis")
+            for sample in samples
+            if sample.diagnosis is None
+        ]
+    with tqdm(total=len(samples), desc="Evaluating", unit="image", disable=None) as progress:
+        for chunk in _read_ahead(samples, batch):
             read = [(sample, image) for sample, image in chunk if isinstance(image, np.ndarray)]
             evaluation.problems += [
                 Problem(sample.image, reason) for sample, reason in chunk if isinstance(reason, str)
             ]
-            evaluation.samples += [sample for sample, _ in read]
-            evaluation.diagnoses += predictor.predict(
+            predicted = predictor.predict(
                 [image for _, image in read],
                 [sample.metadata for sample, _ in read] if patients else None,
             )
+            for (sample, _), diagnosis in zip(read, predicted, strict=True):
+                if sample.diagnosis is None:
+                    evaluation.unscored.append((sample, diagnosis))
+                else:
+                    evaluation.samples.append(sample)
+                    evaluation.diagnoses.append(diagnosis)
             progress.update(len(chunk))
     return evaluation
 
@@ -131,17 +138,21 @@ def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = 
     Returns:
         What `lesion.diagnosis_metrics.Sheet.summary` gives for all images; `before_calibration`;
         `referred`, their number, and the scores of the rest as `answered`, if the predictor
-        refers; `subgroups` and `datasets`, each with the same summary; `failed` and `problems`.
+        refers; `subgroups` and `datasets`, each with the same summary; `unscored`, the number of
+        images predicted without a diagnosis to compare with; `failed` and `problems`.
     """
     collections: dict[str, list[int]] = {name: [] for name in names}
     for position, sample in enumerate(evaluation.samples):
         collections.setdefault(sample.collection, []).append(position)
     common = {
+        "unscored": len(evaluation.unscored),
         "failed": len(evaluation.problems),
         "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
     }
     if not evaluation.samples:
-        return {"images": 0, "lesions": 0, "balanced_accuracy": None, **common}
+        main = ("balanced_accuracy", "melanoma_auc", "mean_auc", "ece", "brier")
+        empty = {name: dict.fromkeys(DIAGNOSES) for name in ("recall", "auc")}
+        return {"images": 0, "lesions": 0, **dict.fromkeys(main), **empty, **common}
     sheet = evaluation.sheet()
 
     def part(positions):
@@ -175,12 +186,14 @@ def write_diagnosis(evaluation: DiagnosisEvaluation, out: str | Path) -> list[Pa
     """Writes the challenge's submission, a table of predictions and the figures into a folder.
 
     Returns:
-        The paths written; none where no sample was predicted.
+        The paths written; the submission alone where no sample is scored, and none where none was
+        predicted.
     """
-    if not evaluation.samples:
-        return []
     out, labels, probabilities = Path(out), evaluation.labels, evaluation.probabilities
-    names = _names(evaluation.samples)
+    answers = [*zip(evaluation.samples, evaluation.diagnoses, strict=True), *evaluation.unscored]
+    if not answers:
+        return []
+    names = _names([sample for sample, _ in answers])
     paths = {
         name: out / name
         for name in (
@@ -196,8 +209,13 @@ def write_diagnosis(evaluation: DiagnosisEvaluation, out: str | Path) -> list[Pa
         paths["submission.csv"],
         ["image", *DIAGNOSES],
         # All digits, as rounded values could be equal, and points, as the scorer wants floats.
-        ([name, *map(repr, row.tolist())] for name, row in zip(names, probabilities, strict=True)),
+        (
+            [name, *map(repr, diagnosis.probabilities.tolist())]
+            for name, (_, diagnosis) in zip(names, answers, strict=True)
+        ),
     )
+    if not evaluation.samples:
+        return [paths["submission.csv"]]
     _write_table(
         paths["predictions.csv"],
         ["dataset", "image_id", "lesion_id", "diagnosis", "predicted", "confidence", "refer"],
@@ -272,7 +290,8 @@ def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) ->
 def format_diagnosis(summary: Mapping[str, Any]) -> str:
     """The figures as text."""
     if not summary["images"]:
-        return "No image was predicted."
+        unscored = summary["unscored"]
+        return f"{unscored} images were predicted, and none has a diagnosis to compare with."
     intervals = summary["confidence"]
     lines = [f"{summary['images']:,} images of {summary['lesions']:,} lesions", ""]
     for name, label in (

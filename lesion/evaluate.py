@@ -9,7 +9,8 @@ is `jaccard.csv`, with a histogram and a contact sheet of the worst, median and 
 attributes `attributes.csv`, with a sheet of the worst disagreements; for the diagnosis
 `predictions.csv`, with the challenge's `submission.csv`, the confusion matrix, ROC
 curves, and how far the probabilities can be trusted. A sample that cannot be read or has no truth
-is named, counted and left out; the exit code is then 1.
+is named, counted and left out; the exit code is then 1. Of images of which none has a diagnosis, as
+the challenge's test part, `submission.csv` is written.
 """
 
 import sys
@@ -274,7 +275,7 @@ def main(argv: list[str] | None = None) -> int:
     except (DatasetError, SplitError, FileNotFoundError) as error:
         parser.error(str(error))
     truth, description = _TRUTHS[arguments.task]
-    if not any(getattr(sample, truth) for sample in samples):
+    if not any(getattr(sample, truth) for sample in samples) and arguments.task != "diagnosis":
         parser.error(
             f"None of the {len(samples)} samples of part {part!r} has a {description}; give a data "
             "set or a split that has some."

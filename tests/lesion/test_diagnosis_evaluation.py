@@ -239,12 +239,20 @@ class TestCommand:
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
 
-    def test_data_without_diagnoses(self, command, moles, tmp_path, capsys):
+    def test_data_without_diagnoses_give_a_submission(self, command, moles, tmp_path, capsys):
         data = shutil.copytree(moles.data, tmp_path / "data")
         (data / "HAM10000_metadata.csv").unlink()
-        with pytest.raises(SystemExit):
-            command("--dataset", data, "--split=none")
-        assert "has a diagnosis" in capsys.readouterr().err
+        code, result = command("--dataset", data, "--split=none")
+        assert (code, result["images"], result["unscored"]) == (0, 0, 56)
+        assert set(KEYS) < set(result) and result["balanced_accuracy"] is None
+        assert "none has a diagnosis to compare with" in capsys.readouterr().out
+        (table,) = (tmp_path / "evaluation").glob("*.csv")
+        lines = table.read_text().splitlines()
+        assert table.name == "submission.csv" and len(lines) == 57
+
+        command("--dataset", moles.data, "--split=none", "--out=scored")
+        scored = (tmp_path / "scored" / "submission.csv").read_text().splitlines()
+        assert sorted(scored) == sorted(lines)
 
 
 def test_weights_that_are_none(moles, tmp_path, capsys):

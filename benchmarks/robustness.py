@@ -120,11 +120,21 @@ def eighth_turn(image, masks, rng):
     return _each(image, masks, lambda p, fill: p.rotate(45, Resampling.BILINEAR, fillcolor=fill))
 
 
-def enlarged(image, masks, rng):
-    """Four times as wide and high (bicubic), then JPEG of quality 75: detail that is none."""
-    size = (4 * image.shape[1], 4 * image.shape[0])
-    image, masks = _each(image, masks, lambda p, fill: p.resize(size, Resampling.BICUBIC))
-    return compressed(75)(image, masks, rng)
+def enlarged(times):
+    """So many times as wide and high (bicubic), then JPEG of quality 75: detail that is none."""
+
+    def change(image, masks, rng):
+        size = (times * image.shape[1], times * image.shape[0])
+        image, masks = _each(image, masks, lambda p, fill: p.resize(size, Resampling.BICUBIC))
+        return compressed(75)(image, masks, rng)
+
+    return change
+
+
+def close_up(image, masks, rng):
+    """The middle 60 % of each side alone: most lesions reach beyond the frame."""
+    part = tuple(slice(round(0.2 * side), round(0.8 * side)) for side in image.shape[:2])
+    return image[part], masks[part]
 
 
 def far_away(image, masks, rng):
@@ -169,7 +179,9 @@ CHANGES = {
     "vignette": vignette,
     "turned by 90 degrees": quarter_turn,
     "turned by 45 degrees": eighth_turn,
-    "enlarged 4 x, JPEG 75": enlarged,
+    "enlarged 4 x, JPEG 75": enlarged(4),
+    "enlarged 12 x, JPEG 75": enlarged(12),
+    "the middle 60 % of each side": close_up,
     "a third of a larger frame": far_away,
     "a third of the frame": small,
 }

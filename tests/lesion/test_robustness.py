@@ -69,6 +69,8 @@ class TestChanges:
             ("turned by 90 degrees", (192, 144), 1.0),
             ("turned by 45 degrees", (144, 192), None),
             ("enlarged 4 x, JPEG 75", (576, 768), 1.0),
+            ("enlarged 12 x, JPEG 75", (1728, 2304), 1.0),
+            ("the middle 60 % of each side", (86, 116), 1.0),
             ("a third of a larger frame", (432, 576), 1 / 9),
             ("a third of the frame", (144, 192), 1 / 9),
         ],

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from lesion import NOTICE
 from lesion.augment import rim_colour
-from lesion.evaluate import select_samples
+from lesion.evaluate import name_and_hash, select_samples
 from lesion.layouts import find_collections
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis
 from lesion.options import add_views, natural, positive
@@ -306,7 +306,12 @@ def main(argv=None):
     samples = select_samples(collections, split, part, arguments.limit)
     if not samples:
         parser.error(f"Part {part!r} has no image.")
-    predictor = load(arguments.task, arguments.weights, arguments.views, arguments.boundary_weights)
+    try:
+        predictor = load(
+            arguments.task, arguments.weights, arguments.views, arguments.boundary_weights
+        )
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     changes = ["as it is", *(arguments.change or CHANGES)]
     results = {}
     for name in tqdm(dict.fromkeys(changes), "Changes", disable=None):
@@ -315,7 +320,7 @@ def main(argv=None):
                 arguments.task, samples, CHANGES[name], Path(folder), arguments.seed
             )
             results[name] = score(arguments.task, predictor, changed)
-    model = predictor.describe()
+    model, nearby = predictor.describe(), arguments.boundary_weights is not None
     names = [collection.name for collection in collections]
     machine = {
         "cores": os.cpu_count(),
@@ -332,11 +337,11 @@ def main(argv=None):
     if arguments.json:
         content = {
             "task": arguments.task,
-            "weights": {"name": model["weights"], "sha256": model["sha256"]},
+            "weights": name_and_hash(predictor),
             "collections": names,
             "part": part,
             "limit": arguments.limit,
-            "boundary_weights": arguments.boundary_weights,
+            "boundary_weights": name_and_hash(predictor.boundary) if nearby else None,
             "views": None if arguments.task == "attributes" else arguments.views,
             "seed": arguments.seed,
             "machine": machine,

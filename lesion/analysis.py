@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from lesion import NOTICE
 from lesion.measurements import Measurements, measure
+from lesion.nearby import SMALL, WHOLE, longer_share, part_to_show
 from lesion.quality import QualityWarning
 from lesion.samples import DIAGNOSES
 from mrcnn.files import sha256_of
@@ -97,7 +98,10 @@ class Analysis:
 
     @property
     def refer(self) -> bool | None:
-        """Whether the diagnosis is too uncertain for the risk chosen; None if none was."""
+        """Whether the diagnosis is too uncertain for the risk chosen.
+
+        None if none was, or if the network is not calibrated.
+        """
         return None if self.diagnosis is None else self.diagnosis.refer
 
     @functools.cached_property
@@ -121,6 +125,9 @@ class Analysis:
         if self.measurements.touches_frame:
             message = "The lesion touches the edge of the image and may extend beyond it."
             yield QualityWarning("touches_frame", message, 1, 0)
+        if part_to_show(self.mask) != WHOLE and (self.attributes or self.diagnosis):
+            message = "The lesion is small; what is said of it was found in the square around it."
+            yield QualityWarning("small_lesion", message, longer_share(self.mask), SMALL)
         regions = ndimage.label(self.mask, structure=np.ones((3, 3)))[1]
         if regions > 1:
             message = f"The boundary consists of {regions} separate regions."

@@ -26,7 +26,7 @@ if __package__ in (
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse  # noqa: E402
-from collections import deque  # noqa: E402
+from collections import Counter, deque  # noqa: E402
 from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
@@ -37,6 +37,7 @@ from tqdm import tqdm  # noqa: E402
 from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer, read_ahead  # noqa: E402
 from lesion.options import add_views, positive, rate, share  # noqa: E402
+from lesion.patient import unrecognised  # noqa: E402
 from lesion.report import write_report  # noqa: E402
 from lesion.results import (  # noqa: E402
     Records,
@@ -207,8 +208,8 @@ def main(argv: list[str] | None = None) -> int:
         patients = read_patients(arguments.patients) if arguments.patients else {}
     except ValueError as error:
         parser.error(str(error))
-    if patients and not any(path.stem in patients for path in stems):
-        parser.error(f"The table {arguments.patients} has no row for any of the images.")
+    if arguments.patients:
+        _check_patients(parser, arguments.patients, patients, stems)
     try:
         return _run(arguments, stems, patients)
     except OSError as error:
@@ -219,6 +220,24 @@ def main(argv: list[str] | None = None) -> int:
         print("Stopped. The same command goes on from here.", file=sys.stderr)
         return 130
     return 3
+
+
+def _check_patients(parser, table, patients, paths):
+    """Refuses a table that does not say whose image is meant, and names what means nothing."""
+    times = Counter(path.stem for path in paths if path.stem in patients)
+    if not times:
+        parser.error(f"The table {table} has no row for any of the images.")
+    name, count = times.most_common(1)[0]
+    if count > 1:
+        parser.error(
+            f"The table {table} speaks of {name}, and {count} of the images have that name. "
+            "Analyse them one folder at a time, each with a table of its own."
+        )
+    if missing := len(list(paths)) - len(times):
+        print(f"Of {missing} of {len(list(paths))} images {table} says nothing.")
+    unknown = Counter(value for stem in times for value in unrecognised(patients[stem]))
+    for value, count in unknown.most_common(5):
+        print(f"{table}: {value} ({count} x) is not known, and not used.", file=sys.stderr)
 
 
 def _run(
@@ -249,8 +268,6 @@ def _run(
         return 2
     if len(left) < len(stems):
         print(f"{len(stems) - len(left)} of {len(stems)} images have their results already.")
-    if patients and (unknown := sum(path.stem not in patients for path in stems)):
-        print(f"Of {unknown} of {len(stems)} images {arguments.patients} says nothing.")
     problems = analyze_images(analyzer, left, out, scale, patients)
     failed = {problem.path for problem in problems}
     records = Records(out, (stem for path, stem in stems.items() if path not in failed))

@@ -14,7 +14,8 @@ import numpy as np
 from lesion import __version__
 from lesion.analysis import Analysis, Source
 from lesion.dicom import DicomImage, is_dicom, read_dicom
-from lesion.nearby import SMALL, part_to_show, put_back
+from lesion.nearby import SMALL, WHOLE, part_to_show, put_back, shown
+from lesion.patient import told
 from lesion.quality import QualityWarning, assess
 from lesion.samples import TASKS, Problem
 from lesion.weights import joint_fingerprint, member_files, shipped_weights, weights_path
@@ -150,7 +151,7 @@ class Analyzer:
             "risk": self.risk,
             "small_lesion": SMALL if self._found["boundary"] is not None else None,
             "millimetres_per_pixel": millimetres_per_pixel,
-            "patient": {name: str(value) for name, value in (patient or {}).items()} or None,
+            "patient": told(patient or {}) or None,
         }
 
     @functools.cached_property
@@ -229,16 +230,15 @@ class Analyzer:
         absent = [None] * len(images)
         with self._turn:
             lesions = self.boundary.predict(images) if self.boundary else absent
-            whole = (slice(None), slice(None))
-            parts = [part_to_show(found.mask) if found else whole for found in lesions]
-            shown = [image[part] for image, part in zip(images, parts, strict=True)]
+            parts = [part_to_show(found.mask) if found else WHOLE for found in lesions]
+            near = shown(images, parts)
             attributes, diagnoses = absent, absent
             if self.attributes:
-                found = zip(self.attributes.predict(shown), parts, images, strict=True)
+                found = zip(self.attributes.predict(near), parts, images, strict=True)
                 attributes = [put_back(*each, image.shape) for *each, image in found]
             if self.diagnosis:
-                whole = images if getattr(self.diagnosis, "crops", False) else shown
-                diagnoses = self.diagnosis.predict(whole, patients)
+                crops = getattr(self.diagnosis, "crops", False)  # has learned from crops of its own
+                diagnoses = self.diagnosis.predict(images if crops else near, patients)
             return zip(lesions, attributes, diagnoses, strict=True)
 
 

@@ -66,7 +66,12 @@ def main(argv=None):
 
     print("3. Scoring phantoms it has not seen")
     code = evaluate.main(
-        [f"--dataset={shown}", f"--weights={weights}", f"--out={out / 'evaluation'}"]
+        [
+            f"--dataset={shown}",
+            "--split=none",
+            f"--weights={weights}",
+            f"--out={out / 'evaluation'}",
+        ]
     )
     if code:
         return code

@@ -217,19 +217,23 @@ def load_classifier(
     require_whole(load_weights(network, path), path)
     boundary = _boundary_in(path, metadata) if config.crop == "lesion" else None
     return DiagnosisPredictor(
-        network, config, path, calibrations_in(metadata), views, risk, batch, boundary
+        network, config, path, calibrations_in(metadata, path), views, risk, batch, boundary
     )
 
 
-def calibrations_in(metadata: Mapping) -> dict[int, Calibration]:
-    """By number of views the calibrations that are in the metadata of a weights file."""
-    values = metadata.get("calibration", {})
+def calibrations_in(metadata: Mapping, path: str | Path) -> dict[int, Calibration]:
+    """By number of views the calibrations in the metadata of a weights file, or of an ensemble's.
+
+    Raises:
+        mrcnn.weights.WeightsError: if a newer version wrote them; it names the file `path`.
+    """
     try:
-        return {int(number): Calibration(**fitted) for number, fitted in values.items()}
+        values = metadata.get("calibration", {}).items()
+        return {int(number): Calibration(**fitted) for number, fitted in values}
     except (AttributeError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"The calibration {values!r} of a weights file is none that this version knows "
-            f"({error}); install a newer one."
+            f"{path} has a calibration that this version does not know ({error}); install a newer "
+            "one, or make the file anew."
         ) from error
 
 

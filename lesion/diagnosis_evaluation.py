@@ -36,7 +36,7 @@ class DiagnosisEvaluation:
     Attributes:
         samples: the samples that were predicted and have a diagnosis.
         diagnoses: what the predictor made of each (`lesion.diagnosis.Diagnosis`).
-        unscored: other samples that were predicted, each with what was made of it.
+        unscored: where no sample has a diagnosis, those predicted, each with what was made of it.
         problems: samples that could not be predicted, or scored.
     """
 
@@ -73,23 +73,25 @@ def evaluate_diagnosis(
 
     Args:
         predictor: has `predict(images, patients)`, as `lesion.diagnosis.DiagnosisPredictor`.
-        samples: to predict; what has no diagnosis is not scored.
+        samples: to predict.
         batch: images predicted at once.
         patients: whether what is known of the patients may be used.
 
     Returns:
-        The predictions. Samples whose image cannot be read are among its problems; so are those
-        without a diagnosis, unless none has one, as in the test part of a challenge.
+        The predictions. Samples whose image cannot be read are among its problems. So are those
+        without a diagnosis, which are left out, unless none has one, as in a challenge's test part.
     """
     evaluation = DiagnosisEvaluation()
-    if any(sample.diagnosis for sample in samples):
+    known = [sample for sample in samples if sample.diagnosis is not None]
+    if known:
         evaluation.problems += [
             Problem(sample.image, "image without a diagnosis")
             for sample in samples
             if sample.diagnosis is None
         ]
-    with tqdm(total=len(samples), desc="Evaluating", unit="image", disable=None) as progress:
-        for chunk in _read_ahead(samples, batch):
+    wanted = known or samples
+    with tqdm(total=len(wanted), desc="Evaluating", unit="image", disable=None) as progress:
+        for chunk in _read_ahead(wanted, batch):
             read = [(sample, image) for sample, image in chunk if isinstance(image, np.ndarray)]
             evaluation.problems += [
                 Problem(sample.image, reason) for sample, reason in chunk if isinstance(reason, str)
@@ -98,12 +100,11 @@ def evaluate_diagnosis(
                 [image for _, image in read],
                 [sample.metadata for sample, _ in read] if patients else None,
             )
-            for (sample, _), diagnosis in zip(read, predicted, strict=True):
-                if sample.diagnosis is None:
-                    evaluation.unscored.append((sample, diagnosis))
-                else:
-                    evaluation.samples.append(sample)
-                    evaluation.diagnoses.append(diagnosis)
+            if known:
+                evaluation.samples += [sample for sample, _ in read]
+                evaluation.diagnoses += predicted
+            else:
+                evaluation.unscored += zip([s for s, _ in read], predicted, strict=True)
             progress.update(len(chunk))
     return evaluation
 
@@ -291,7 +292,9 @@ def format_diagnosis(summary: Mapping[str, Any]) -> str:
     """The figures as text."""
     if not summary["images"]:
         unscored = summary["unscored"]
-        return f"{unscored} images were predicted, and none has a diagnosis to compare with."
+        if not unscored:
+            return "No image was predicted."
+        return f"{unscored} images were predicted; none has a diagnosis to compare with."
     intervals = summary["confidence"]
     lines = [f"{summary['images']:,} images of {summary['lesions']:,} lesions", ""]
     for name, label in (

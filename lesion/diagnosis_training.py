@@ -114,8 +114,6 @@ def add_options(parser):
 
 def check_arguments(arguments):
     refuse_coco(arguments)
-    if arguments.prevalence_power is None:
-        arguments.prevalence_power = PREVALENCE_POWER
     if arguments.crop_weights:
         arguments.crop_weights = str(find_weights(arguments.crop_weights, "boundary")[0])
     if arguments.folds == 1:
@@ -207,7 +205,10 @@ def finish(arguments, weights, training, validation):
     from lesion.diagnosis import VIEWS, load_classifier, logits_of_samples, with_boundary
 
     arrays, metadata = load_arrays(weights)
-    if metadata.get("prevalence_power") == arguments.prevalence_power:
+    power = arguments.prevalence_power
+    if power is None:
+        power = metadata.get("prevalence_power", PREVALENCE_POWER)
+    if metadata.get("prevalence_power") == power:
         return  # of a run that was finished before
     if arguments.crop_weights and "boundary" not in metadata:
         with_boundary(weights, arguments.crop_weights)
@@ -219,14 +220,14 @@ def finish(arguments, weights, training, validation):
     logits = logits_of_samples(predictor, validation, "Calibrating")
     # A category that does not occur is taken to be as rare as one image.
     counts = np.maximum(np.bincount(_labels(training), minlength=len(DIAGNOSES)), 1)
-    offset = arguments.prevalence_power * np.log(counts / counts.sum())
+    offset = power * np.log(counts / counts.sum())
     fitted = {
         n: Calibration.fit(logits[:, :n].mean(axis=1), _labels(validation), offset) for n in VIEWS
     }
     for views, calibration in fitted.items():
         logger.info("Temperature with %d views: %.3f.", views, calibration.temperature)
     calibrations = {str(views): vars(calibration) for views, calibration in fitted.items()}
-    metadata |= {"calibration": calibrations, "prevalence_power": arguments.prevalence_power}
+    metadata |= {"calibration": calibrations, "prevalence_power": power}
     save_arrays(weights, arrays, metadata)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lesion.calibration import Calibration
-from lesion.diagnosis import Diagnosis, DiagnosisPredictor, load_classifier
+from lesion.diagnosis import Diagnosis, DiagnosisPredictor, calibrations_in, load_classifier
 from lesion.weights import ensemble_calibration, joint_sha256, member_files
 from mrcnn.weights import WeightsError
 
@@ -107,13 +107,7 @@ def plain(calibrations: Mapping[int, Calibration]) -> dict[str, dict]:
 
 def _calibrations(weights, values, views):
     """`Calibration`s of the plain values in an ensemble's file, if it has any."""
-    try:
-        calibrations = {int(number): Calibration(**fitted) for number, fitted in values.items()}
-    except (TypeError, ValueError) as error:
-        raise WeightsError(
-            f"{weights[0]} has a calibration that this version does not know ({error}); install a "
-            "newer one, or make the file anew with `lesion join`."
-        ) from error
+    calibrations = calibrations_in({"calibration": values}, weights[0])
     if calibrations and views not in calibrations:
         raise WeightsError(
             f"{weights[0]} is not calibrated for {views} views, but for "

@@ -23,6 +23,7 @@ if __package__ in (None, ""):
 import argparse  # noqa: E402
 import json  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
+from typing import Any  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
 from lesion.attribute_thresholds import METHODS  # noqa: E402
@@ -43,7 +44,7 @@ from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
 from lesion.options import add_views, natural, rate  # noqa: E402
 from lesion.samples import TASKS, Collection, DatasetError, Sample  # noqa: E402
 from lesion.splits import Split, SplitError  # noqa: E402
-from lesion.weights import split_of, weights_path  # noqa: E402
+from lesion.weights import own_split, split_of, weights_path  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.images import ImageError  # noqa: E402
 
@@ -178,6 +179,21 @@ def _split_path(arguments: argparse.Namespace, collections: Sequence[Collection]
     return paths[0]
 
 
+def _not_learned(arguments: argparse.Namespace, samples: Sequence[Sample]) -> list[Sample]:
+    """Samples less those of the ISIC archive that the weights learned from by another name."""
+    own = (own_split(weights_path(path, arguments.task)) for path in arguments.weights)
+    splits = [Split.load(path) for path in own if path]
+    left = [sample for sample in samples if not any(s.has_learned(sample) for s in splits)]
+    if samples and not left:
+        raise SplitError(
+            f"The weights have learned from all {len(samples)} images. Give others, or "
+            "--split=none to score these nevertheless."
+        )
+    if len(left) < len(samples):
+        print(f"Left out: {len(samples) - len(left)} images that these weights learned from.")
+    return left
+
+
 def _agree_on_test(paths: Sequence[Path | None]) -> bool:
     tests = [set(Split.load(path).parts["test"]) if path else None for path in paths]
     return all(test == tests[0] for test in tests)
@@ -228,7 +244,8 @@ def _evaluate(arguments, predictor, samples, names):
     return evaluation, summary, format_diagnosis(summary)
 
 
-def _name_and_hash(predictor):
+def name_and_hash(predictor: Any) -> dict[str, str]:
+    """By which a result names the weights it is of."""
     model = predictor.describe()
     return {"name": model["weights"], "sha256": model["sha256"]}
 
@@ -272,9 +289,13 @@ def main(argv: list[str] | None = None) -> int:
             )
         part = arguments.part or ("test" if split else "all")
         samples = select_samples(collections, split, part, arguments.limit)
+        if split is None and arguments.split != "none":
+            samples = _not_learned(arguments, samples)
     except (DatasetError, SplitError, FileNotFoundError) as error:
         parser.error(str(error))
     truth, description = _TRUTHS[arguments.task]
+    if not samples:
+        parser.error(f"Part {part!r} has no image.")
     if not any(getattr(sample, truth) for sample in samples) and arguments.task != "diagnosis":
         parser.error(
             f"None of the {len(samples)} samples of part {part!r} has a {description}; give a data "
@@ -297,8 +318,8 @@ def main(argv: list[str] | None = None) -> int:
         "views": None if arguments.task == "attributes" else arguments.views,
         "risk": arguments.risk if arguments.task == "diagnosis" else None,
         "images_alone": arguments.images_alone if arguments.task == "diagnosis" else None,
-        "weights": _name_and_hash(predictor),
-        "boundary_weights": _name_and_hash(predictor.boundary) if nearby else None,
+        "weights": name_and_hash(predictor),
+        "boundary_weights": name_and_hash(predictor.boundary) if nearby else None,
         "model": model,
         "notice": NOTICE,
     }

@@ -89,7 +89,7 @@ def fit_jointly(members: Sequence[Path], samples: Sequence[Sample]) -> dict[int,
     labels = np.array([DIAGNOSES.index(sample.diagnosis) for sample in samples])
     means = dict.fromkeys(VIEWS, 0.0)
     for path in members:
-        own = calibrations_in(find_weights(path, NAME)[1])
+        own = calibrations_in(find_weights(path, NAME)[1], path)
         if missing := set(VIEWS) - set(own):
             raise WeightsError(
                 f"{path} has no calibration for {min(missing)} views: its training did not reach "

@@ -5,7 +5,7 @@ a wide frame shows these networks too little. What they are shown instead is the
 as the boundary network finds it; docs/experiments.md says what that is worth.
 """
 
-import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,17 +24,29 @@ Part = tuple[slice, slice]
 """Rows and columns of an image."""
 
 
+WHOLE: Part = (slice(None), slice(None))
+
+
+def longer_share(mask: np.ndarray) -> float:
+    """The longer side of a lesion, bool [height, width], over the image's shorter side."""
+    return max(end - start for start, end in mask_ends(mask)) / min(mask.shape)
+
+
 def part_to_show(mask: np.ndarray) -> Part:
     """The square around a small lesion, or the whole image.
 
     Args:
         mask: bool [height, width], of the lesion.
     """
-    longer = max(end - start for start, end in mask_ends(mask)) if mask.any() else np.inf
-    if longer >= SMALL * min(mask.shape):
-        return slice(None), slice(None)
+    if not mask.any() or longer_share(mask) >= SMALL:
+        return WHOLE
     top, left, side = lesion_square(mask, MARGIN, MIN_SHARE)
     return slice(top, top + side), slice(left, left + side)
+
+
+def shown(images: Sequence[np.ndarray], parts: Sequence[Part]) -> list[np.ndarray]:
+    """Those parts of the images."""
+    return [image[part] for image, part in zip(images, parts, strict=True)]
 
 
 def put_back(attributes: Any, part: Part, shape: tuple[int, ...]) -> Any:
@@ -45,9 +57,7 @@ def put_back(attributes: Any, part: Part, shape: tuple[int, ...]) -> Any:
         part: what they were found in.
         shape: of the image.
     """
-    whole = copy.copy(attributes)
-    object.__setattr__(whole, "masks", _placed(attributes.masks, part, shape))
-    return whole
+    return dataclasses.replace(attributes, masks=_placed(attributes.masks, part, shape))
 
 
 def _placed(masks, part, shape):
@@ -71,7 +81,7 @@ class _Nearby:
     def _parts(self, images):
         """The part of each image that is shown, and where it lies."""
         parts = [part_to_show(lesion.mask) for lesion in self.boundary.predict(images)]
-        return [image[part] for image, part in zip(images, parts, strict=True)], parts
+        return shown(images, parts), parts
 
 
 class NearbyDiagnosis(_Nearby):
@@ -97,8 +107,8 @@ class NearbyDiagnosis(_Nearby):
         self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, str]] | None = None
     ) -> list[Any]:
         """See `lesion.diagnosis.DiagnosisPredictor.predict`."""
-        shown, _ = self._parts(images)
-        return self.predictor.predict(shown, patients)
+        near, _ = self._parts(images)
+        return self.predictor.predict(near, patients)
 
 
 class NearbyAttributes(_Nearby):
@@ -116,16 +126,16 @@ class NearbyAttributes(_Nearby):
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Any]:
         """See `lesion.attributes.AttributesPredictor.predict`."""
-        shown, parts = self._parts(images)
-        found = self.predictor.predict(shown)
+        near, parts = self._parts(images)
+        found = self.predictor.predict(near)
         return [put_back(*each, i.shape) for *each, i in zip(found, parts, images, strict=True)]
 
     def predict_by_method(
         self, images: Sequence[np.ndarray]
     ) -> list[dict[str, dict[str, np.ndarray]]]:
         """See `lesion.attributes.AttributesPredictor.predict_by_method`."""
-        shown, parts = self._parts(images)
-        found = self.predictor.predict_by_method(shown)
+        near, parts = self._parts(images)
+        found = self.predictor.predict_by_method(near)
         return [
             {method: _placed(masks, part, image.shape) for method, masks in methods.items()}
             for methods, part, image in zip(found, parts, images, strict=True)

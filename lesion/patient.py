@@ -26,10 +26,34 @@ SITES = (
 VECTOR_SIZE = 2 + len(SEXES) + len(SITES)
 
 
+def told(metadata: Mapping[str, object]) -> dict[str, str]:
+    """What of `age`, `sex` and `site` is there, as text, and nothing else."""
+    return {name: text for name in ("age", "sex", "site") if (text := _text(metadata, name))}
+
+
+def unrecognised(metadata: Mapping[str, object]) -> list[str]:
+    """What of a patient is there and means nothing to `patient_vector`, such as `sex F`."""
+    sex, site = (_text(metadata, name) for name in ("sex", "site"))
+    return [
+        *(
+            [f"age {metadata['age']}"]
+            if _text(metadata, "age") and read_age(metadata) is None
+            else []
+        ),
+        *([f"sex {sex}"] if sex and sex not in SEXES else []),
+        *([f"site {site}"] if site and site not in SITES else []),
+    ]
+
+
+def _text(metadata, name):
+    value = metadata.get(name)
+    return "" if value is None else str(value).strip().lower()
+
+
 def read_age(metadata: Mapping[str, str]) -> float | None:
     """The age in years; None where it is missing, or no number from 0 to 120."""
     try:
-        age = float(metadata.get("age") or "")
+        age = float(_text(metadata, "age"))
     except ValueError:
         return None
     return age if math.isfinite(age) and 0 <= age <= 120 else None
@@ -43,7 +67,7 @@ def patient_vector(metadata: Mapping[str, str]) -> np.ndarray:
             is whatever else is not among these.
     """
     age = read_age(metadata)
-    sex, site = (str(metadata.get(name) or "").strip().lower() for name in ("sex", "site"))
+    sex, site = (_text(metadata, name) for name in ("sex", "site"))
     return np.array(
         [
             0.0 if age is None else age / 100,

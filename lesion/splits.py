@@ -22,7 +22,8 @@ SPLIT_FILE = "split.json"
 """Name of the split beside the weights that were trained with it."""
 
 _FORMAT = "lesion split 1"
-_ISIC_ID = re.compile(r"ISIC_\d{7}")
+# Of the ISIC archive; the phantoms' begin with a 9, and mean other images in every set of them.
+_ARCHIVE_ID = re.compile(r"ISIC_(?!9)\d{7}")
 
 
 class SplitError(ValueError):
@@ -33,9 +34,9 @@ class SplitError(ValueError):
 class Split:
     """Which sample belongs to which part.
 
-    A sample is known by its key, which begins with its folder's name. An image of the ISIC archive
-    is known by its id as well, whatever folder it lies in: weights must not be scored on what they
-    learned from because somebody called it otherwise.
+    A sample is known by its key, which begins with its folder's name. What weights have learned
+    from is also known by its id, where that is one of the ISIC archive: they must not be scored on
+    it because somebody calls the folder otherwise.
 
     Attributes:
         parts: keys (`Sample.key`) by the part's name; no key is in two parts.
@@ -58,31 +59,35 @@ class Split:
         if part not in self.parts:
             raise SplitError(f"The split has no part {part!r}; it has {', '.join(self.parts)}.")
         samples = list(samples)
-        parts = [self.part_of(sample) for sample in samples]
-        unknown = parts.count(None)
+        known = {key for keys in self.parts.values() for key in keys}
+        unknown = sum(sample.key not in known for sample in samples)
         if samples and unknown == len(samples):
-            drawn_for = {key.rpartition("/")[0] for keys in self.parts.values() for key in keys}
             raise SplitError(
                 "None of the samples is in the split: it was drawn for "
-                f"{', '.join(sorted(drawn_for)) or 'nothing'}, the "
+                f"{', '.join(sorted({key.rpartition('/')[0] for key in known})) or 'nothing'}, the "
                 f"samples are of {', '.join(sorted({sample.collection for sample in samples}))}. "
                 "Give the data sets it was drawn for, or draw another."
             )
         if unknown:
             logger.warning("%d of %d samples are not in the split: unused.", unknown, len(samples))
-        return [sample for sample, own in zip(samples, parts, strict=True) if own == part]
+        wanted = set(self.parts[part])
+        return [sample for sample in samples if sample.key in wanted]
 
-    def part_of(self, sample: Sample) -> str | None:
-        """The name of a sample's part; None where the split does not know it."""
-        by_key, by_id = self._parts_by_name
-        return by_key.get(sample.key) or by_id.get(sample.image_id)
+    def has_learned(self, sample: Sample) -> bool:
+        """Whether a training on this split has seen an image, be it to choose or to calibrate."""
+        part = self._part_by_key.get(sample.key) or self.part_by_id.get(sample.image_id)
+        return part not in (None, "test")
 
     @functools.cached_property
-    def _parts_by_name(self):
-        """The part of each key, and of each id of the ISIC archive."""
-        by_key = {key: part for part, keys in self.parts.items() for key in keys}
-        ids = ((key.rpartition("/")[2], part) for key, part in by_key.items())
-        return by_key, {name: part for name, part in ids if _ISIC_ID.fullmatch(name)}
+    def part_by_id(self) -> dict[str, str]:
+        """The part of each image of the ISIC archive; of several one that is learned from."""
+        ordered = sorted(self.parts.items(), key=lambda item: item[0] != "test")
+        ids = ((key.rpartition("/")[2], part) for part, keys in ordered for key in keys)
+        return {name: part for name, part in ids if _ARCHIVE_ID.fullmatch(name)}
+
+    @functools.cached_property
+    def _part_by_key(self):
+        return {key: part for part, keys in self.parts.items() for key in keys}
 
     def save(self, path: str | Path) -> None:
         """Writes the split as JSON."""
@@ -120,19 +125,13 @@ class Split:
         return cls(parts, seed, fractions)
 
 
-def split_beside(weights: str | Path, samples: Iterable[Sample]) -> Path | None:
-    """The split file in the folder of a weights file, if it knows any of the samples.
+def knows_any(path: str | Path, samples: Iterable[Sample]) -> bool:
+    """Whether a split file has any of the samples in one of its parts.
 
     Whoever scores weights on the data they were trained on must leave out what they have seen.
     """
-    path = Path(weights).parent / SPLIT_FILE
-    return path if path.is_file() and knows_any(path, samples) else None
-
-
-def knows_any(path: str | Path, samples: Iterable[Sample]) -> bool:
-    """Whether a split file has any of the samples in one of its parts."""
-    split = Split.load(path)
-    return any(split.part_of(sample) for sample in samples)
+    known = {key for keys in Split.load(path).parts.values() for key in keys}
+    return any(sample.key in known for sample in samples)
 
 
 def _are_keys_by_part(parts: object) -> bool:
@@ -220,6 +219,32 @@ def split_by_parts(
         drawn = split_samples(group, {name: share / total for name, share in left.items()}, seed)
         for name, keys in drawn.parts.items():
             parts[name] += keys
+    return Split({name: sorted(keys) for name, keys in parts.items()}, seed, dict(fractions))
+
+
+def carried_over(
+    split: Split, samples: Sequence[Sample], fractions: Mapping[str, float], seed: int = 0
+) -> Split | None:
+    """A split's parts for images of the ISIC archive in folders of other names; the rest is drawn.
+
+    Lesions stay together: with the part that learned from one of their images, if any did.
+
+    Returns:
+        None if the split has none of the images.
+    """
+    parts: dict[str, list[str]] = {name: [] for name in fractions}
+    rest: list[Sample] = []
+    for group in _groups(samples):
+        own = {split.part_by_id[s.image_id] for s in group if s.image_id in split.part_by_id}
+        name = next((name for name in fractions if name in own), None)  # the training's first
+        if name is None:
+            rest += group
+        else:
+            parts[name] += [sample.key for sample in group]
+    if len(rest) == len(samples):
+        return None
+    for name, keys in split_by_parts(rest, fractions, seed).parts.items():
+        parts[name] += keys
     return Split({name: sorted(keys) for name, keys in parts.items()}, seed, dict(fractions))
 
 

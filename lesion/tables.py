@@ -1,6 +1,7 @@
 """Tables: HAM10000's metadata and the truth of ISIC 2018 Task 3 read, scores printed."""
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
 
 # Columns of the challenge's truth besides image and categories; its scorer reads them.
 _WEIGHT_COLUMNS = ("score_weight", "validation_weight")
+_IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
 _PATIENT_COLUMNS = {
     "age": ("age", "age_approx"),
     "sex": ("sex",),
@@ -111,29 +113,32 @@ def read_patients(path: Path) -> dict[str, dict[str, str]]:
     """What is known of each image's patient, by the image's name without its suffix.
 
     Columns are `image` or `image_id`, and any of `age`, `sex` and `site`, also under the names of
-    the archive (`age_approx`, `anatom_site_general`) and of HAM10000 (`localization`).
+    the archive (`isic_id`, `age_approx`, `anatom_site_general`) and of HAM10000 (`localization`).
 
     Raises:
-        DatasetError: for other columns, or if two rows of an image say different things.
+        DatasetError: for other columns, if no image is listed, or if two rows of an image say
+            different things.
     """
     patients: dict[str, dict[str, str]] = {}
     for number, row in read_table(path, ()):
         image = next((row[name] for name in ("image", "image_id", "isic_id") if name in row), None)
-        told = {
-            new: row[old]
-            for new, names in _PATIENT_COLUMNS.items()
-            for old in names
-            if row.get(old)
-        }
         if image is None or not any(old in row for old in sum(_PATIENT_COLUMNS.values(), ())):
             raise DatasetError(
                 f"The table {path} must have the column image (or image_id), and at least one of "
                 f"age, sex and site; its columns are {', '.join(row)}."
             )
-        if patients.setdefault(Path(image).stem, told) != told:
+        known = {
+            new: row[old]
+            for new, names in _PATIENT_COLUMNS.items()
+            for old in names
+            if row.get(old)
+        }
+        if patients.setdefault(_IMAGE_SUFFIX.sub("", image), known) != known:
             raise DatasetError(
                 f"Line {number} of the table {path} says of {image} what an earlier line does not."
             )
+    if not patients:
+        raise DatasetError(f"The table {path} lists no image.")
     return patients
 
 

@@ -30,8 +30,8 @@ from lesion.crew import MemberFailed  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, positive, rate, share  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
-from lesion.splits import SPLIT_FILE, Split, split_by_parts  # noqa: E402
-from lesion.weights import checked_metadata, member_files, split_of  # noqa: E402
+from lesion.splits import SPLIT_FILE, Split, carried_over, split_by_parts  # noqa: E402
+from lesion.weights import checked_metadata, member_files, own_split, split_of  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.runs import find_last  # noqa: E402
 
@@ -255,7 +255,8 @@ def _train_several(arguments):
     from lesion.members import train_members
 
     arguments.cache = str(cache_folder(arguments))  # one for all members
-    settings = (*RUN_SETTINGS, *task.RUN_SETTINGS, "weights")
+    changeable = getattr(task, "CHANGEABLE", ())
+    settings = [n for n in (*RUN_SETTINGS, *task.RUN_SETTINGS, "weights") if n not in changeable]
     several = cross_validate if arguments.folds else train_members
     several(arguments, samples, split, train, settings)
 
@@ -338,6 +339,9 @@ def _check_arguments(arguments, task):
 
 
 def _split(arguments, samples, last):
+    fractions = dict(_training_of(arguments.task).FRACTIONS)
+    fractions["train"] += fractions["test"] - arguments.test_share
+    fractions["test"] = arguments.test_share
     if arguments.split:
         return Split.load(arguments.split)
     if last and (Path(last).parent / SPLIT_FILE).exists():
@@ -347,9 +351,11 @@ def _split(arguments, samples, last):
         if own:
             logger.info("The split is that of %s: %s.", arguments.weights, own)
             return Split.load(own)
-    fractions = dict(_training_of(arguments.task).FRACTIONS)
-    fractions["train"] += fractions["test"] - arguments.test_share
-    fractions["test"] = arguments.test_share
+        renamed = own_split(Path(arguments.weights))
+        carried = renamed and carried_over(Split.load(renamed), samples, fractions, arguments.seed)
+        if carried:
+            logger.info("The split is that of %s, as far as it knows the images.", renamed)
+            return carried
     return split_by_parts(samples, fractions, arguments.seed)
 
 

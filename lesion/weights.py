@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesion.samples import Sample
-from lesion.splits import knows_any, split_beside
+from lesion.splits import SPLIT_FILE, knows_any
 from mrcnn import runs
 from mrcnn.arrays import WeightsError, read_metadata
 from mrcnn.files import atomic_path, sha256_of
@@ -248,10 +248,14 @@ def split_of(weights: Path, samples: Iterable[Sample]) -> Path | None:
 
     Shipped weights have one of their own beside them, others that of their run's folder.
     """
-    own = companion(weights, ".split.json")
-    if not own.is_file():
-        return split_beside(weights, samples)
-    return own if knows_any(own, samples) else None
+    own = own_split(weights)
+    return own if own and knows_any(own, samples) else None
+
+
+def own_split(weights: Path) -> Path | None:
+    """The split that weights were trained with, of whatever images."""
+    beside = (companion(weights, ".split.json"), weights.parent / SPLIT_FILE)
+    return next((path for path in beside if path.is_file()), None)
 
 
 def require_whole(report: "LoadReport", path: Path) -> None:

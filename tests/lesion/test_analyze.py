@@ -207,6 +207,24 @@ def test_patients_are_told_and_recorded(folder, command, out, tmp_path, capsys):
     assert json.loads((out / "a.json").read_text())["settings"]["patient"]["age"] == "51"
 
 
+def test_patients_of_one_name_are_not_mixed_up(folder, command, tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    (folder / "a.png").rename(tmp_path / "other" / "b.png")
+    (tmp_path / "p.csv").write_text("image,age\nb.png,50\n")
+    with pytest.raises(SystemExit):
+        command(folder, tmp_path / "other", f"--patients={tmp_path / 'p.csv'}")
+    assert "speaks of b, and 2 of the images have that name" in capsys.readouterr().err
+
+
+def test_what_means_nothing_is_named(folder, command, tmp_path, capsys):
+    (tmp_path / "p.csv").write_text("image,age,sex,site\na,50 years,F,head/neck\nb,0,male,back\n")
+    assert command(folder, f"--patients={tmp_path / 'p.csv'}") == 0
+    said = capsys.readouterr().err
+    for value in ("age 50 years", "sex f", "site head/neck"):
+        assert f"{value} (1 x) is not known" in said
+    assert said.count("not known") == 3
+
+
 def test_images_may_lie_where_the_results_go(folder, command):
     assert command(folder, f"--out={folder}") == 0
     first = names(folder)

@@ -18,6 +18,7 @@ import lesion
 from lesion import NOTICE
 from lesion.analysis import SCHEMA_VERSION, Analysis, Source
 from lesion.analyzer import Analyzer, read_ahead
+from lesion.attributes import Attributes
 from lesion.dicom import DicomImage
 from lesion.quality import QualityWarning
 from lesion.results import write_results
@@ -44,7 +45,7 @@ class Corner:
         masks = {name: np.zeros(image.shape[:2], bool) for name in ATTRIBUTES}
         masks[ATTRIBUTES[0]][:10, :20] = True
         presence = dict(zip(ATTRIBUTES, (0.9, 0.1, 0.0, 0.2, 0.3), strict=True))
-        return SimpleNamespace(masks=masks, presence=presence)
+        return Attributes(masks, presence)
 
 
 class Guess:

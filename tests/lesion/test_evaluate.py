@@ -51,7 +51,8 @@ def command(monkeypatch, darkness, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        code = main(["--weights", "w", *map(str, arguments)])
+        given = any(str(argument).startswith("--weights") for argument in arguments)
+        code = main([*([] if given else ["--weights", "w"]), *map(str, arguments)])
         return code, json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
 
     return run
@@ -233,6 +234,25 @@ def test_part_without_a_split_is_the_challenges_own(command, tmp_path, lesion_im
     assert command("--dataset", tmp_path / "c")[1]["images"] == 3
 
 
+def test_renamed_folder_does_not_hide_what_was_learned_from(command, dataset, tmp_path, capsys):
+    data = dataset("renamed")
+    for path in data.glob("*/*.png"):
+        path.rename(path.with_name(f"ISIC_000000{path.stem[1:]}.png"))
+    keys = {"train": ["first/ISIC_0000000", "first/ISIC_0000001"], "test": ["first/ISIC_0000002"]}
+    Split(keys, seed=0, fractions={"train": 0.7, "test": 0.3}).save(tmp_path / "split.json")
+    weights = f"--weights={tmp_path / 'w.h5'}"
+    code, result = command("--dataset", data, weights)
+    assert (code, result["images"]) == (0, 2)
+    assert "Left out: 2 images that these weights learned from" in capsys.readouterr().out
+    assert command("--dataset", data, weights, "--split=none")[1]["images"] == 4
+    for name in ("2", "3"):
+        for path in data.glob(f"*/ISIC_000000{name}.png"):
+            path.unlink()
+    with pytest.raises(SystemExit):
+        command("--dataset", data, weights)
+    assert "learned from all 2 images" in capsys.readouterr().err
+
+
 def test_limit_takes_the_first_of_each_data_set(command, dataset):
     arguments = ("--dataset", dataset("first"), "--dataset", dataset("second"), "--limit", 1)
     _, result = command(*arguments)
@@ -250,13 +270,17 @@ def test_limit_takes_the_first_of_each_data_set(command, dataset):
         (["--dataset", "first", "--task", "triage"], "invalid choice"),
         (["--dataset", "first", "--out", "first/images/i0.png"], "is a file"),
         (["--dataset", "unmasked"], "None of the 2 samples"),
+        (["--dataset", "first", "--boundary-weights=b"], "is for the other tasks"),
+        (["--dataset", "first", "--split={split}"], "Part 'test' has no image"),
     ],
 )
-def test_usage_errors(command, dataset, capsys, arguments, message):
+def test_usage_errors(command, dataset, tmp_path, capsys, arguments, message):
     dataset("first")
     for mask in (dataset("unmasked", 2) / "masks").iterdir():
         mask.unlink()
+    split = Split({"train": ["first/i0"], "test": []}, 0, {"train": 1.0, "test": 0.0})
+    split.save(tmp_path / "empty.json")
     with pytest.raises(SystemExit) as stop:
-        command(*arguments)
+        command(*(word.format(split=tmp_path / "empty.json") for word in arguments))
     assert stop.value.code == 2
     assert message in capsys.readouterr().err

@@ -20,6 +20,7 @@ from lesion.train import main as train
 from lesion.weights import joint_fingerprint
 from mrcnn.arrays import WeightsError, load_arrays, save_arrays
 from mrcnn.images import read_image
+from mrcnn.weights import read_metadata
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 SETTINGS = [
@@ -252,6 +253,21 @@ class TestMembers:
     def test_other_settings_are_refused(self, trained, capsys, option, message):
         assert train([*trained[1], option]) == 2
         assert message in capsys.readouterr().err
+
+    def test_another_prevalence_costs_no_training(self, trained, tmp_path):
+        folder, command = trained
+        logs = tmp_path / "logs"
+        shutil.copytree(folder, logs / folder.name)
+        before = json.loads((logs / folder.name / "ensemble.json").read_text())
+        again = [*command, f"--logs={logs}", f"--cache={folder.parent / 'cache'}"]
+        weights = sorted((logs / folder.name).glob("member-*/*/diagnosis_0001.h5"))
+        powers = []
+        for option in (["--prevalence-power=0"], []):  # then what they have
+            assert train([*again, *option]) == 0
+            powers.append([read_metadata(path)["prevalence_power"] for path in weights])
+        assert powers == [[0.0] * len(weights)] * 2
+        after = json.loads((logs / folder.name / "ensemble.json").read_text())
+        assert after["calibration"] != before["calibration"]
 
 
 @pytest.mark.parametrize(

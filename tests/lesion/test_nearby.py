@@ -1,13 +1,12 @@
 """What attributes and diagnosis are shown of a small lesion, and where it is put back."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion.analyzer import Analyzer
+from lesion.attributes import Attributes
 from lesion.nearby import MARGIN, SMALL, NearbyAttributes, NearbyDiagnosis, part_to_show, put_back
 
 
@@ -45,10 +44,12 @@ class TestPart:
         bottom, right = data.draw(st.integers(top, height)), data.draw(st.integers(left, width))
         mask = lesion(height, width, top, bottom, left, right)
         part = part_to_show(mask)
-        found = SimpleNamespace(masks={"streaks": mask[part]}, presence=0.5)
+        found = Attributes({"streaks": mask[part]}, {"streaks": 0.5})
         back = put_back(found, part, (height, width, 3))
         np.testing.assert_array_equal(back.masks["streaks"], mask)
-        assert back.presence == 0.5 and found.masks["streaks"].shape == mask[part].shape
+        assert (
+            back.presence == {"streaks": 0.5} and found.masks["streaks"].shape == mask[part].shape
+        )
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ class Shown:
     def predict(self, images, patients=None):
         self.images += images
         if patients is None:
-            return [SimpleNamespace(masks=self._masks(image), presence={}) for image in images]
+            return [Attributes(self._masks(image), {}) for image in images]
         self.patients += patients
         return list(range(len(images)))
 
@@ -131,3 +132,4 @@ def test_analyzer_does_the_same(images, darkness, boundary, crops):
     assert found.attributes.masks["streaks"].shape == (60, 80)
     assert found.attributes.masks["streaks"].all() == (not boundary)
     assert found.settings["small_lesion"] == (SMALL if boundary else None)
+    assert ("small_lesion" in [warning.code for warning in found.warnings]) == boundary

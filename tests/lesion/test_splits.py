@@ -13,10 +13,9 @@ from lesion.dataset import find_samples
 from lesion.samples import DIAGNOSES, Sample
 from lesion.splits import (
     FRACTIONS,
-    SPLIT_FILE,
     Split,
     SplitError,
-    split_beside,
+    carried_over,
     split_by_parts,
     split_folds,
     split_samples,
@@ -240,22 +239,6 @@ def test_real_ham10000_keeps_fractions_of_every_diagnosis(shared):
             assert abs(of_part[diagnosis] - fraction * total[diagnosis]) <= 6
 
 
-class TestSplitBeside:
-    def test_knows_the_samples(self, tmp_path):
-        samples = [Sample("a", f"ISIC_{index}", Path(f"{index}.jpg")) for index in range(8)]
-        split_samples(samples).save(tmp_path / "split.json")
-        assert split_beside(tmp_path / "weights.h5", samples) == tmp_path / "split.json"
-
-    def test_of_other_data_is_not_used(self, tmp_path):
-        samples = [Sample("a", "ISIC_1", Path("1.jpg"))]
-        split_samples(samples).save(tmp_path / "split.json")
-        other = [Sample("b", "ISIC_1", Path("1.jpg"))]
-        assert split_beside(tmp_path / "weights.h5", other) is None
-
-    def test_absent(self, tmp_path):
-        assert split_beside(tmp_path / "weights.h5", []) is None
-
-
 class TestParts:
     """The challenge's own parts."""
 
@@ -327,17 +310,35 @@ class TestFolds:
 class TestImagesOfTheArchive:
     """An image that the ISIC archive numbers is the same one in whatever folder it lies."""
 
-    split = Split({"train": ["ham/ISIC_0000001"], "test": ["ham/ISIC_0000002"]}, 0, {})
+    ids = [f"ISIC_000000{number}" for number in range(6)]
+    split = Split({"train": ["ham/ISIC_0000000"], "test": ["ham/ISIC_0000001"]}, 0, {})
 
-    def test_are_known_in_a_folder_of_another_name(self, tmp_path):
-        renamed = [sample(f"ISIC_000000{number}", collection="HAM") for number in (1, 2, 3)]
-        assert self.split.select(renamed, "train") == renamed[:1]
-        assert self.split.select(renamed, "test") == renamed[1:2]
-        self.split.save(tmp_path / SPLIT_FILE)
-        assert split_beside(tmp_path / "w.h5", renamed[:1]) == tmp_path / SPLIT_FILE
-        assert split_beside(tmp_path / "w.h5", renamed[2:]) is None
+    def test_what_was_learned_from_is_known_in_another_folder(self):
+        renamed = [sample(name, collection="HAM") for name in self.ids]
+        assert [self.split.has_learned(s) for s in renamed] == [True] + [False] * 5
+
+    def test_one_that_was_also_learned_from_counts_as_learned(self):
+        for parts in (("train", "test"), ("test", "train")):
+            keys = {part: [f"{part}/{self.ids[0]}"] for part in parts}
+            assert Split(keys, 0, {}).has_learned(sample(self.ids[0], collection="HAM"))
 
     def test_other_names_may_mean_other_images(self):
-        split = Split({"train": ["mine/1"], "test": ["mine/2"]}, 0, {})
-        assert split.part_of(sample("1", collection="mine")) == "train"
-        assert split.part_of(sample("1", collection="theirs")) is None
+        for name in ("1", "ISIC_1", "ISIC_9000001"):  # the last as of the phantoms
+            split = Split({"train": [f"mine/{name}"], "test": []}, 0, {})
+            assert split.has_learned(sample(name, collection="mine"))
+            assert not split.has_learned(sample(name, collection="theirs"))
+
+    def test_parts_are_carried_over_and_the_rest_is_drawn(self):
+        lesions = ["a", "b", "a", "c", "d", "e"]
+        renamed = [
+            sample(name, lesion, collection="HAM")
+            for name, lesion in zip(self.ids, lesions, strict=True)
+        ]
+        carried = part_of(carried_over(self.split, renamed, HALVES))
+        assert sorted(carried) == sorted(s.key for s in renamed)
+        parts = [carried[s.key] for s in renamed]
+        assert parts[:3] == ["train", "test", "train"]  # the third shows the first one's lesion
+        assert set(parts[3:]) == {"train", "test"}
+
+    def test_nothing_is_carried_over_to_other_images(self):
+        assert carried_over(self.split, images(4), HALVES) is None

@@ -26,12 +26,22 @@ def test_names_of_columns_are_those_of_the_archive_or_plain(tmp_path):
         ("name,age\na,50\n", "must have the column image"),
         ("image,age\na,50\na,51\n", "Line 3 .* says of a what an earlier line does not"),
         ("image,age\na\n", "has 1 values"),
+        ("image,age\n", "lists no image"),
+        ("dx,size\n", "lists no image"),
     ],
 )
 def test_unusable_tables_are_explained(tmp_path, text, message):
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(DatasetError, match=message):
         read_patients(tmp_path / "p.csv")
+
+
+def test_names_without_suffix_may_have_points(tmp_path):
+    (tmp_path / "p.csv").write_text("image,age\n1.2.840.1,50\n1.2.840.2.DCM,51\n")
+    assert read_patients(tmp_path / "p.csv") == {
+        "1.2.840.1": {"age": "50"},
+        "1.2.840.2": {"age": "51"},
+    }
 
 
 def test_missing_table(tmp_path):

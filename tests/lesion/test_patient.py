@@ -1,0 +1,40 @@
+"""What is known of a patient, as numbers and as text."""
+
+import numpy as np
+import pytest
+
+from lesion.patient import SEXES, VECTOR_SIZE, patient_vector, read_age, told, unrecognised
+
+
+@pytest.mark.parametrize("nothing", [{}, {"age": None, "sex": None}, {"age": "", "site": " "}])
+def test_nothing_is_zeros(nothing):
+    np.testing.assert_array_equal(patient_vector(nothing), np.zeros(VECTOR_SIZE, np.float32))
+    assert told(nothing) == {} and unrecognised(nothing) == []
+
+
+@pytest.mark.parametrize("age", [0, "0", 0.0])
+def test_newborn_has_an_age(age):
+    assert read_age({"age": age}) == 0.0
+    np.testing.assert_array_equal(patient_vector({"age": age})[:2], [0, 1])
+    assert told({"age": age})["age"] == str(age)
+
+
+def test_numbers_and_case_do_not_matter():
+    known = {"age": 50, "sex": "Female ", "site": "BACK"}
+    np.testing.assert_array_equal(
+        patient_vector(known), patient_vector({"age": "50.0", "sex": "female", "site": "back"})
+    )
+    assert patient_vector(known)[2 + SEXES.index("female")] == 1
+    assert unrecognised(known) == []
+
+
+def test_no_more_is_told_than_is_asked_for():
+    assert told({"name": "Eve", "age": 50, "sex": None}) == {"age": "50"}
+
+
+def test_what_means_nothing():
+    assert unrecognised({"age": "-3", "sex": "f", "site": "head/neck"}) == [
+        "age -3",
+        "sex f",
+        "site head/neck",
+    ]

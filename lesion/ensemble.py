@@ -1,6 +1,7 @@
 """Several classifiers as one: the mean of their probabilities."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,8 +97,15 @@ def load_classifiers(
     members = [load_classifier(path, views, risk, batch) for path in member_files(weights)]
     if len(members) == 1:
         return members[0]
+    # TensorFlow takes the members' first predictions, one after the other, for one function that is
+    # traced in vain again and again.
+    logging.getLogger("tensorflow").addFilter(_is_not_of_tracing)
     calibrations = _calibrations(weights, ensemble_calibration(weights), views)
     return DiagnosisEnsemble(members, calibrations, risk)
+
+
+def _is_not_of_tracing(record):
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def plain(calibrations: Mapping[int, Calibration]) -> dict[str, dict]:

@@ -23,6 +23,7 @@ class BoundaryConfig(Config):
 
     Compared with `mrcnn`'s defaults: a light backbone, narrow heads, a mask of 56 pixels that
     reaches beyond its box, so that a box which is a little too small does not cut the lesion.
+    With `SEMANTIC_BRANCH` the boundary is that of the mean of this mask and of the branch's map.
     """
 
     NAME = "boundary"
@@ -54,6 +55,9 @@ class BoundaryConfig(Config):
     DETECTION_MAX_INSTANCES = 3
     DETECTION_MIN_CONFIDENCE = 0.05
     DETECTION_ALL_CLASSES = True
+
+    SEMANTIC_CHANNELS = 64
+    SEMANTIC_LOSS = "crossentropy_dice"
 
     ROI_ALIGNED = True
     ROI_LEVEL_ROUNDING = "floor"
@@ -108,8 +112,10 @@ class BoundaryPredictor:
 
     def predict(self, images):
         """The boundary in each of a list of images [height, width(, channels)]: `Boundary`s."""
-        if self.views == 1:
+        if self.views == 1 and not self.model.config.SEMANTIC_BRANCH:
             return [_best(result) for result in self.model.detect(images)]
+        if self.views == 1:
+            return [_outlined(look) for look in self.look(images)]
         return [_outlined(look_twice(self.look, as_rgb8(image))) for image in images]
 
     def look(self, images):
@@ -141,11 +147,14 @@ def _best(result):
 
 
 def _surest(result):
-    """The detection of the best score as a map of the image."""
+    """The detection of the best score as a map of the image; its mean with a semantic one."""
     if not len(result["scores"]):
         return Look(np.zeros(result["masks"].shape[:2], np.float32), 0.0)
     best = int(np.argmax(result["scores"]))
-    return Look(result["masks"][:, :, best], float(result["scores"][best]))
+    probability = result["masks"][:, :, best]
+    if "semantic" in result:
+        probability = (probability + result["semantic"][:, :, 0]) / 2
+    return Look(probability, float(result["scores"][best]))
 
 
 def _outlined(look):

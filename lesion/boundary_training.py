@@ -17,7 +17,7 @@ DEFAULTS = {
     "learning_rate": 0.001,
     "released_heads": False,  # set by --weights=coco, kept with the run
 }
-RUN_SETTINGS = ("released_heads", "mask_size")
+RUN_SETTINGS = ("released_heads", "mask_size", "semantic")
 # A backbone that has learned from millions of images is to be changed with care.
 ALL_LAYERS_RATE = 0.4
 
@@ -25,6 +25,11 @@ ALL_LAYERS_RATE = 0.4
 def add_options(parser):
     parser.add_argument(
         "--mask-size", type=int, default=56, choices=[28, 56, 112], help="side of predicted masks"
+    )
+    parser.add_argument(
+        "--semantic",
+        action="store_true",
+        help="learn a map of the whole image, too; the boundary is that of its mean with the mask",
     )
 
 
@@ -39,12 +44,12 @@ def build_model(arguments, samples):
     from lesion.boundary import BoundaryConfig
     from mrcnn.model import MaskRCNN
 
-    config = configure(BoundaryConfig, arguments, len(samples))
+    config = configure(BoundaryConfig, arguments, len(samples), SEMANTIC_BRANCH=arguments.semantic)
     return MaskRCNN("training", config, arguments.logs)
 
 
-def configure(config_class, arguments, image_count):
-    """The configuration for an epoch of `image_count` images."""
+def configure(config_class, arguments, image_count, **settings):
+    """The configuration for an epoch of `image_count` images, with some settings more."""
     width = arguments.image_size
     backbone = arguments.backbone or config_class.BACKBONE
     scale = width / config_class.IMAGE_MAX_DIM
@@ -70,6 +75,7 @@ def configure(config_class, arguments, image_count):
         VALIDATION_STEPS=None,
         PRECISION=choose_precision(arguments.precision, backbone),
         LEARNING_RATE=arguments.learning_rate,
+        **settings,
     )
 
 

@@ -31,15 +31,55 @@ class BoundaryAnswer:
 
     def __init__(self, predictor: BoundaryPredictor):
         _require_one_view(predictor)
-        self.detect = Detector(predictor.model, limit=1)
+        self.semantic = predictor.model.config.SEMANTIC_BRANCH
+        threshold = None if self.semantic else 0.5
+        self.detect = Detector(predictor.model, limit=1, mask_threshold=threshold)
 
     def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
         found = self.detect(elements, read)
+        inside = found["masks"][:, 0] > 0
+        if self.semantic:
+            inside = _agreed(found)
         masks = tf.map_fn(
-            lambda mask: tf.cast(fill_holes(largest_region(mask > 0)), tf.uint8),
-            found["masks"][:, 0],
+            lambda mask: tf.cast(fill_holes(largest_region(mask)), tf.uint8),
+            inside,
+            fn_output_signature=tf.TensorSpec([None, None], tf.uint8),
         )
+        if self.semantic:
+            found = _outlined(found, masks)
         return {**found, "masks": masks[:, tf.newaxis], "notice": _notice(elements)}
+
+
+def _agreed(found):
+    """bool [batch, H, W]: where mask and semantic map of a lesion are at least 0.5 in the mean."""
+    mean = (found["masks"][:, 0] + found["semantic"][..., 0]) / 2
+    return (mean >= 0.5) & (found["num_detections"] > 0)[:, tf.newaxis, tf.newaxis]
+
+
+def _outlined(found, masks):
+    """The outputs of `Detector` for masks uint8 [batch, H, W] that were made of its own."""
+    there = tf.reduce_any(masks > 0, axis=(1, 2))[:, tf.newaxis]
+    boxes = tf.map_fn(_extent, masks, fn_output_signature=tf.TensorSpec([4], tf.int32))
+    return {
+        "num_detections": tf.cast(there[:, 0], tf.int32),
+        "boxes": boxes[:, tf.newaxis],
+        "class_ids": tf.where(there, found["class_ids"], 0),
+        "class_names": tf.where(there, found["class_names"], ""),
+        "scores": tf.where(there, found["scores"], 0.0),
+        "image_size": found["image_size"],
+    }
+
+
+def _extent(mask):
+    """(y1, x1, y2, x2) of a mask [h, w], as `mrcnn.masks.extract_bboxes`."""
+    ends = []
+    for axis in (1, 0):
+        inside = tf.cast(tf.where(tf.reduce_any(mask > 0, axis=axis))[:, 0], tf.int32)
+        ends.append(
+            tf.cond(tf.size(inside) > 0, lambda i=inside: (i[0], i[-1] + 1), lambda: (0, 0))
+        )
+    (top, bottom), (left, right) = ends
+    return tf.stack([top, left, bottom, right])
 
 
 class AttributesAnswer:

@@ -126,7 +126,7 @@ class Detector:
         class_ids       int32 [batch, limit]
         class_names     string [batch, limit], empty where there is no detection
         scores          float32 [batch, limit]
-        masks           uint8 [batch, limit, H, W], 1 inside
+        masks           uint8 [batch, limit, H, W], 1 inside; without a threshold float32
         image_size      int32 [batch, 2], height and width
         semantic        float32 [batch, H, W, classes], with `SEMANTIC_BRANCH`
         presence        float32 [batch, classes], with `SEMANTIC_BRANCH`
@@ -136,16 +136,18 @@ class Detector:
     Args:
         model: a `MaskRCNN` with its weights.
         limit: `DETECTION_MAX_INSTANCES` by default.
+        mask_threshold: least probability of a mask's pixel; None gives the probabilities.
 
     Raises:
         ValueError: if the backend or the configuration cannot be expressed in a graph.
     """
 
-    def __init__(self, model: Any, limit: int | None = None):
+    def __init__(self, model: Any, limit: int | None = None, mask_threshold: float | None = 0.5):
         self.config = model.config
         _check(self.config)
         self.network = model.keras_model.inference
         self.limit = limit or self.config.DETECTION_MAX_INSTANCES
+        self.mask_threshold = mask_threshold
         names = model.class_names or map(str, range(self.config.NUM_CLASSES))
         self.class_names = ["", *list(names)[1:]]
         # Of the network's input, where it is the same for all images.
@@ -193,6 +195,10 @@ class Detector:
         )
         return {**answer, "image_size": places["size"]}
 
+    @property
+    def _mask_dtype(self):
+        return tf.float32 if self.mask_threshold is None else tf.uint8
+
     def _output_specs(self):
         limit, classes = self.limit, self.config.NUM_CLASSES - 1
         specs = {
@@ -201,7 +207,7 @@ class Detector:
             "class_ids": tf.TensorSpec([limit], tf.int32),
             "class_names": tf.TensorSpec([limit], tf.string),
             "scores": tf.TensorSpec([limit]),
-            "masks": tf.TensorSpec([limit, None, None], tf.uint8),
+            "masks": tf.TensorSpec([limit, None, None], self._mask_dtype),
         }
         if self.config.SEMANTIC_BRANCH:
             specs["semantic"] = tf.TensorSpec([None, None, classes])
@@ -244,14 +250,21 @@ class Detector:
         edges = tf.cast(boxes, tf.float64)
         if enlarged := self.config.MASK_BOX_SCALE != 1.0:
             edges = self._reach(detections, window, frame, size)
+
+        def paste(mask, box):
+            placed = paste_mask(mask, box, size, canvas, fade=not enlarged)
+            if self.mask_threshold is None:
+                return placed
+            return tf.cast(placed >= self.mask_threshold, tf.uint8)
+
         masks = tf.map_fn(
             lambda parts: tf.cond(
                 parts[2] < count,
-                lambda: paste_mask(parts[0], parts[1], size, canvas, fade=not enlarged),
-                lambda: tf.zeros(canvas, tf.uint8),
+                lambda: paste(parts[0], parts[1]),
+                lambda: tf.zeros(canvas, self._mask_dtype),
             ),
             (masks, edges, tf.range(self.limit)),
-            fn_output_signature=tf.TensorSpec([None, None], tf.uint8),
+            fn_output_signature=tf.TensorSpec([None, None], self._mask_dtype),
         )
         class_ids = tf.cast(detections[:, 4], tf.int32)
         if semantic:

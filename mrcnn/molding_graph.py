@@ -142,14 +142,14 @@ def paste_mask(
             `masks.place_mask`.
 
     Returns:
-        uint8 `canvas`: 1 where the mask is at least 0.5.
+        float32 `canvas` in 0..1, zero outside the box.
     """
     rows, of_rows = _box_weights(edges[0], edges[2], size[0], canvas[0], mask.shape[0], fade)
     columns, of_columns = _box_weights(edges[1], edges[3], size[1], canvas[1], mask.shape[1], fade)
     values = tf.matmul(tf.matmul(rows, mask), columns, transpose_b=True)
     if fade:
         values = tf.maximum(values, tf.reduce_min(mask))
-    return tf.cast(of_rows[:, None] & of_columns & (values >= 0.5), tf.uint8)
+    return tf.where(of_rows[:, None] & of_columns, values, 0.0)
 
 
 def _box_weights(start, stop, size, length, cells, fade):

@@ -129,6 +129,38 @@ class TestEightViews:
             predictor(views=4)
 
 
+class TestSemanticMap:
+    """A network with a semantic branch: the boundary is that of the mean of mask and map."""
+
+    @pytest.mark.parametrize("views", [1, 8])
+    @pytest.mark.parametrize(("surety", "there"), [(0.3, True), (0.0, False)])
+    def test_mean_decides(self, tmp_path, views, surety, there):
+        class Agreeing(Bright):
+            config = BoundaryConfig(SEMANTIC_BRANCH=True)
+
+            def detect(self, images, mask_threshold):
+                found = super().detect(images, mask_threshold)
+                for image, result in zip(images, found, strict=True):
+                    result["semantic"] = np.full((*image.shape[:2], 1), surety, np.float32)
+                return found
+
+        save_arrays(tmp_path / "w.h5", {"a": np.zeros(3)})
+        predictor = BoundaryPredictor(Agreeing(), tmp_path / "w.h5", views=views)
+        image = np.zeros((40, 60, 3), np.uint8)
+        image[10:30, 20:50] = 200
+        (boundary,) = predictor.predict([image])
+        truth = np.zeros((40, 60), bool)
+        truth[10:30, 20:50] = there
+        np.testing.assert_array_equal(boundary.mask, truth)
+        assert boundary.box == ((10, 20, 30, 50) if there else None)
+
+    def test_learned_with_the_mask(self, tmp_path):
+        config = BoundaryConfig(SEMANTIC_BRANCH=True, IMAGE_MAX_DIM=64, IMAGE_MIN_DIM=64)
+        model = MaskRCNN("training", config, tmp_path)
+        learned = {tracker.name for tracker in model.keras_model.loss_trackers}
+        assert {"mrcnn_mask_loss", "semantic_loss"} <= learned
+
+
 class TestLoad:
     def test_weights_alone_are_enough(self, loaded, weights):
         config = loaded.model.config

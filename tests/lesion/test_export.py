@@ -57,16 +57,29 @@ def images():
     ]
 
 
-@pytest.fixture(scope="module")
-def boundary_weights(tmp_path_factory):
+def untrained_boundary(folder, **settings):
     """A weights file of an untrained boundary network."""
     keras.utils.set_random_seed(0)
-    config = BoundaryConfig(IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=96, DETECTION_MIN_CONFIDENCE=0.0)
-    model = MaskRCNN("inference", config, tmp_path_factory.mktemp("logs"))
+    config = BoundaryConfig(
+        IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=96, DETECTION_MIN_CONFIDENCE=0.0, **settings
+    )
+    model = MaskRCNN("inference", config, folder)
     model.class_names = ["BG", "lesion"]
-    path = tmp_path_factory.mktemp("weights") / "boundary.weights.h5"
+    path = folder / "boundary.weights.h5"
     save_weights(model.keras_model, path, {**model.metadata(), "task": "boundary"})
     return path
+
+
+@pytest.fixture(scope="module")
+def boundary_weights(tmp_path_factory):
+    return untrained_boundary(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def semantic_weights(tmp_path_factory):
+    """Of a network with a semantic branch."""
+    folder = tmp_path_factory.mktemp("semantic")
+    return untrained_boundary(folder, SEMANTIC_BRANCH=True, SEMANTIC_CHANNELS=8)
 
 
 @pytest.fixture
@@ -119,13 +132,15 @@ def read_description(folder):
 
 
 class TestBoundary:
-    def test_same_as_python(self, boundary_weights, images, tmp_path, capsys):
+    @pytest.mark.parametrize("kind", ["boundary_weights", "semantic_weights"])
+    def test_same_as_python(self, kind, images, tmp_path, capsys, request):
+        weights = request.getfixturevalue(kind)
         out = tmp_path / "boundary" / "1"
-        assert main([f"--weights={boundary_weights}", "--task=boundary", f"--out={out}"]) == 0, (
+        assert main([f"--weights={weights}", "--task=boundary", f"--out={out}"]) == 0, (
             capsys.readouterr().err
         )
         assert NOTICE in capsys.readouterr().out
-        predictor = load_predictor(boundary_weights)
+        predictor = load_predictor(weights)
         assert read_description(out).items() >= {**predictor.describe(), "notice": NOTICE}.items()
 
         signature = tf.saved_model.load(str(out)).signatures["serving_default"]
@@ -170,8 +185,34 @@ class TestBoundary:
 
     def test_nothing_found(self):
         answer = object.__new__(serving.BoundaryAnswer)
+        answer.semantic = False
         answer.detect = lambda images, read: {"masks": tf.zeros([2, 1, 9, 12], tf.uint8)}
         assert not answer(tf.zeros([2, 9, 12, 3]), tf.identity)["masks"].numpy().any()
+
+    def test_mask_and_map_that_do_not_agree_on_anything(self, semantic_weights):
+        answer = object.__new__(serving.BoundaryAnswer)
+        answer.semantic = True
+        mask = np.zeros((1, 1, 9, 12), np.float32)
+        mask[..., 2:5, 3:7] = 0.9
+        found = {
+            "num_detections": tf.constant([1]),
+            "boxes": tf.constant([[[1, 1, 8, 8]]]),
+            "class_ids": tf.constant([[1]]),
+            "class_names": tf.constant([["lesion"]]),
+            "scores": tf.constant([[0.7]]),
+            "masks": tf.constant(mask),
+            "image_size": tf.constant([[9, 12]]),
+            "presence": tf.constant([[1.0]]),
+        }
+        for surety, there in ((0.2, True), (0.0, False)):
+            semantic = tf.fill([1, 9, 12, 1], surety)
+            answer.detect = lambda images, read, map=semantic: {**found, "semantic": map}
+            outputs = answer(tf.zeros([1, 9, 12, 3]), tf.identity)
+            assert "semantic" not in outputs
+            assert outputs["num_detections"].numpy().tolist() == [int(there)]
+            assert outputs["boxes"].numpy().tolist() == [[[2, 3, 5, 7] if there else [0, 0, 0, 0]]]
+            assert outputs["class_names"].numpy().tolist() == [[b"lesion" if there else b""]]
+            np.testing.assert_array_equal(outputs["masks"].numpy() > 0, (mask > 0) & there)
 
 
 class TestAttributes:

@@ -96,10 +96,12 @@ class TestMasks:
         edges = np.sort(np.round(edges) if fade else edges, axis=0).ravel()
         size, canvas = (30, 26), (32, 40)
         paste = masks.paste_mask if fade else masks.place_mask
-        expected = np.zeros(canvas, bool)
-        expected[:30, :26] = paste(mask, edges, size)
+        expected, solid = np.zeros(canvas, np.float32), np.zeros(canvas, bool)
+        expected[:30, :26] = paste(mask, edges, size, None)
+        solid[:30, :26] = paste(mask, edges, size)
         found = molding_graph.paste_mask(tf.constant(mask), tf.constant(edges), size, canvas, fade)
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        np.testing.assert_array_equal(found.numpy() >= 0.5, solid)
 
     def test_semantic_map(self):
         cells = np.random.default_rng(0).uniform(0, 1, (8, 16, 2)).astype(np.float32)

@@ -28,6 +28,7 @@ VARIANTS = {
     "ROIAlign of matterport": ([], {"ROI_ALIGNED": False, "ROI_LEVEL_ROUNDING": "round"}),
     "width 160": (["--image-size=160"], {}),
     "width 320": (["--image-size=320"], {}),
+    "semantic map": (["--semantic"], {}),
     "loss without Dice": ([], {"MASK_LOSS": "crossentropy"}),
     "bfloat16": (["--precision=mixed_bfloat16"], {}),
     "from random weights": (["--weights=none"], {}),

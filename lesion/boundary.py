@@ -58,6 +58,8 @@ class BoundaryConfig(Config):
 
     SEMANTIC_CHANNELS = 64
     SEMANTIC_LOSS = "crossentropy_dice"
+    # Every image shows the one class there is.
+    LOSS_WEIGHTS = {**Config.LOSS_WEIGHTS, "presence_loss": 0.0}
 
     ROI_ALIGNED = True
     ROI_LEVEL_ROUNDING = "floor"

@@ -34,7 +34,7 @@ from lesion.phantom_layers import draw_aperture, draw_hair, draw_ruler
 from lesion.samples import TASKS
 from lesion.splits import Split
 from lesion.tables import aligned
-from lesion.weights import split_of, weights_path
+from lesion.weights import learned_by, split_of, weights_path
 from mrcnn.files import atomic_path
 from mrcnn.images import read_image, read_mask, write_image
 
@@ -296,14 +296,17 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
 
     collections = find_collections(arguments.dataset, task=arguments.task)
-    split = arguments.split
+    split, learned = arguments.split, set()
     if split is None:
         everything = [sample for collection in collections for sample in collection.samples]
-        split = split_of(weights_path(arguments.weights, arguments.task), everything)
+        weights = weights_path(arguments.weights, arguments.task)
+        split = split_of(weights, everything)
+        if split is None:
+            learned = learned_by([weights], everything)
     split = None if split in (None, "none") else Split.load(split)
     default = "validation" if split and split.parts.get("validation") else "test"
     part = (arguments.part or default) if split else "all"
-    samples = select_samples(collections, split, part, arguments.limit)
+    samples = select_samples(collections, split, part, arguments.limit, learned)
     if not samples:
         parser.error(f"Part {part!r} has no image.")
     try:

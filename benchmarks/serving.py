@@ -29,7 +29,7 @@ SIZES = ((768, 1024), (450, 600), (600, 450))
 def random_boundary(folder):
     """An exported boundary network of random weights."""
     model = MaskRCNN("inference", BoundaryConfig(DETECTION_MIN_CONFIDENCE=0.0), "logs")
-    write_saved_model(folder, BoundaryAnswer(SimpleNamespace(model=model)), {})
+    write_saved_model(folder, BoundaryAnswer(SimpleNamespace(model=model, views=1)), {})
     return folder
 
 

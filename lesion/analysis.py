@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from lesion import NOTICE
 from lesion.measurements import Measurements, measure
-from lesion.nearby import SMALL, WHOLE, longer_share, part_to_show
+from lesion.nearby import SMALL, longer_share
 from lesion.quality import QualityWarning
 from lesion.samples import DIAGNOSES
 from mrcnn.files import sha256_of
@@ -71,6 +71,7 @@ class Analysis:
         source: the file, if the image came from one.
         dicom: `lesion.dicom.DicomImage`, if that file was DICOM. It holds the patient's identity.
         millimetres_per_pixel: the scale, where known.
+        nearby: whether other networks were shown a small lesion from nearby (`lesion.nearby`).
     """
 
     image: np.ndarray = field(repr=False)
@@ -83,6 +84,7 @@ class Analysis:
     source: Source | None = None
     dicom: "DicomImage | None" = field(default=None, repr=False)
     millimetres_per_pixel: float | None = None
+    nearby: bool = False
 
     @property
     def mask(self) -> np.ndarray | None:
@@ -125,8 +127,8 @@ class Analysis:
         if self.measurements.touches_frame:
             message = "The lesion touches the edge of the image and may extend beyond it."
             yield QualityWarning("touches_frame", message, 1, 0)
-        if part_to_show(self.mask) != WHOLE and (self.attributes or self.diagnosis):
-            message = "The lesion is small; what is said of it was found in the square around it."
+        if self.nearby:
+            message = "The lesion is small: attributes and diagnosis are of the square around it."
             yield QualityWarning("small_lesion", message, longer_share(self.mask), SMALL)
         regions = ndimage.label(self.mask, structure=np.ones((3, 3)))[1]
         if regions > 1:

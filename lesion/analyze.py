@@ -48,10 +48,12 @@ from lesion.results import (  # noqa: E402
     write_results,
 )
 from lesion.samples import Problem  # noqa: E402
-from lesion.tables import read_patients  # noqa: E402
+from lesion.tables import image_name, read_patients  # noqa: E402
 from mrcnn.images import ImageError, read_image  # noqa: E402
 
 _WRITERS = 2
+_SHOWN = 5
+"""Values of a table that mean nothing and are named, at most."""
 
 
 class Prediction(NamedTuple):
@@ -111,7 +113,7 @@ def analyze_images(
         stems: what the results of each image file are named after.
         out: the folder; it is made where it is missing.
         millimetres_per_pixel: the scale of all images, if known.
-        patients: what is known of them, by the image's name without its suffix.
+        patients: what is known of them, by `lesion.tables.image_name`.
 
     Returns:
         the files that could not be read.
@@ -120,7 +122,7 @@ def analyze_images(
         OSError: the results cannot be written.
     """
     problems = []
-    told = [(patients or {}).get(path.stem) for path in stems]
+    told = [(patients or {}).get(image_name(path.name)) for path in stems]
     results = zip(stems, analyzer.analyze_many(stems, told, millimetres_per_pixel), strict=True)
     # `disable=None` shows the bar on a terminal only.
     progress = tqdm(total=len(stems), desc="Analysing", unit="image", disable=None)
@@ -224,7 +226,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _check_patients(parser, table, patients, paths):
     """Refuses a table that does not say whose image is meant, and names what means nothing."""
-    times = Counter(path.stem for path in paths if path.stem in patients)
+    paths = list(paths)
+    times = Counter(name for path in paths if (name := image_name(path.name)) in patients)
     if not times:
         parser.error(f"The table {table} has no row for any of the images.")
     name, count = times.most_common(1)[0]
@@ -233,11 +236,13 @@ def _check_patients(parser, table, patients, paths):
             f"The table {table} speaks of {name}, and {count} of the images have that name. "
             "Analyse them one folder at a time, each with a table of its own."
         )
-    if missing := len(list(paths)) - len(times):
-        print(f"Of {missing} of {len(list(paths))} images {table} says nothing.")
-    unknown = Counter(value for stem in times for value in unrecognised(patients[stem]))
-    for value, count in unknown.most_common(5):
+    if missing := len(paths) - len(times):
+        print(f"Of {missing} of {len(paths)} images {table} says nothing.")
+    unknown = Counter(value for name in times for value in unrecognised(patients[name]))
+    for value, count in unknown.most_common(_SHOWN):
         print(f"{table}: {value} ({count} x) is not known, and not used.", file=sys.stderr)
+    if len(unknown) > _SHOWN:
+        print(f"{table}: so are {len(unknown) - _SHOWN} other values.", file=sys.stderr)
 
 
 def _run(
@@ -259,7 +264,9 @@ def _run(
             path: stem
             for path, stem in stems.items()
             if arguments.overwrite
-            or not is_done(path, analyzer.settings(scale, patients.get(path.stem)), out, stem)
+            or not is_done(
+                path, analyzer.settings(scale, patients.get(image_name(path.name))), out, stem
+            )
         }
         if left:
             analyzer.load()

@@ -212,19 +212,21 @@ class Analyzer:
                 if isinstance(item, Problem):
                     yield item
                     continue
+                *networks, nearby = next(found)
                 yield Analysis(
                     item.image,
-                    *next(found),
+                    *networks,
                     item.quality,
                     self.models,
                     self.settings(millimetres_per_pixel, item.patient),
                     item.source,
                     item.dicom,
                     millimetres_per_pixel or (item.dicom and item.dicom.millimetres_per_pixel),
+                    nearby,
                 )
 
     def _predict(self, loaded):
-        """Boundary, attributes and diagnosis of each image of a batch."""
+        """Of each image boundary, attributes, diagnosis, and whether these two are of a part."""
         images = [item.image for item in loaded]
         patients = [item.patient or {} for item in loaded]
         absent = [None] * len(images)
@@ -233,13 +235,15 @@ class Analyzer:
             parts = [part_to_show(found.mask) if found else WHOLE for found in lesions]
             near = shown(images, parts)
             attributes, diagnoses = absent, absent
+            crops = getattr(self.diagnosis, "crops", False)  # has learned from crops of its own
             if self.attributes:
                 found = zip(self.attributes.predict(near), parts, images, strict=True)
                 attributes = [put_back(*each, image.shape) for *each, image in found]
             if self.diagnosis:
-                crops = getattr(self.diagnosis, "crops", False)  # has learned from crops of its own
                 diagnoses = self.diagnosis.predict(images if crops else near, patients)
-            return zip(lesions, attributes, diagnoses, strict=True)
+            others = self.attributes or (self.diagnosis and not crops)
+            nearby = [bool(others) and part != WHOLE for part in parts]
+            return zip(lesions, attributes, diagnoses, nearby, strict=True)
 
 
 def read_ahead(

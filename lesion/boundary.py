@@ -116,8 +116,10 @@ class BoundaryPredictor:
         """The boundary in each of a list of images [height, width(, channels)]: `Boundary`s."""
         if self.views == 1 and not self.model.config.SEMANTIC_BRANCH:
             return [_best(result) for result in self.model.detect(images)]
-        if self.views == 1:
-            return [_outlined(look) for look in self.look(images)]
+        if self.views == 1:  # batch by batch, since maps of large photographs take much memory
+            size = self.model.config.BATCH_SIZE
+            starts = range(0, len(images), size)
+            return [_outlined(s) for start in starts for s in self.look(images[start:][:size])]
         return [_outlined(look_twice(self.look, as_rgb8(image))) for image in images]
 
     def look(self, images):

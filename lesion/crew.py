@@ -24,8 +24,19 @@ class MemberFailed(RuntimeError):
     """A training that ran in a process of its own stopped."""
 
 
-def keep_settings(folder: Path, arguments: argparse.Namespace, names: Iterable[str]) -> None:
+def keep_settings(
+    folder: Path,
+    arguments: argparse.Namespace,
+    names: Iterable[str],
+    changeable: Mapping[str, object] | None = None,
+) -> None:
     """Writes the settings of all members into their folder, or finds the same ones there.
+
+    Args:
+        folder: of the ensemble.
+        arguments: of the command; what is `changeable` and None in them takes the value kept.
+        names: of the settings that must stay.
+        changeable: settings that may become others, with the values they have if none was given.
 
     Raises:
         DatasetError: if the folder was begun with others. Members of different settings may well
@@ -33,19 +44,29 @@ def keep_settings(folder: Path, arguments: argparse.Namespace, names: Iterable[s
     """
     path = folder / SETTINGS_FILE
     settings = json.loads(json.dumps({name: getattr(arguments, name) for name in names}))
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in settings.items():
-            if before.get(name) != value:
-                option = "--" + name.replace("_", "-")
-                raise DatasetError(
-                    f"{folder} was begun with {option}={before.get(name)}, not with "
-                    f"{option}={value}. Go on with the same, or give another --logs."
-                )
-        return
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+    for name, value in settings.items():
+        if before.get(name) != value:
+            option = "--" + name.replace("_", "-")
+            raise DatasetError(
+                f"{folder} was begun with {option}={before.get(name)}, not with "
+                f"{option}={value}. Go on with the same, or give another --logs."
+            )
+    take_changeable(arguments, changeable or {}, before)
+    settings |= {name: getattr(arguments, name) for name in changeable or {}}
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def take_changeable(
+    arguments: argparse.Namespace, changeable: Mapping[str, object], kept: Mapping[str, object]
+) -> None:
+    """Gives settings of which None was given the values kept, or else their usual ones."""
+    for name, usual in changeable.items():
+        if getattr(arguments, name) is None:
+            before = kept.get(name)
+            setattr(arguments, name, usual if before is None else before)
 
 
 def train_all(

@@ -37,10 +37,9 @@ CONFIG_SETTINGS = (
     "logit_adjustment",
 )
 RUN_SETTINGS = (*CONFIG_SETTINGS, "crop_weights", "prevalence_power")
-# Costs no training: a run that is gone on with takes another value, but keeps its own if none is
-# given.
-CHANGEABLE = ("prevalence_power",)
-PREVALENCE_POWER = 0.25
+# What costs no training, and its usual value: a run that is gone on with takes another value, but
+# keeps its own if none is given.
+CHANGEABLE = {"prevalence_power": 0.25}
 
 
 def add_options(parser):
@@ -206,8 +205,6 @@ def finish(arguments, weights, training, validation):
 
     arrays, metadata = load_arrays(weights)
     power = arguments.prevalence_power
-    if power is None:
-        power = metadata.get("prevalence_power", PREVALENCE_POWER)
     if metadata.get("prevalence_power") == power:
         return  # of a run that was finished before
     if arguments.crop_weights and "boundary" not in metadata:

@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 
 import argparse  # noqa: E402
 import json  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
+from collections.abc import Sequence, Set  # noqa: E402
 from typing import Any  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
@@ -44,7 +44,7 @@ from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
 from lesion.options import add_views, natural, rate  # noqa: E402
 from lesion.samples import TASKS, Collection, DatasetError, Sample  # noqa: E402
 from lesion.splits import Split, SplitError  # noqa: E402
-from lesion.weights import own_split, split_of, weights_path  # noqa: E402
+from lesion.weights import learned_by, split_of, weights_path  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.images import ImageError  # noqa: E402
 
@@ -58,12 +58,25 @@ _TRUTHS = {
 
 
 def select_samples(
-    collections: Sequence[Collection], split: Split | None, part: str, limit: int | None
+    collections: Sequence[Collection],
+    split: Split | None,
+    part: str,
+    limit: int | None,
+    learned: Set[str] = frozenset(),
 ) -> list[Sample]:
-    """The samples to be scored: a split's part or all of them, and of each data set the first."""
+    """The samples to be scored: a split's part or all of them, and of each data set the first.
+
+    Args:
+        collections: the data sets.
+        split: whose `part` is taken; None takes all samples.
+        part: a name of the split's.
+        limit: number of samples of each data set; None: all.
+        learned: keys of samples that are left out.
+    """
     samples = [sample for collection in collections for sample in collection.samples]
     if split is not None:
         samples = split.select(samples, part)
+    samples = [sample for sample in samples if sample.key not in learned]
     if limit is None:
         return samples
     return [
@@ -93,8 +106,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split",
         metavar="FILE",
-        help="split file; default: the one beside the weights, if it knows the data; "
-        "none: score all samples, learned from or not",
+        help="split file; default: the one beside the weights, if it knows the data, or else all "
+        "but images of the ISIC archive that they learned from; none: score all samples",
     )
     parser.add_argument(
         "--part",
@@ -177,21 +190,6 @@ def _split_path(arguments: argparse.Namespace, collections: Sequence[Collection]
     if paths[0]:
         print(f"Scoring what these weights have not learned from, by {paths[0]}.")
     return paths[0]
-
-
-def _not_learned(arguments: argparse.Namespace, samples: Sequence[Sample]) -> list[Sample]:
-    """Samples less those of the ISIC archive that the weights learned from by another name."""
-    own = (own_split(weights_path(path, arguments.task)) for path in arguments.weights)
-    splits = [Split.load(path) for path in own if path]
-    left = [sample for sample in samples if not any(s.has_learned(sample) for s in splits)]
-    if samples and not left:
-        raise SplitError(
-            f"The weights have learned from all {len(samples)} images. Give others, or "
-            "--split=none to score these nevertheless."
-        )
-    if len(left) < len(samples):
-        print(f"Left out: {len(samples) - len(left)} images that these weights learned from.")
-    return left
 
 
 def _agree_on_test(paths: Sequence[Path | None]) -> bool:
@@ -288,14 +286,24 @@ def main(argv: list[str] | None = None) -> int:
                 arguments.dataset, _PARTS[arguments.part], task=arguments.task
             )
         part = arguments.part or ("test" if split else "all")
-        samples = select_samples(collections, split, part, arguments.limit)
+        learned: set[str] = set()
         if split is None and arguments.split != "none":
-            samples = _not_learned(arguments, samples)
+            everything = [sample for collection in collections for sample in collection.samples]
+            weights = [weights_path(path, arguments.task) for path in arguments.weights]
+            learned = learned_by(weights, everything)
+        samples = select_samples(collections, split, part, arguments.limit, learned)
     except (DatasetError, SplitError, FileNotFoundError) as error:
         parser.error(str(error))
     truth, description = _TRUTHS[arguments.task]
+    if learned and not samples:
+        parser.error(
+            f"The weights have learned from all {len(learned)} images, or from others of their "
+            "lesions. Give others, or --split=none to score these nevertheless."
+        )
     if not samples:
         parser.error(f"Part {part!r} has no image.")
+    if learned:
+        print(f"Left out: {len(learned)} images of lesions that these weights learned from.")
     if not any(getattr(sample, truth) for sample in samples) and arguments.task != "diagnosis":
         parser.error(
             f"None of the {len(samples)} samples of part {part!r} has a {description}; give a data "
@@ -314,6 +322,7 @@ def main(argv: list[str] | None = None) -> int:
         "task": arguments.task,
         "part": part,
         "split": str(split_path) if split_path else None,
+        "left_out": len(learned),
         "limit": arguments.limit,
         "views": None if arguments.task == "attributes" else arguments.views,
         "risk": arguments.risk if arguments.task == "diagnosis" else None,

@@ -6,7 +6,7 @@ the runs in `fold-1/` …, `ensemble.json` and `cross_validation.json`.
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lesion.crew import keep_settings, train_all
@@ -22,6 +22,7 @@ def cross_validate(
     split: Split,
     train: Callable,
     settings: Iterable[str],
+    changeable: Mapping[str, object] | None = None,
 ) -> Path:
     """Trains a member for each fold of what is not to test; the same call again goes on.
 
@@ -31,6 +32,7 @@ def cross_validate(
         split: whose test part no member sees.
         train: trains as such arguments say.
         settings: names of the arguments that have to stay the same when a call goes on.
+        changeable: see `lesion.crew.keep_settings`.
 
     Returns:
         The path of the ensemble, which `lesion.ensemble.load_classifiers` reads.
@@ -56,7 +58,7 @@ def cross_validate(
             )
         Split(parts, arguments.seed, split.fractions).save(fold_file)
         fold_files[folder / f"fold-{number}"] = {"split": fold_file}
-    keep_settings(folder, arguments, settings)
+    keep_settings(folder, arguments, settings, changeable)
     members = train_all(arguments, fold_files, train)
     ensemble = folder / "ensemble.json"
     names = [path.relative_to(folder).as_posix() for path in members]

@@ -6,7 +6,7 @@ sure the members are together is fitted on the validation part, which none of th
 
 import argparse
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ def train_members(
     split: Split,
     train: Callable,
     settings: Iterable[str],
+    changeable: Mapping[str, object] | None = None,
 ) -> Path:
     """Trains the members and fits their joint temperature; the same call again goes on.
 
@@ -40,6 +41,7 @@ def train_members(
         split: of all members.
         train: trains as such arguments say.
         settings: names of the arguments that have to stay the same when a call goes on.
+        changeable: see `lesion.crew.keep_settings`.
 
     Returns:
         The path of the ensemble, which `lesion.ensemble.load_classifiers` reads.
@@ -57,7 +59,7 @@ def train_members(
             f"{kept} belongs to an ensemble of other images or another split. Give the data sets "
             "and options it was begun with, or another --logs."
         )
-    keep_settings(folder, arguments, settings)
+    keep_settings(folder, arguments, settings, changeable)
     split.save(kept)
     numbers = range(arguments.members)
     members = train_all(

@@ -53,7 +53,7 @@ def put_back(attributes: Any, part: Part, shape: tuple[int, ...]) -> Any:
     """Attributes of a part of an image as those of the image, which shows none elsewhere.
 
     Args:
-        attributes: with `masks` by attribute, as `lesion.attributes.Attributes`.
+        attributes: a dataclass with `masks` by attribute, as `lesion.attributes.Attributes`.
         part: what they were found in.
         shape: of the image.
     """

@@ -47,7 +47,8 @@ def unrecognised(metadata: Mapping[str, object]) -> list[str]:
 
 def _text(metadata, name):
     value = metadata.get(name)
-    return "" if value is None else str(value).strip().lower()
+    text = "" if value is None else str(value).strip().lower()
+    return "" if text in ("unknown", "nan") else text  # as HAM10000 and pandas say it
 
 
 def read_age(metadata: Mapping[str, str]) -> float | None:

@@ -23,7 +23,9 @@ from mrcnn.molding_graph import resize_antialias
 class BoundaryAnswer:
     """As `BoundaryPredictor.predict` of one view: the outputs of `Detector` for one lesion.
 
-    Its mask is one region without holes. `notice` string [batch] comes with them.
+    Its mask is one region without holes. `notice` string [batch] comes with them. Of a network with
+    a semantic branch the mask is that of the mean with its map, and the box that of the mask; map
+    and presence are not among the outputs.
 
     Raises:
         ValueError: if the predictor averages several views.

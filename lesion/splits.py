@@ -22,8 +22,8 @@ SPLIT_FILE = "split.json"
 """Name of the split beside the weights that were trained with it."""
 
 _FORMAT = "lesion split 1"
-# Of the ISIC archive; the phantoms' begin with a 9, and mean other images in every set of them.
-_ARCHIVE_ID = re.compile(r"ISIC_(?!9)\d{7}")
+# Of the ISIC archive; the phantoms' begin with 90, and mean other images in every set of them.
+_ARCHIVE_ID = re.compile(r"ISIC_(?!90)\d{7}")
 
 
 class SplitError(ValueError):
@@ -220,6 +220,16 @@ def split_by_parts(
         for name, keys in drawn.parts.items():
             parts[name] += keys
     return Split({name: sorted(keys) for name, keys in parts.items()}, seed, dict(fractions))
+
+
+def learned_keys(splits: Sequence[Split], samples: Sequence[Sample]) -> set[str]:
+    """Keys of samples that trainings on these splits have seen, or whose lesions they have."""
+    return {
+        sample.key
+        for group in _groups(samples)
+        if any(split.has_learned(sample) for split in splits for sample in group)
+        for sample in group
+    }
 
 
 def carried_over(

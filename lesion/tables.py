@@ -9,7 +9,7 @@ from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
 
 # Columns of the challenge's truth besides image and categories; its scorer reads them.
 _WEIGHT_COLUMNS = ("score_weight", "validation_weight")
-_IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
+_IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
 _PATIENT_COLUMNS = {
     "age": ("age", "age_approx"),
     "sex": ("sex",),
@@ -109,8 +109,16 @@ def read_groupings(path: Path) -> dict[str, dict[str, str]]:
     return groupings
 
 
+def image_name(path: str) -> str:
+    """The name of an image file, without its folder, and without its suffix if it is an image's.
+
+    Other points are part of the name, as in those of DICOM files.
+    """
+    return _IMAGE_SUFFIX.sub("", re.split(r"[/\\]", path)[-1])
+
+
 def read_patients(path: Path) -> dict[str, dict[str, str]]:
-    """What is known of each image's patient, by the image's name without its suffix.
+    """What is known of each image's patient, by the image's `image_name`.
 
     Columns are `image` or `image_id`, and any of `age`, `sex` and `site`, also under the names of
     the archive (`isic_id`, `age_approx`, `anatom_site_general`) and of HAM10000 (`localization`).
@@ -133,7 +141,7 @@ def read_patients(path: Path) -> dict[str, dict[str, str]]:
             for old in names
             if row.get(old)
         }
-        if patients.setdefault(_IMAGE_SUFFIX.sub("", image), known) != known:
+        if patients.setdefault(image_name(image), known) != known:
             raise DatasetError(
                 f"Line {number} of the table {path} says of {image} what an earlier line does not."
             )

@@ -26,7 +26,7 @@ from lesion import (  # noqa: E402
 )
 from lesion.cache import ImageCache  # noqa: E402
 from lesion.checks import check_samples  # noqa: E402
-from lesion.crew import MemberFailed  # noqa: E402
+from lesion.crew import MemberFailed, take_changeable  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, positive, rate, share  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
@@ -189,6 +189,7 @@ def train(arguments):
     """Trains as the parsed `arguments` say; returns the model, such as a `MaskRCNN`."""
     task = _training_of(arguments.task)
     last = _last_run(arguments, task) if arguments.weights == "last" else None
+    take_changeable(arguments, getattr(task, "CHANGEABLE", {}), {})
     _check_arguments(arguments, task)
     samples = load_samples(arguments)
 
@@ -255,10 +256,10 @@ def _train_several(arguments):
     from lesion.members import train_members
 
     arguments.cache = str(cache_folder(arguments))  # one for all members
-    changeable = getattr(task, "CHANGEABLE", ())
+    changeable = getattr(task, "CHANGEABLE", {})
     settings = [n for n in (*RUN_SETTINGS, *task.RUN_SETTINGS, "weights") if n not in changeable]
     several = cross_validate if arguments.folds else train_members
-    several(arguments, samples, split, train, settings)
+    several(arguments, samples, split, train, settings, changeable)
 
 
 def load_samples(arguments):
@@ -307,15 +308,15 @@ def _last_run(arguments, task):
     """The last checkpoint; the run's own settings replace those given."""
     last = find_last(arguments.logs, arguments.task)
     run = Path(last).parent / RUN_FILE
-    if run.exists():
-        for name, value in json.loads(run.read_text()).items():
-            known = name in RUN_SETTINGS or name in task.RUN_SETTINGS
-            given = getattr(arguments, name, None)
-            if name in getattr(task, "CHANGEABLE", ()) and given is not None:
-                continue
-            if known and value != given:
-                logger.info("The run continues with its own %s: %s.", name, value)
-                setattr(arguments, name, value)
+    kept = json.loads(run.read_text()) if run.exists() else {}
+    changeable = getattr(task, "CHANGEABLE", {})
+    for name, value in kept.items():
+        known = (name in RUN_SETTINGS or name in task.RUN_SETTINGS) and name not in changeable
+        if known and value != getattr(arguments, name):
+            logger.info("The run continues with its own %s: %s.", name, value)
+            setattr(arguments, name, value)
+    if changeable:
+        take_changeable(arguments, changeable, {**checked_metadata(last), **kept})
     return last
 
 

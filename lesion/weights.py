@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesion.samples import Sample
-from lesion.splits import SPLIT_FILE, knows_any
+from lesion.splits import SPLIT_FILE, Split, knows_any, learned_keys
 from mrcnn import runs
 from mrcnn.arrays import WeightsError, read_metadata
 from mrcnn.files import atomic_path, sha256_of
@@ -250,6 +250,12 @@ def split_of(weights: Path, samples: Iterable[Sample]) -> Path | None:
     """
     own = own_split(weights)
     return own if own and knows_any(own, samples) else None
+
+
+def learned_by(weights: Iterable[Path], samples: Sequence[Sample]) -> set[str]:
+    """Keys of samples that weights have learned from, be it in a folder of another name."""
+    found = (own_split(path) for path in weights)
+    return learned_keys([Split.load(path) for path in found if path], samples)
 
 
 def own_split(weights: Path) -> Path | None:

@@ -20,6 +20,7 @@ from lesion.analyzer import Analyzer
 from lesion.app_style import PAGE_STYLE
 from lesion.app_uploads import Uploads
 from lesion.app_view import FORMATS, MAX_UPLOAD, _outline, error_html, examine
+from lesion.attributes import Attributes
 from lesion.overlay import PREDICTION_COLOR
 from lesion.phantom import draw_phantom
 from lesion.samples import ATTRIBUTES
@@ -48,12 +49,12 @@ class Boundaries:
         return SimpleNamespace(mask=mask, score=0.75, box=(10, 20, 30, 40))
 
 
-class Attributes:
+class AttributesPredictor:
     def predict(self, images):
         blank = {name: np.zeros(images[0].shape[:2], bool) for name in ATTRIBUTES}
         masks = PHANTOM.attributes if images[0].shape == PHANTOM.image.shape else blank
         presence = {name: float(mask.any()) for name, mask in masks.items()}
-        return [SimpleNamespace(masks=masks, presence=presence)]
+        return [Attributes(masks, presence)]
 
     def describe(self):
         return {"task": "attributes", "weights": "attributes.h5", "sha256": "b" * 64}
@@ -70,7 +71,7 @@ class Guess:
 
 @pytest.fixture(scope="module")
 def analyzer():
-    return Analyzer(Boundaries(), Attributes(), Guess())
+    return Analyzer(Boundaries(), AttributesPredictor(), Guess())
 
 
 @pytest.fixture

@@ -132,33 +132,58 @@ class TestEightViews:
 class TestSemanticMap:
     """A network with a semantic branch: the boundary is that of the mean of mask and map."""
 
-    @pytest.mark.parametrize("views", [1, 8])
-    @pytest.mark.parametrize(("surety", "there"), [(0.3, True), (0.0, False)])
-    def test_mean_decides(self, tmp_path, views, surety, there):
-        class Agreeing(Bright):
-            config = BoundaryConfig(SEMANTIC_BRANCH=True)
-
-            def detect(self, images, mask_threshold):
-                found = super().detect(images, mask_threshold)
-                for image, result in zip(images, found, strict=True):
-                    result["semantic"] = np.full((*image.shape[:2], 1), surety, np.float32)
-                return found
-
-        save_arrays(tmp_path / "w.h5", {"a": np.zeros(3)})
-        predictor = BoundaryPredictor(Agreeing(), tmp_path / "w.h5", views=views)
+    @pytest.fixture
+    def image(self):
         image = np.zeros((40, 60, 3), np.uint8)
         image[10:30, 20:50] = 200
-        (boundary,) = predictor.predict([image])
+        return image
+
+    @pytest.fixture
+    def agreeing(self, tmp_path):
+        """Makes a predictor whose map is a function of the image."""
+
+        def make(semantic, views):
+            class Agreeing(Bright):
+                config = BoundaryConfig(SEMANTIC_BRANCH=True)
+
+                def detect(self, images, mask_threshold):
+                    found = super().detect(images, mask_threshold)
+                    for image, result in zip(images, found, strict=True):
+                        result["semantic"] = semantic(image).astype(np.float32)[..., np.newaxis]
+                    return found
+
+            save_arrays(tmp_path / "w.h5", {"a": np.zeros(3)})
+            return BoundaryPredictor(Agreeing(), tmp_path / "w.h5", views=views)
+
+        return make
+
+    @pytest.mark.parametrize("views", [1, 8])
+    def test_nothing_agreed_on_is_nothing_found(self, agreeing, image, views):
+        (boundary,) = agreeing(lambda image: np.zeros(image.shape[:2]), views).predict([image])
+        assert not boundary.mask.any() and (boundary.score, boundary.box) == (0.0, None)
+
+    @pytest.mark.parametrize("views", [1, 8])
+    def test_map_moves_the_boundary(self, agreeing, image, views):
+        image[10:30, 20:30, 1] = 255  # of the mask, but not of the map
+        image[30:34, 30:50, 1] = 100  # the other way round, where the mask is not sure
+        image[30:34, 30:50, 0] = 100
+
+        def semantic(image):
+            return np.where(image[..., 1] == 255, 0.0, np.where(image[..., 0] > 0, 0.9, 0.0))
+
+        found = agreeing(semantic, views).predict([image] * 9)  # more than a batch
         truth = np.zeros((40, 60), bool)
-        truth[10:30, 20:50] = there
-        np.testing.assert_array_equal(boundary.mask, truth)
-        assert boundary.box == ((10, 20, 30, 50) if there else None)
+        truth[10:34, 30:50] = True
+        for boundary in found:
+            np.testing.assert_array_equal(boundary.mask, truth)
+            assert boundary.box == (10, 30, 34, 50)
 
     def test_learned_with_the_mask(self, tmp_path):
         config = BoundaryConfig(SEMANTIC_BRANCH=True, IMAGE_MAX_DIM=64, IMAGE_MIN_DIM=64)
         model = MaskRCNN("training", config, tmp_path)
         learned = {tracker.name for tracker in model.keras_model.loss_trackers}
         assert {"mrcnn_mask_loss", "semantic_loss"} <= learned
+        assert config.LOSS_WEIGHTS["presence_loss"] == 0
 
 
 class TestLoad:

@@ -13,6 +13,13 @@ from lesion.crew import LOG_FILE, MemberFailed, keep_settings, train_all
 from lesion.samples import DatasetError
 
 
+def cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+two_cores = pytest.mark.skipif(cores() < 2, reason="trainings beside each other need two cores")
+
+
 def stand_in(arguments):
     """Notes its seed and its cores where `lesion train` leaves a checkpoint."""
     print(f"Seed {arguments.seed}, from {arguments.weights}")
@@ -57,6 +64,7 @@ def test_each_member_is_trained_with_its_settings(tmp_path, jobs):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
+@two_cores
 def test_members_beside_each_other_share_the_cores(tmp_path):
     paths = train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (3, 4)), stand_in)
     first, second = (set(eval(path.read_text().split(" ", 1)[1])) for path in paths)
@@ -86,12 +94,14 @@ def test_settings_stay_the_same(tmp_path):
         keep_settings(tmp_path / "members", arguments, ["task", "seed"])
 
 
+@two_cores
 def test_stopped_members_clear_up(tmp_path):
     with pytest.raises(MemberFailed):
         train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (13, 99)), stand_in)
     assert (tmp_path / "member-99" / "cleared").exists()
 
 
+@two_cores
 def test_members_end_with_their_parent(tmp_path):
     script = (
         "from pathlib import Path\n"
@@ -131,7 +141,22 @@ def _lives(pid):
     return True
 
 
+@two_cores
 def test_failure_is_told_and_stops_the_others(tmp_path):
     with pytest.raises(MemberFailed, match=r"The loss is no number.*member-13.*goes on"):
         train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (13, 99)), stand_in)
     assert not (tmp_path / "member-99" / "diagnosis20260101T0000").exists()
+
+
+def test_changeable_settings_are_kept_unless_others_are_given(tmp_path):
+    def settle(power, seed=1):
+        arguments = argparse.Namespace(seed=seed, power=power)
+        keep_settings(tmp_path / "members", arguments, ["seed"], {"power": 0.25})
+        return arguments.power
+
+    assert [settle(p) for p in (0.0, None, 0.4, None)] == [0.0, 0.0, 0.4, 0.4]
+    with pytest.raises(DatasetError, match="--seed=1, not with --seed=2"):
+        settle(0.1, seed=2)
+    assert settle(None) == 0.4
+    keep_settings(tmp_path / "other", arguments := argparse.Namespace(power=None), [], {"power": 1})
+    assert arguments.power == 1

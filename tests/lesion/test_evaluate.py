@@ -243,7 +243,9 @@ def test_renamed_folder_does_not_hide_what_was_learned_from(command, dataset, tm
     weights = f"--weights={tmp_path / 'w.h5'}"
     code, result = command("--dataset", data, weights)
     assert (code, result["images"]) == (0, 2)
-    assert "Left out: 2 images that these weights learned from" in capsys.readouterr().out
+    assert result["left_out"] == 2
+    assert "Left out: 2 images of lesions that these weights learned" in capsys.readouterr().out
+    assert command("--dataset", data, weights, "--limit=1")[1]["images"] == 1
     assert command("--dataset", data, weights, "--split=none")[1]["images"] == 4
     for name in ("2", "3"):
         for path in data.glob(f"*/ISIC_000000{name}.png"):

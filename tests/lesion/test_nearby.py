@@ -133,3 +133,12 @@ def test_analyzer_does_the_same(images, darkness, boundary, crops):
     assert found.attributes.masks["streaks"].all() == (not boundary)
     assert found.settings["small_lesion"] == (SMALL if boundary else None)
     assert ("small_lesion" in [warning.code for warning in found.warnings]) == boundary
+
+
+def test_whole_image_is_no_small_lesion(images, darkness):
+    (_, small), _ = images
+    diagnosis = Shown()
+    diagnosis.crops = True
+    for others in (("none", "none"), ("none", diagnosis)):
+        found = Analyzer(darkness, *others).analyze(small)
+        assert "small_lesion" not in [warning.code for warning in found.warnings]

@@ -5,8 +5,12 @@ import pytest
 
 from lesion.patient import SEXES, VECTOR_SIZE, patient_vector, read_age, told, unrecognised
 
+UNKNOWN = {"age": float("nan"), "sex": "unknown", "site": "Unknown"}
 
-@pytest.mark.parametrize("nothing", [{}, {"age": None, "sex": None}, {"age": "", "site": " "}])
+
+@pytest.mark.parametrize(
+    "nothing", [{}, {"age": None, "sex": None}, {"age": "", "site": " "}, UNKNOWN]
+)
 def test_nothing_is_zeros(nothing):
     np.testing.assert_array_equal(patient_vector(nothing), np.zeros(VECTOR_SIZE, np.float32))
     assert told(nothing) == {} and unrecognised(nothing) == []

@@ -16,6 +16,7 @@ from lesion.splits import (
     Split,
     SplitError,
     carried_over,
+    learned_keys,
     split_by_parts,
     split_folds,
     split_samples,
@@ -323,10 +324,19 @@ class TestImagesOfTheArchive:
             assert Split(keys, 0, {}).has_learned(sample(self.ids[0], collection="HAM"))
 
     def test_other_names_may_mean_other_images(self):
-        for name in ("1", "ISIC_1", "ISIC_9000001"):  # the last as of the phantoms
+        for name in ("1", "ISIC_1", "ISIC_9000001"):  # as of the phantoms
             split = Split({"train": [f"mine/{name}"], "test": []}, 0, {})
             assert split.has_learned(sample(name, collection="mine"))
             assert not split.has_learned(sample(name, collection="theirs"))
+
+    def test_other_images_of_a_learned_lesion_are_learned(self):
+        lesions = ["a", "b", "a", "c", None, None]
+        renamed = [
+            sample(name, lesion, collection="HAM")
+            for name, lesion in zip(self.ids, lesions, strict=True)
+        ]
+        assert learned_keys([self.split], renamed) == {renamed[0].key, renamed[2].key}
+        assert learned_keys([], renamed) == set()
 
     def test_parts_are_carried_over_and_the_rest_is_drawn(self):
         lesions = ["a", "b", "a", "c", "d", "e"]

@@ -3,7 +3,7 @@
 import pytest
 
 from lesion.samples import DatasetError
-from lesion.tables import read_patients
+from lesion.tables import image_name, read_patients
 
 
 def test_names_of_columns_are_those_of_the_archive_or_plain(tmp_path):
@@ -36,12 +36,19 @@ def test_unusable_tables_are_explained(tmp_path, text, message):
         read_patients(tmp_path / "p.csv")
 
 
-def test_names_without_suffix_may_have_points(tmp_path):
-    (tmp_path / "p.csv").write_text("image,age\n1.2.840.1,50\n1.2.840.2.DCM,51\n")
-    assert read_patients(tmp_path / "p.csv") == {
-        "1.2.840.1": {"age": "50"},
-        "1.2.840.2": {"age": "51"},
-    }
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("mole.JPG", "mole"),
+        ("images/mole.jpeg", "mole"),
+        (r"c:\images\mole.png", "mole"),
+        ("1.2.840.1", "1.2.840.1"),
+        ("1.2.840.2.dcm", "1.2.840.2"),
+        ("mole.1", "mole.1"),
+    ],
+)
+def test_name_of_an_image(path, name):
+    assert image_name(path) == name
 
 
 def test_missing_table(tmp_path):

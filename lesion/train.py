@@ -316,7 +316,7 @@ def _last_run(arguments, task):
             logger.info("The run continues with its own %s: %s.", name, value)
             setattr(arguments, name, value)
     if changeable:
-        take_changeable(arguments, changeable, {**checked_metadata(last), **kept})
+        take_changeable(arguments, changeable, {**checked_metadata(Path(last)), **kept})
     return last
 
 

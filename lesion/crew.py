@@ -46,10 +46,10 @@ def keep_settings(
     settings = json.loads(json.dumps({name: getattr(arguments, name) for name in names}))
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
     for name, value in settings.items():
-        if before.get(name) != value:
+        if before.get(name, value) != value:  # one that is younger than the folder is not in it
             option = "--" + name.replace("_", "-")
             raise DatasetError(
-                f"{folder} was begun with {option}={before.get(name)}, not with "
+                f"{folder} was begun with {option}={before[name]}, not with "
                 f"{option}={value}. Go on with the same, or give another --logs."
             )
     take_changeable(arguments, changeable or {}, before)

@@ -36,7 +36,7 @@ CONFIG_SETTINGS = (
     "sampling_power",
     "logit_adjustment",
 )
-RUN_SETTINGS = (*CONFIG_SETTINGS, "crop_weights", "prevalence_power")
+RUN_SETTINGS = (*CONFIG_SETTINGS, "strong_changes", "crop_weights", "prevalence_power")
 # What costs no training, and its usual value: a run that is gone on with takes another value, but
 # keeps its own if none is given.
 CHANGEABLE = {"prevalence_power": 0.25}
@@ -100,6 +100,11 @@ def add_options(parser):
         default=0.0,
         metavar="ALPHA",
         help="blend images by shares of the distribution Beta(ALPHA, ALPHA); 0: none (0)",
+    )
+    add(
+        "--strong-changes",
+        action="store_true",
+        help="change light, focus and compression of the training's images more",
     )
     add("--weight-decay", type=share, default=0.02, metavar="SHARE", help="of AdamW (0.02)")
     add("--dropout", type=share, default=0.2, metavar="SHARE", help="before the last layer (0.2)")
@@ -182,13 +187,17 @@ def datasets(arguments, parts, cache):
 
 
 def augmentation(arguments):
-    """Milder in shape than for the boundary; light and focus change as much as cameras do."""
+    """Milder than for the boundary: here colour and fine structure mean something.
+
+    With `--strong-changes` light, focus and compression change as much as there.
+    """
     from lesion.augment import DermoscopyAugmentation, Obstacles
 
     side = arguments.image_size
-    view = DermoscopyAugmentation(
-        scale=(0.75, 1.3), shift=0.08, colour=0.2, blur=1.5, compression=0.1, side=side
-    )
+    settings = {"scale": (0.8, 1.3), "colour": 0.12, "blur": 0.8, "compression": 0}
+    if arguments.strong_changes:
+        settings = {"scale": (0.75, 1.3), "colour": 0.2, "blur": 1.5, "compression": 0.1}
+    view = DermoscopyAugmentation(shift=0.08, side=side, **settings)
     obstacles = Obstacles(side)
 
     def augment(image, rng):

@@ -90,7 +90,10 @@ test-jax test-torch: test-%: setup
 	@KERAS_BACKEND=$* $(VENV)-$*/bin/python -m pytest $(PYTEST_FLAGS) tests/mrcnn
 
 # The settings are those of docs/experiments.md.
-train-boundary: SETTINGS := --epochs=12 --head-epochs=1 --steps=720 --learning-rate=0.0008
+# The boundary network is trained for its mask first, and then goes on with a semantic map.
+train-boundary: START := --epochs=12 --head-epochs=1 --steps=720 --learning-rate=0.0008
+train-boundary: SETTINGS := --semantic --image-size=256 --epochs=4 --head-epochs=0 --steps=680 \
+	--learning-rate=0.0008
 train-attributes: SETTINGS := --image-size=384 --batch=8 --epochs=10 --head-epochs=1
 # Of the ensemble the first network is trained alone, and longer.
 train-diagnosis: FIRST := --image-size=224 --epochs=31 --head-epochs=1 --steps=200
@@ -100,8 +103,13 @@ LOGS := logs
 
 train-boundary: data setup  ## Train the boundary network on DATA="ISIC2018 HAM10000"
 train-attributes: data setup  ## Train the attributes network on DATA=ISIC2018
-train-boundary train-attributes: train-%:
-	$(IN_VENV) lesion/train.py --task=$* --weights=imagenet $(DATA:%=--dataset=%) $(SETTINGS) \
+train-boundary:
+	$(IN_VENV) lesion/train.py --weights=imagenet $(DATA:%=--dataset=%) $(START) \
+		--logs=$(LOGS)/boundary-first $(TRAIN_FLAGS)
+	$(IN_VENV) lesion/train.py --weights=$$(ls $(LOGS)/boundary-first/boundary*/mask_rcnn_boundary_*.h5 | tail -1) \
+		$(DATA:%=--dataset=%) $(SETTINGS) --logs=$(LOGS) $(TRAIN_FLAGS)
+train-attributes:
+	$(IN_VENV) lesion/train.py --task=attributes --weights=imagenet $(DATA:%=--dataset=%) $(SETTINGS) \
 		--logs=$(LOGS) $(TRAIN_FLAGS)
 
 train-diagnosis: data setup  ## Train the diagnosis ensemble on DATA=HAM10000

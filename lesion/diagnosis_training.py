@@ -104,7 +104,7 @@ def add_options(parser):
     add(
         "--strong-changes",
         action="store_true",
-        help="change light, focus and compression of the training's images more",
+        help="change light, focus, size and compression of the training's images more",
     )
     add("--weight-decay", type=share, default=0.02, metavar="SHARE", help="of AdamW (0.02)")
     add("--dropout", type=share, default=0.2, metavar="SHARE", help="before the last layer (0.2)")
@@ -189,7 +189,7 @@ def datasets(arguments, parts, cache):
 def augmentation(arguments):
     """Milder than for the boundary: here colour and fine structure mean something.
 
-    With `--strong-changes` light, focus and compression change as much as there.
+    With `--strong-changes` light, focus and compression change nearly as much as there.
     """
     from lesion.augment import DermoscopyAugmentation, Obstacles
 

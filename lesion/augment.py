@@ -9,6 +9,8 @@ from PIL import Image, ImageFilter
 from lesion.phantom_canvas import Frame
 from lesion.phantom_layers import draw_hair, draw_ruler
 
+FARTHEST = 0.3  # the least magnification of an image shown from afar
+
 
 class DermoscopyAugmentation:
     """Flips, any rotation, scale, shift, stretch, colour, brightness, blur, noise and compression.
@@ -24,6 +26,8 @@ class DermoscopyAugmentation:
         colour: largest change of brightness, contrast, saturation and of single channels.
         blur: largest standard deviation of the blur in pixels, for a third of the images.
         compression: share of images stored as JPEG in between, at a quality of 25 to 90.
+        far: share of images shown from afar: between `FARTHEST` and the lower bound of `scale`, and
+            anywhere in the frame.
         side: of the square that is returned, which at magnification 1 shows the largest square in
             the middle of the image; None returns the size given.
     """
@@ -36,6 +40,7 @@ class DermoscopyAugmentation:
         colour=0.2,
         blur=1.2,
         compression=0.2,
+        far=0.0,
         side=None,
     ):
         self.scale = scale
@@ -44,6 +49,7 @@ class DermoscopyAugmentation:
         self.colour = colour
         self.blur = blur
         self.compression = compression
+        self.far = far
         self.side = side
 
     def __call__(self, image, masks, rng):
@@ -79,7 +85,9 @@ class DermoscopyAugmentation:
         angle = rng.uniform(0, 2 * np.pi)
         if rng.random() < 0.5:  # upright or upside down: nothing of a wide frame is cut off
             angle = np.pi * rng.integers(2) + rng.uniform(-0.25, 0.25)
-        zoom = np.exp(rng.uniform(*np.log(self.scale)))
+        from_afar = self.far and rng.random() < self.far
+        bounds = (FARTHEST, self.scale[0]) if from_afar else self.scale
+        zoom = np.exp(rng.uniform(*np.log(bounds)))
         aspect = np.exp(rng.uniform(-self.stretch, self.stretch) / 2)
         mirror = 1 if rng.random() < 0.5 else -1
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -88,7 +96,10 @@ class DermoscopyAugmentation:
         matrix *= min(old_shape) / min(new_shape)
         old_size, new_size = np.array(old_shape[::-1]), np.array(new_shape[::-1])
         offset = rng.uniform(-self.shift, self.shift, 2) * old_size
-        origin = old_size / 2 + offset - matrix @ (new_size / 2)
+        middle = new_size / 2
+        if from_afar:  # the image may lie wherever all of it, if upright, fits into the frame
+            middle += rng.uniform(-1, 1, 2) * (1 - zoom) / 2 * new_size
+        origin = old_size / 2 + offset - matrix @ middle
         return (*matrix[0], origin[0], *matrix[1], origin[1])
 
     def _recolour(self, image, rng):

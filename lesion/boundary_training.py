@@ -18,6 +18,8 @@ DEFAULTS = {
     "released_heads": False,  # set by --weights=coco, kept with the run
 }
 RUN_SETTINGS = ("released_heads", "mask_size", "semantic")
+# Share of images shown from afar: a lesion may fill the frame or a tenth of it.
+FAR = 0.15
 # A backbone that has learned from millions of images is to be changed with care.
 ALL_LAYERS_RATE = 0.4
 
@@ -118,7 +120,7 @@ def datasets(arguments, parts, cache):
 def augmentation(arguments):
     from lesion.augment import DermoscopyAugmentation
 
-    return DermoscopyAugmentation()
+    return DermoscopyAugmentation(far=FAR)
 
 
 def finish(arguments, weights, training, validation):

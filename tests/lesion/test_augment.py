@@ -134,6 +134,19 @@ def test_shift_stays_within_its_bound():
     assert 3 < np.max(moves) < np.hypot(0.1 * HEIGHT, 0.1 * WIDTH) + 1
 
 
+def test_from_afar_the_lesion_is_small_and_anywhere():
+    image, masks = bright(((HEIGHT - 1) / 2, (WIDTH - 1) / 2), radius=30)
+    augmentation = DermoscopyAugmentation(**{**ROTATION_ALONE, "scale": (0.7, 1.0)}, far=1.0)
+    magnifications, moves = [], []
+    for seed in range(60):
+        _, moved = augmentation(image, masks, np.random.default_rng(seed))
+        magnifications.append(np.sqrt(moved.sum() / masks.sum()))
+        moves.append(np.abs(centre(moved[..., 0]) - centre(masks[..., 0])) / (HEIGHT, WIDTH))
+    assert 0.29 < min(magnifications) < 0.35
+    assert 0.65 < max(magnifications) < 0.71
+    assert 0.25 < np.max(moves) <= 0.35  # half of what is free around it at 0.3
+
+
 def test_surround_is_black_or_of_the_rim(disc):
     augmentation = DermoscopyAugmentation(**{**ROTATION_ALONE, "scale": (0.5, 0.5)})
     corners = set()

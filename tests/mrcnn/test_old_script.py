@@ -49,7 +49,7 @@ class ShapesConfig(Config):
     MASK_CONV_CHANNELS = 32
     MAX_GT_INSTANCES = 4
     USE_MINI_MASK = False
-    STEPS_PER_EPOCH = 25
+    STEPS_PER_EPOCH = 80
     VALIDATION_STEPS = 1
     LEARNING_RATE = 0.005
 
@@ -241,7 +241,7 @@ def test_detections_are_in_the_images_pixels(script):
 
 def test_average_precision(script):
     assert all(0 <= AP <= 1 for AP in script.APs)
-    assert np.mean(script.APs) > 0.1
+    assert np.mean(script.APs) > 0.3
 
 
 def test_run_graph_gives_what_detect_uses(script):

@@ -71,7 +71,8 @@ class Analysis:
         source: the file, if the image came from one.
         dicom: `lesion.dicom.DicomImage`, if that file was DICOM. It holds the patient's identity.
         millimetres_per_pixel: the scale, where known.
-        nearby: whether other networks were shown a small lesion from nearby (`lesion.nearby`).
+        nearby: the square around a small lesion (y1, x1, y2, x2) that attributes and diagnosis were
+            found in (`lesion.nearby`); None where they are of the whole image.
     """
 
     image: np.ndarray = field(repr=False)
@@ -84,7 +85,7 @@ class Analysis:
     source: Source | None = None
     dicom: "DicomImage | None" = field(default=None, repr=False)
     millimetres_per_pixel: float | None = None
-    nearby: bool = False
+    nearby: tuple[int, int, int, int] | None = None
 
     @property
     def mask(self) -> np.ndarray | None:
@@ -159,6 +160,7 @@ class Analysis:
             "source": None if self.source is None else asdict(self.source),
             "size": {"height": height, "width": width},
             "boundary": None if self.boundary is None else _boundary_record(self.boundary),
+            "nearby": None if self.nearby is None else list(map(int, self.nearby)),
             "measurements": None if measured is None else measured.to_dict(),
             "attributes": None if self.attributes is None else _attributes_record(self.attributes),
             "diagnosis": None if self.diagnosis is None else self._diagnosis_record(),

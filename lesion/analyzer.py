@@ -14,7 +14,7 @@ import numpy as np
 from lesion import __version__
 from lesion.analysis import Analysis, Source
 from lesion.dicom import DicomImage, is_dicom, read_dicom
-from lesion.nearby import SMALL, WHOLE, part_to_show, put_back, shown
+from lesion.nearby import SMALL, WHOLE, box_of, part_to_show, put_back, shown
 from lesion.patient import told
 from lesion.quality import QualityWarning, assess
 from lesion.samples import TASKS, Problem
@@ -226,7 +226,7 @@ class Analyzer:
                 )
 
     def _predict(self, loaded):
-        """Of each image boundary, attributes, diagnosis, and whether these two are of a part."""
+        """Of each image boundary, attributes, diagnosis, and the box these two are of."""
         images = [item.image for item in loaded]
         patients = [item.patient or {} for item in loaded]
         absent = [None] * len(images)
@@ -242,7 +242,7 @@ class Analyzer:
             if self.diagnosis:
                 diagnoses = self.diagnosis.predict(images if crops else near, patients)
             others = self.attributes or (self.diagnosis and not crops)
-            nearby = [bool(others) and part != WHOLE for part in parts]
+            nearby = [box_of(part) if others else None for part in parts]
             return zip(lesions, attributes, diagnoses, nearby, strict=True)
 
 

@@ -44,6 +44,14 @@ def part_to_show(mask: np.ndarray) -> Part:
     return slice(top, top + side), slice(left, left + side)
 
 
+def box_of(part: Part) -> tuple[int, int, int, int] | None:
+    """A part as a half-open box (y1, x1, y2, x2) in pixels; None for the whole image."""
+    if part == WHOLE:
+        return None
+    rows, columns = part
+    return rows.start, columns.start, rows.stop, columns.stop
+
+
 def shown(images: Sequence[np.ndarray], parts: Sequence[Part]) -> list[np.ndarray]:
     """Those parts of the images."""
     return [image[part] for image, part in zip(images, parts, strict=True)]

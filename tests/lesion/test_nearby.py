@@ -133,6 +133,11 @@ def test_analyzer_does_the_same(images, darkness, boundary, crops):
     assert found.attributes.masks["streaks"].all() == (not boundary)
     assert found.settings["small_lesion"] == (SMALL if boundary else None)
     assert ("small_lesion" in [warning.code for warning in found.warnings]) == boundary
+    box = found.nearby
+    assert (box is not None) == boundary
+    if boundary:
+        top, left, bottom, right = box
+        np.testing.assert_array_equal(small[top:bottom, left:right], near)
 
 
 def test_whole_image_is_no_small_lesion(images, darkness):
@@ -142,3 +147,4 @@ def test_whole_image_is_no_small_lesion(images, darkness):
     for others in (("none", "none"), ("none", diagnosis)):
         found = Analyzer(darkness, *others).analyze(small)
         assert "small_lesion" not in [warning.code for warning in found.warnings]
+        assert found.nearby is None

@@ -44,8 +44,8 @@ def train_and_score(name, arguments):
     from lesion import train
     from lesion.boundary import BoundaryConfig, load_predictor
     from lesion.boundary_evaluation import evaluate_boundary, summarize_boundary
-    from lesion.evaluate import select_samples
     from lesion.layouts import find_collections
+    from lesion.selection import select_samples
     from lesion.splits import SPLIT_FILE, Split
     from mrcnn.runs import find_last
 

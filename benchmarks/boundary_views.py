@@ -17,9 +17,9 @@ from tqdm import tqdm
 from lesion import NOTICE
 from lesion.boundary import load_predictor, one_region
 from lesion.boundary_views import Look, close_up, look_mirrored, look_twice
-from lesion.evaluate import select_samples
 from lesion.layouts import find_collections
 from lesion.metrics import aggregate, boundary_metrics
+from lesion.selection import select_samples
 from lesion.splits import Split
 from lesion.tables import aligned
 from lesion.weights import split_of, weights_path

@@ -25,13 +25,14 @@ from tqdm import tqdm
 
 from lesion import NOTICE
 from lesion.augment import rim_colour
-from lesion.evaluate import name_and_hash, select_samples
+from lesion.evaluate import name_and_hash
 from lesion.layouts import find_collections
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis
 from lesion.options import add_views, natural, positive
 from lesion.phantom_canvas import Frame
 from lesion.phantom_layers import draw_aperture, draw_hair, draw_ruler
 from lesion.samples import TASKS
+from lesion.selection import select_samples
 from lesion.splits import Split
 from lesion.tables import aligned
 from lesion.weights import learned_by, split_of, weights_path

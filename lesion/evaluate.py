@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 
 import argparse  # noqa: E402
 import json  # noqa: E402
-from collections.abc import Sequence, Set  # noqa: E402
+from collections import Counter  # noqa: E402
 from typing import Any  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
@@ -39,17 +39,17 @@ from lesion.boundary_evaluation import (  # noqa: E402
     summarize_boundary,
     write_boundary,
 )
-from lesion.layouts import find_collections  # noqa: E402
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
 from lesion.options import add_views, natural, rate  # noqa: E402
-from lesion.samples import TASKS, Collection, DatasetError, Sample  # noqa: E402
-from lesion.splits import Split, SplitError  # noqa: E402
-from lesion.weights import learned_by, split_of, weights_path  # noqa: E402
+from lesion.patient import told, unrecognised  # noqa: E402
+from lesion.samples import TASKS, DatasetError  # noqa: E402
+from lesion.selection import PARTS, select  # noqa: E402
+from lesion.splits import SplitError  # noqa: E402
+from lesion.weights import SHIPPED  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.images import ImageError  # noqa: E402
 
-# What data sets and split files call the part that is trained on differs.
-_PARTS = {"train": "training", "validation": "validation", "test": "test"}
+_SHOWN = 3  # problems named where a run ends at once
 _TRUTHS = {
     "boundary": ("mask", "lesion mask to compare with"),
     "attributes": ("attributes", "mask of an attribute to compare with"),
@@ -57,33 +57,13 @@ _TRUTHS = {
 }
 
 
-def select_samples(
-    collections: Sequence[Collection],
-    split: Split | None,
-    part: str,
-    limit: int | None,
-    learned: Set[str] = frozenset(),
-) -> list[Sample]:
-    """The samples to be scored: a split's part or all of them, and of each data set the first.
-
-    Args:
-        collections: the data sets.
-        split: whose `part` is taken; None takes all samples.
-        part: a name of the split's.
-        limit: number of samples of each data set; None: all.
-        learned: keys of samples that are left out.
-    """
-    samples = [sample for collection in collections for sample in collection.samples]
-    if split is not None:
-        samples = split.select(samples, part)
-    samples = [sample for sample in samples if sample.key not in learned]
-    if limit is None:
-        return samples
-    return [
-        sample
-        for collection in collections
-        for sample in [s for s in samples if s.collection == collection.name][:limit]
-    ]
+# Options that mean something for one task alone.
+_OPTIONS_OF = {
+    "attributes": ("method", "predictions"),
+    "diagnosis": ("images_alone", "risk", "heat_maps"),
+}
+NONE = "none"
+"""Boundary weights for showing every image as it is."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -106,13 +86,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split",
         metavar="FILE",
-        help="split file; default: the one beside the weights, if it knows the data, or else all "
-        "but images of the ISIC archive that they learned from; none: score all samples",
+        help="split file; default: all but what the weights learned from and other images of its "
+        "lesions, by the split beside them; none: score all samples",
     )
     parser.add_argument(
         "--part",
-        choices=list(_PARTS),
-        help="part of the split (test); without a split the challenge's own part (all)",
+        choices=list(PARTS),
+        help="part of the split; without a split the challenge's own part",
     )
     parser.add_argument(
         "--json", type=Path, metavar="OUT", help="the result (evaluation.json in --out)"
@@ -135,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--boundary-weights",
         metavar="PATH",
         help="find attributes and diagnosis of small lesions from nearby, where these weights see "
-        "them, as `lesion analyze` does",
+        "them, as `lesion analyze` does; default: lesion for --weights=lesion, or else none",
     )
     attributes = parser.add_argument_group("attributes")
     attributes.add_argument(
@@ -173,30 +153,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _split_path(arguments: argparse.Namespace, collections: Sequence[Collection]) -> Path | None:
-    if arguments.split == "none":
-        return None
-    if arguments.split:
-        return Path(arguments.split)
-    samples = [sample for collection in collections for sample in collection.samples]
-    paths = [
-        split_of(weights_path(weights, arguments.task), samples) for weights in arguments.weights
-    ]
-    if len(paths) > 1 and any(paths) and not _agree_on_test(paths):
-        raise SplitError(
-            "The weights were trained with splits of different test parts, so that some have "
-            "learned from what others are tested on. Give --split, or --split=none to score all."
-        )
-    if paths[0]:
-        print(f"Scoring what these weights have not learned from, by {paths[0]}.")
-    return paths[0]
-
-
-def _agree_on_test(paths: Sequence[Path | None]) -> bool:
-    tests = [set(Split.load(path).parts["test"]) if path else None for path in paths]
-    return all(test == tests[0] for test in tests)
-
-
 # What differs by task. TensorFlow and scikit-learn are loaded here and not above, so that a
 # mistyped command answers at once.
 
@@ -214,10 +170,63 @@ def _load_predictor(arguments):
         from lesion.ensemble import load_classifiers
 
         predictor = load_classifiers(arguments.weights, arguments.views, arguments.risk)
-    if arguments.boundary_weights is None:
+    if arguments.boundary_weights == NONE:
         return predictor
     nearby = NearbyAttributes if arguments.task == "attributes" else NearbyDiagnosis
     return nearby(predictor, load_predictor(arguments.boundary_weights, views=arguments.views))
+
+
+def _say_what_is_scored(parser, arguments, collections, selection):
+    """Prints what is scored and what is wrong with the data; stops where there is nothing."""
+    truth, description = _TRUTHS[arguments.task]
+    problems = [f"Data set {c.name}: {problem}" for c in collections for problem in c.problems]
+    first = "".join(f"\n{problem}" for problem in problems[:_SHOWN])
+    if not selection.samples and selection.left_out:
+        parser.error(
+            f"The weights have learned from all {selection.left_out} images, or from others of "
+            "their lesions. Give others, or --split=none to score these nevertheless."
+        )
+    if not selection.samples:
+        parser.error(f"Part {selection.part!r} has no image.")
+    count = len(selection.samples)
+    if not any(getattr(sample, truth) for sample in selection.samples):
+        listed = sum(collection.diagnoses_listed for collection in collections)
+        if arguments.task != "diagnosis":
+            parser.error(
+                f"None of the {count} samples of part {selection.part!r} has a {description}; give "
+                f"a data set or a split that has some.{first}"
+            )
+        if listed:
+            parser.error(
+                f"The tables list {listed} diagnoses, and none of them is one of the seven and of "
+                f"one of these {count} images.{first}"
+            )
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if selection.split and selection.left_out:
+        print(f"Scoring what these weights have not learned from, by {selection.split}.")
+    if selection.left_out:
+        print(f"Left out: {selection.left_out} images of lesions that these weights learned from.")
+    if selection.unused:
+        print(f"Left out: {selection.unused} images that the split does not know.")
+    if selection.learned:
+        print(
+            f"Of these {count} images the weights have learned from {selection.learned}, or from "
+            "others of their lesions: the scores are too good."
+        )
+
+
+def _say_what_is_known(samples):
+    """Prints how much is known of the patients, and what of it means nothing."""
+    patients = [told(sample.metadata) for sample in samples]
+    counts = Counter(name for patient in patients for name in patient)
+    known = ", ".join(f"{name} of {counts[name]}" for name in ("age", "sex", "site"))
+    print(f"Known of the patients of {len(samples)} images: {known}.")
+    unknown = Counter(value for sample in samples for value in unrecognised(sample.metadata))
+    for value, count in unknown.most_common(_SHOWN):
+        print(f"{value} ({count} x) is not known, and not used.", file=sys.stderr)
+    if len(unknown) > _SHOWN:
+        print(f"So are {len(unknown) - _SHOWN} other values.", file=sys.stderr)
 
 
 def _evaluate(arguments, predictor, samples, names):
@@ -237,6 +246,8 @@ def _evaluate(arguments, predictor, samples, names):
     )
 
     known = not arguments.images_alone
+    if known:
+        _say_what_is_known(samples)
     evaluation = evaluate_diagnosis(predictor, samples, arguments.batch, known)
     summary = summarize_diagnosis(evaluation, names)
     return evaluation, summary, format_diagnosis(summary)
@@ -273,42 +284,34 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--weights can be given once for --task={arguments.task}.")
     if arguments.task == "boundary" and arguments.boundary_weights:
         parser.error("--boundary-weights is for the other tasks; --weights are the boundary's own.")
-    if arguments.heat_maps and arguments.boundary_weights:
+    if arguments.heat_maps and arguments.boundary_weights not in (None, NONE):
         parser.error("--heat-maps are of whole images; give them without --boundary-weights.")
+    for task, names in _OPTIONS_OF.items():
+        given = [n for n in names if getattr(arguments, n) != parser.get_default(n)]
+        if given and task != arguments.task:
+            option = given[0].replace("_", "-")
+            parser.error(f"--{option} is for --task={task}, not for --task={arguments.task}.")
+    if arguments.boundary_weights is None:
+        shown_nearby = arguments.task != "boundary" and not arguments.heat_maps
+        own = arguments.weights == [SHIPPED]
+        arguments.boundary_weights = SHIPPED if shown_nearby and own else NONE
+    if arguments.json and arguments.json.is_dir():
+        parser.error(f"--json {arguments.json} is a folder; name a file.")
     if arguments.out.exists() and not arguments.out.is_dir():
         parser.error(f"--out {arguments.out} is a file; give a folder.")
     try:
-        collections = find_collections(arguments.dataset, task=arguments.task)
-        split_path = _split_path(arguments, collections)
-        split = Split.load(split_path) if split_path else None
-        if split is None and arguments.part:
-            collections = find_collections(
-                arguments.dataset, _PARTS[arguments.part], task=arguments.task
-            )
-        part = arguments.part or ("test" if split else "all")
-        learned: set[str] = set()
-        if split is None and arguments.split != "none":
-            everything = [sample for collection in collections for sample in collection.samples]
-            weights = [weights_path(path, arguments.task) for path in arguments.weights]
-            learned = learned_by(weights, everything)
-        samples = select_samples(collections, split, part, arguments.limit, learned)
+        collections, selection = select(
+            arguments.dataset,
+            arguments.task,
+            arguments.weights,
+            arguments.split,
+            arguments.part,
+            arguments.limit,
+        )
     except (DatasetError, SplitError, FileNotFoundError) as error:
         parser.error(str(error))
-    truth, description = _TRUTHS[arguments.task]
-    if learned and not samples:
-        parser.error(
-            f"The weights have learned from all {len(learned)} images, or from others of their "
-            "lesions. Give others, or --split=none to score these nevertheless."
-        )
-    if not samples:
-        parser.error(f"Part {part!r} has no image.")
-    if learned:
-        print(f"Left out: {len(learned)} images of lesions that these weights learned from.")
-    if not any(getattr(sample, truth) for sample in samples) and arguments.task != "diagnosis":
-        parser.error(
-            f"None of the {len(samples)} samples of part {part!r} has a {description}; give a data "
-            "set or a split that has some."
-        )
+    samples, part = selection.samples, selection.part
+    _say_what_is_scored(parser, arguments, collections, selection)
     try:
         predictor = _load_predictor(arguments)
     except (OSError, ValueError) as error:
@@ -316,13 +319,15 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     names = [collection.name for collection in collections]
     evaluation, summary, table = _evaluate(arguments, predictor, samples, names)
-    model, nearby = predictor.describe(), arguments.boundary_weights is not None
+    model, nearby = predictor.describe(), arguments.boundary_weights != NONE
     summary = {
         **summary,
         "task": arguments.task,
         "part": part,
-        "split": str(split_path) if split_path else None,
-        "left_out": len(learned),
+        "split": str(selection.split) if selection.split else None,
+        "left_out": selection.left_out,
+        "unused": selection.unused,
+        "learned": selection.learned,
         "limit": arguments.limit,
         "views": None if arguments.task == "attributes" else arguments.views,
         "risk": arguments.risk if arguments.task == "diagnosis" else None,
@@ -336,21 +341,19 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{title}, part {part}, weights {model['weights']} (sha256 {model['sha256'][:12]})")
     print(table)
     try:
-        written = _write(arguments, evaluation, predictor)
+        # The figures first: a disk that is full of pictures is to cost no number.
         result = arguments.json or arguments.out / "evaluation.json"
         with atomic_path(result) as temporary:
             temporary.write_text(json.dumps(summary, indent=2, allow_nan=False), encoding="utf-8")
+        written = _write(arguments, evaluation, predictor)
     except (OSError, ImageError) as error:
         print(f"The results cannot be written: {error}", file=sys.stderr)
         return 1
-    print(f"Written: {', '.join(map(str, [*written, result]))}")
+    print(f"Written: {', '.join(map(str, [result, *written]))}")
     print(NOTICE)
 
     # Images that the data set could not offer at all; a split never named them.
-    left_out = 0 if split else sum(collection.left_out for collection in collections)
-    for collection in collections:
-        for problem in collection.problems:
-            print(f"Data set {collection.name}: {problem}", file=sys.stderr)
+    left_out = 0 if selection.split else sum(each.left_out for each in collections)
     if evaluation.problems:
         print(f"{len(evaluation.problems)} of {len(samples)} samples failed:", file=sys.stderr)
         for problem in evaluation.problems:

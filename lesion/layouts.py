@@ -1,9 +1,9 @@
 """Where the published data sets keep their images, masks and metadata.
 
 `find_samples` recognises the folders of the ISIC challenges of 2016, 2017 and 2018 (boundary and
-attributes; of 2018 also the diagnosis), HAM10000 with its segmentations, and a plain pair of
-folders `images` and `masks`. It reads names and tables only; `lesion.checks.check_samples` decodes
-the files.
+attributes; of 2018 also the diagnosis), HAM10000 with its segmentations, PH2, and one's own data: a
+folder `images` with a folder `masks`, a table, or both. It reads names and tables only;
+`lesion.checks.check_samples` decodes the files.
 """
 
 import re
@@ -11,11 +11,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from lesion.folders import (
+    entries,
+    folders,
+    image_files,
+    part_folders,
+    part_tables,
+    table_files,
+    table_in,
+)
 from lesion.samples import ATTRIBUTES, PARTS, Collection, DatasetError, Problem, Sample
-from lesion.tables import read_categories, read_groupings, read_ham_metadata
+from lesion.tables import read_categories, read_groupings, read_metadata
 
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-_MASK_ENDING = re.compile(r"_(segmentation|mask)$", re.IGNORECASE)
+_MASK_ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
 _PART = r"(?P<part>training|validation|test)"
 # Folder names of images, boundary masks and attribute masks, for `re.fullmatch`. The newest of
 # several releases of a folder (`_v2`, `_v3`) sorts last and is used.
@@ -35,7 +43,7 @@ _CHALLENGES = {
     ),
 }
 _TASK3 = "isic2018-task3"
-_TASK3_IMAGES = rf"isic2018_task3_{_PART}_input"
+_TASK3_IMAGES = rf"isic2018_task3_{_PART}_(input|images)"
 _TASK3_TRUTH = rf"isic2018_task3_{_PART}_groundtruth(\.csv)?"
 _TASK3_GROUPINGS = rf"isic2018_task3_{_PART}_lesiongroupings(\.csv)?"
 _HAM_METADATA = re.compile(r"ham10000_metadata(\.csv|\.tab|\.tsv|\.txt)?")
@@ -44,21 +52,23 @@ _HAM_MASKS = re.compile(r"ham10000_segmentations.*")
 # Names of the folders after some redistribute HAM10000; only looked for beside its metadata.
 _HAM_OTHER_IMAGES = ("images", "ham10000", "all_images")
 _HAM_OTHER_MASKS = ("masks", "segmentations")
-_HAM_DETAILS = {"dx_type": "confirmation", "age": "age", "sex": "sex", "localization": "site"}
+# Every image of PH2 has a folder of its own, with others for the image and the mask in it.
+_PH2_CASE = re.compile(r"imd\d+")
+_PH2_CASES = "ph2 dataset images"
 
 # Layouts that hold the truth of a task, for folders in which several were unpacked.
 _LAYOUTS_OF = {
-    "boundary": (*_CHALLENGES, "ham10000", "plain"),
+    "boundary": (*_CHALLENGES, "ham10000", "ph2", "plain"),
     "attributes": ("isic2018",),
-    "diagnosis": (_TASK3, "ham10000"),
+    "diagnosis": (_TASK3, "ham10000", "ph2", "plain"),
 }
 
 RECOGNISED = (
     "the folders of ISIC 2016, 2017 or 2018 (such as ISIC2018_Task1-2_Training_Input and "
     "ISIC2018_Task1_Training_GroundTruth, or ISIC2018_Task3_Training_Input and "
     "ISIC2018_Task3_Training_GroundTruth), HAM10000 (HAM10000_images_part_1, "
-    "HAM10000_metadata.csv, HAM10000_segmentations_lesion_tschandl), or a pair of folders named "
-    "images and masks"
+    "HAM10000_metadata.csv, HAM10000_segmentations_lesion_tschandl), PH2, or a folder named images "
+    "and beside it one named masks, a table (.csv) of diagnoses, or both"
 )
 
 
@@ -95,6 +105,8 @@ def find_samples(
         )
     elif layout == "ham10000":
         _find_ham10000(collection)
+    elif layout == "ph2":
+        _find_ph2(collection)
     else:
         _find_plain(collection)
     if not collection.samples:
@@ -156,7 +168,9 @@ def _layouts_in(root: Path) -> list[str]:
         layouts.append(_TASK3)
     if any(_HAM_METADATA.fullmatch(name) or _HAM_IMAGES.fullmatch(name) for name in names):
         layouts.append("ham10000")
-    elif not layouts and {"images", "masks"} <= names:
+    elif not layouts and _ph2_cases(root):
+        layouts.append("ph2")
+    elif not layouts and "images" in names and ("masks" in names or table_files(root)):
         layouts.append("plain")
     return layouts
 
@@ -166,7 +180,7 @@ def _layouts_in(root: Path) -> list[str]:
 
 def _find_challenge(collection: Collection, part: str | None) -> None:
     root, patterns = collection.root, _CHALLENGES[collection.layout]
-    images, masks, *attributes = (_part_folders(root, pattern) for pattern in patterns)
+    images, masks, *attributes = (part_folders(root, pattern) for pattern in patterns)
     attributes = attributes[0] if attributes else {}
     _choose_part(collection, part, images)
     for name in PARTS:
@@ -205,9 +219,9 @@ def _choose_part(collection: Collection, part: str | None, images: Mapping[str, 
 
 
 def _find_task3(collection: Collection, part: str | None) -> None:
-    images = _part_folders(collection.root, _TASK3_IMAGES)
+    images = part_folders(collection.root, _TASK3_IMAGES)
     truths, groupings = (
-        _part_tables(collection.root, pattern) for pattern in (_TASK3_TRUTH, _TASK3_GROUPINGS)
+        part_tables(collection.root, pattern) for pattern in (_TASK3_TRUTH, _TASK3_GROUPINGS)
     )
     _choose_part(collection, part, images)
     for name in images if part is None else (part,):
@@ -233,117 +247,87 @@ def _find_task3(collection: Collection, part: str | None) -> None:
 
 def _find_ham10000(collection: Collection) -> None:
     root = collection.root
-    metadata = _entries(root, _HAM_METADATA.fullmatch)
+    metadata = entries(root, _HAM_METADATA.fullmatch)
     # Some keep the images beside the metadata.
     image_folders = _ham_folders(root, _HAM_IMAGES, _HAM_OTHER_IMAGES) or [root]
     found: dict[str, Path] = {}
     for folder in image_folders:
         found |= _images(folder, collection, found)
     pairs = _pair(found, _ham_folders(root, _HAM_MASKS, _HAM_OTHER_MASKS), collection)
-    rows: dict[str, dict[str, str]] = {}
-    contradictory: set[str] = set()
-    if metadata:
-        # A folder of that name is what unpacking HAM10000_metadata.zip leaves.
-        table = _table_in(metadata[0])
-        rows, contradictory = read_ham_metadata(table, collection)
-    else:
+    if not metadata:
         reason = "no HAM10000_metadata: lesions and diagnoses are unknown, splits are by image"
         collection.problems.append(Problem(root, reason))
+    # A folder of that name is what unpacking HAM10000_metadata.zip leaves.
+    table = table_in(metadata[0]) if metadata else None
+    _add(collection, pairs, table, ("image_id", "dx"))
+
+
+def _add(
+    collection: Collection,
+    pairs: Mapping[str, tuple[Path, Path | None]],
+    table: Path | None,
+    columns: tuple[str, ...] = (),
+) -> None:
+    """Samples of images with their masks, and of what a table says of them."""
+    rows, contradictory = read_metadata(table, collection, columns) if table else ({}, set())
     for image_id, (image, mask) in pairs.items():
         if image_id in contradictory:
             collection.left_out += 1
             continue
         row = rows.pop(image_id, None)
-        if metadata and row is None:
+        if table and row is None:
             collection.problems.append(Problem(image, f"not in {table.name}: lesion unknown"))
-        row = row or {}
-        details = {new: row[old] for old, new in _HAM_DETAILS.items() if row.get(old)}
-        sample = Sample(
-            collection.name,
-            image_id,
-            image,
-            mask,
-            lesion_id=row.get("lesion_id") or None,
-            diagnosis=row.get("dx") or None,
-            metadata=details,
-        )
-        collection.samples.append(sample)
+        collection.samples.append(Sample(collection.name, image_id, image, mask, **(row or {})))
     if rows:
         reason = f"lists {len(rows)} images that are not there, such as {min(rows)}"
         collection.problems.append(Problem(table, reason))
 
 
 def _ham_folders(root: Path, pattern: re.Pattern, other_names: tuple[str, ...]) -> list[Path]:
-    return _folders(root, pattern.fullmatch) or _folders(root, other_names.__contains__)
+    return folders(root, pattern.fullmatch) or folders(root, other_names.__contains__)
 
 
 def _find_plain(collection: Collection) -> None:
-    images = _folders(collection.root, "images".__eq__)
-    masks = _folders(collection.root, "masks".__eq__)
-    found = _images(images[0], collection, {}) if images else {}
-    for image_id, (image, mask) in _pair(found, masks, collection).items():
-        collection.samples.append(Sample(collection.name, image_id, image, mask))
+    found: dict[str, Path] = {}
+    for folder in folders(collection.root, "images".__eq__):
+        found |= _images(folder, collection, found)
+    masks = folders(collection.root, "masks".__eq__)
+    _add(collection, _pair(found, masks, collection), _only_table(collection))
 
 
-# === Folders ===
+def _find_ph2(collection: Collection) -> None:
+    """`IMD002/IMD002_Dermoscopic_Image/IMD002.bmp` and `IMD002/IMD002_lesion/IMD002_lesion.bmp`."""
+    found: dict[str, Path] = {}
+    masks = []
+    for case in _ph2_cases(collection.root):
+        for folder in folders(case, lambda name: name.endswith("_dermoscopic_image")):
+            found |= _images(folder, collection, found)
+        masks += folders(case, lambda name: name.endswith("_lesion"))
+    _add(collection, _pair(found, masks, collection), _only_table(collection))
 
 
-def _entries(root: Path, accepts) -> list[Path]:
-    """Entries whose lower-case name is accepted, once for names that differ by case only.
-
-    One redistribution of HAM10000 holds each folder twice, `HAM10000_…` and `ham10000_…`.
-    """
-    accepted: dict[str, Path] = {}
-    for entry in sorted(root.iterdir()):
-        if accepts(entry.name.lower()):
-            accepted.setdefault(entry.name.lower(), entry)
-    return list(accepted.values())
+def _ph2_cases(root: Path) -> list[Path]:
+    inner = folders(root, _PH2_CASES.__eq__)
+    return folders(inner[0] if inner else root, _PH2_CASE.fullmatch)
 
 
-def _folders(root: Path, accepts) -> list[Path]:
-    """Accepted folders; one that holds only a folder of its own name stands for the inner one."""
-    folders = []
-    for folder in _entries(root, accepts):
-        if not folder.is_dir():
-            continue
-        inner = folder / folder.name
-        folders.append(inner if inner.is_dir() else folder)
-    return folders
+def _only_table(collection: Collection) -> Path | None:
+    """The one table of one's own data."""
+    tables = table_files(collection.root)
+    if len(tables) > 1:
+        names = ", ".join(table.name for table in tables)
+        reason = f"several tables ({names}), of which none is used: leave one"
+        collection.problems.append(Problem(collection.root, reason))
+    return tables[0] if len(tables) == 1 else None
 
 
-def _part_folders(root: Path, pattern: str) -> dict[str, Path]:
-    folders = {}
-    for folder in _folders(root, lambda name: re.fullmatch(pattern, name)):
-        match = re.fullmatch(pattern, folder.name.lower())
-        folders[match["part"]] = folder
-    return {part: folders[part] for part in PARTS if part in folders}
-
-
-def _part_tables(root: Path, pattern: str) -> dict[str, Path]:
-    """Tables by part, each a file or alone in a folder of its name."""
-    entries = _entries(root, lambda name: re.fullmatch(pattern, name))
-    return {re.fullmatch(pattern, e.name.lower())["part"]: _table_in(e) for e in entries}
-
-
-def _table_in(entry: Path) -> Path:
-    """The table that a folder holds; an entry that is a file is the table itself."""
-    if not entry.is_dir():
-        return entry
-    names = (path for path in sorted(entry.iterdir()) if path.is_file() and path.name[0] != ".")
-    tables = [path for path in names if path.name not in ("ATTRIBUTION.txt", "LICENSE.txt")]
-    return tables[0] if tables else entry
-
-
-def _image_files(folder: Path) -> list[Path]:
-    """Image files by name; system files, licences and tables are none."""
-    files = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in files if path.suffix.lower() in _IMAGE_SUFFIXES)
+# === Images and masks ===
 
 
 def _images(folder: Path, collection: Collection, taken: Iterable[str]) -> dict[str, Path]:
     """Images by id. Of two with one id the first is kept and the other a problem."""
     images: dict[str, Path] = {}
-    for path in _image_files(folder):
+    for path in image_files(folder):
         if collection.layout == "isic2017" and path.stem.endswith("_superpixels"):
             continue
         if path.stem in images or path.stem in taken:
@@ -357,10 +341,10 @@ def _images(folder: Path, collection: Collection, taken: Iterable[str]) -> dict[
 def _pair(
     images: Mapping[str, Path], mask_folders: list[Path], collection: Collection
 ) -> dict[str, tuple[Path, Path | None]]:
-    """Each image with its mask: named as the image, or with `_segmentation` or `_mask` after it."""
+    """Each image with its mask, which is named as the image or with a `_MASK_ENDING` after it."""
     masks: dict[str, Path] = {}
     for folder in mask_folders:
-        for path in _image_files(folder):
+        for path in image_files(folder):
             # An image's own name may end in "_mask", too.
             image_id = path.stem if path.stem in images else _MASK_ENDING.sub("", path.stem)
             if image_id not in images:
@@ -375,7 +359,7 @@ def _pair(
 
 def _attribute_masks(folder: Path, collection: Collection) -> dict[str, dict[str, Path]]:
     masks: dict[str, dict[str, Path]] = {}
-    for path in _image_files(folder):
+    for path in image_files(folder):
         image_id, _, attribute = path.stem.partition("_attribute_")
         if attribute in ATTRIBUTES:
             masks.setdefault(image_id, {})[attribute] = path

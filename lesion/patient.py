@@ -23,32 +23,47 @@ SITES = (
     "trunk",
     "upper extremity",
 )
+# Other words for the same. What may mean several of HAM10000's sites (head/neck) is not among them.
+_SAME = {
+    "sex": {"f": "female", "woman": "female", "m": "male", "man": "male"},
+    "site": {
+        "anterior torso": "trunk",
+        "lateral torso": "trunk",
+        "oral/genital": "genital",
+        "palms/soles": "acral",
+        "posterior torso": "back",
+    },
+}
+_OTHER_NAMES = {"age": ("age_approx",), "site": ("localization", "anatom_site_general")}
 VECTOR_SIZE = 2 + len(SEXES) + len(SITES)
 
 
 def told(metadata: Mapping[str, object]) -> dict[str, str]:
-    """What of `age`, `sex` and `site` is there, as text, and nothing else."""
+    """What of `age`, `sex` and `site` is there, as text, and nothing else.
+
+    Age and site also under the names that HAM10000 and the archive have for them.
+    """
     return {name: text for name in ("age", "sex", "site") if (text := _text(metadata, name))}
 
 
 def unrecognised(metadata: Mapping[str, object]) -> list[str]:
-    """What of a patient is there and means nothing to `patient_vector`, such as `sex F`."""
+    """What of a patient is there and means nothing to `patient_vector`, such as `sex x`."""
     sex, site = (_text(metadata, name) for name in ("sex", "site"))
+    age = _text(metadata, "age")
     return [
-        *(
-            [f"age {metadata['age']}"]
-            if _text(metadata, "age") and read_age(metadata) is None
-            else []
-        ),
+        *([f"age {age}"] if age and read_age(metadata) is None else []),
         *([f"sex {sex}"] if sex and sex not in SEXES else []),
         *([f"site {site}"] if site and site not in SITES else []),
     ]
 
 
 def _text(metadata, name):
-    value = metadata.get(name)
+    names = (name, *_OTHER_NAMES.get(name, ()))
+    value = next((metadata[n] for n in names if metadata.get(n) is not None), None)
     text = "" if value is None else str(value).strip().lower()
-    return "" if text in ("unknown", "nan") else text  # as HAM10000 and pandas say it
+    if text in ("unknown", "nan"):  # as HAM10000 and pandas say it
+        return ""
+    return _SAME.get(name, {}).get(text, text)
 
 
 def read_age(metadata: Mapping[str, str]) -> float | None:

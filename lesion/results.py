@@ -38,7 +38,9 @@ _ENDINGS = (
 )
 # Files that data sets and this command put beside images, and that are none themselves.
 _NO_IMAGE = re.compile(
-    r"_(segmentation|mask|overlay|superpixels|attributes|attribute_\w+)$", re.IGNORECASE
+    r"_(segmentation|mask|overlay|superpixels|attributes|attribute_\w+)$"
+    r"|^imd\d+_(lesion|r\d+_label\d+)$",  # of PH2
+    re.IGNORECASE,
 )
 
 

@@ -63,11 +63,13 @@ class Collection:
     """The samples of one data set.
 
     Attributes:
-        layout: `isic2016`, `isic2017`, `isic2018`, `isic2018-task3`, `ham10000` or `plain`.
+        layout: `isic2016`, `isic2017`, `isic2018`, `isic2018-task3`, `ham10000`, `ph2` or
+            `plain`.
         part: one of `PARTS`, or `all`: whatever there is.
         problems: faults found; `--strict` stops at them.
         notes: remarks that are no faults.
         left_out: number of images that were found and are not among `samples`.
+        diagnoses_listed: number of rows of its tables that name a diagnosis.
         sizes: number of samples by image size (height, width); filled by `check_samples`.
     """
 
@@ -79,4 +81,5 @@ class Collection:
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
     left_out: int = 0
+    diagnoses_listed: int = 0
     sizes: Counter = field(default_factory=Counter)

@@ -59,9 +59,9 @@ class Split:
         if part not in self.parts:
             raise SplitError(f"The split has no part {part!r}; it has {', '.join(self.parts)}.")
         samples = list(samples)
-        known = {key for keys in self.parts.values() for key in keys}
-        unknown = sum(sample.key not in known for sample in samples)
+        unknown = len(samples) - len(self.among(samples))
         if samples and unknown == len(samples):
+            known = self._part_by_key
             raise SplitError(
                 "None of the samples is in the split: it was drawn for "
                 f"{', '.join(sorted({key.rpartition('/')[0] for key in known})) or 'nothing'}, the "
@@ -72,6 +72,10 @@ class Split:
             logger.warning("%d of %d samples are not in the split: unused.", unknown, len(samples))
         wanted = set(self.parts[part])
         return [sample for sample in samples if sample.key in wanted]
+
+    def among(self, samples: Iterable[Sample]) -> list[Sample]:
+        """The samples that the split knows."""
+        return [sample for sample in samples if sample.key in self._part_by_key]
 
     def has_learned(self, sample: Sample) -> bool:
         """Whether a training on this split has seen an image, be it to choose or to calibrate."""

@@ -1,4 +1,4 @@
-"""Tables: HAM10000's metadata and the truth of ISIC 2018 Task 3 read, scores printed."""
+"""Tables: metadata such as HAM10000's and the truth of ISIC 2018 Task 3 read, scores printed."""
 
 import csv
 import re
@@ -10,6 +10,22 @@ from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
 # Columns of the challenge's truth besides image and categories; its scorer reads them.
 _WEIGHT_COLUMNS = ("score_weight", "validation_weight")
 _IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
+IMAGE_COLUMNS = ("image_id", "image", "isic_id")
+_CATEGORY_COLUMNS = {name.lower(): name for name in DIAGNOSES}
+# Names of diagnoses: HAM10000's, and the archive's as far as they are of one category.
+_NAMES = {
+    **_CATEGORY_COLUMNS,
+    "melanoma": "MEL",
+    "nevus": "NV",
+    "basal cell carcinoma": "BCC",
+    "actinic keratosis": "AKIEC",
+    "pigmented benign keratosis": "BKL",
+    "seborrheic keratosis": "BKL",
+    "solar lentigo": "BKL",
+    "lichenoid keratosis": "BKL",
+    "dermatofibroma": "DF",
+    "vascular lesion": "VASC",
+}
 _PATIENT_COLUMNS = {
     "age": ("age", "age_approx"),
     "sex": ("sex",),
@@ -24,41 +40,70 @@ _CONFIRMATIONS = {
 }
 
 
-def read_ham_metadata(
-    path: Path, collection: Collection
-) -> tuple[dict[str, dict[str, str]], set[str]]:
-    """Rows of HAM10000's metadata by image id, and the ids whose rows contradict each other.
+def read_metadata(
+    path: Path, collection: Collection, required: tuple[str, ...] = ()
+) -> tuple[dict[str, dict], set[str]]:
+    """What a table such as HAM10000's says of each image, and the ids of which it says two things.
 
-    Diagnoses come back as in `DIAGNOSES`. Comma, semicolon and tab separate alike.
+    Comma, semicolon and tab separate alike. Columns are `image_id` (or `image`, `isic_id`), and of
+    these whichever are there: `dx` (or `diagnosis`) with a category of `DIAGNOSES` or a name that
+    the ISIC archive uses, or one column for each category, of which one holds a 1; `lesion_id`;
+    `age`, `sex`, `site` under any of their names, and `dx_type`. What is wrong with a row is among
+    the problems of the collection.
+
+    Args:
+        required: columns that must be there.
+
+    Returns:
+        By image id `lesion_id`, `diagnosis` (one of `DIAGNOSES`; both None where unknown) and
+        `metadata`, as `lesion.samples.Sample` has them.
+
+    Raises:
+        DatasetError: if there is no column of images, or none that says anything of them.
     """
-    rows: dict[str, dict[str, str]] = {}
+    table = read_table(path, required)
+    columns = list(table[0][1]) if table else []
+    image_column = next((name for name in IMAGE_COLUMNS if name in columns), None)
+    categories = [name for name in columns if name in _CATEGORY_COLUMNS]
+    known = {"dx", "diagnosis", "lesion_id", *categories, *sum(_PATIENT_COLUMNS.values(), ())}
+    if image_column is None or not known.intersection(columns):
+        raise DatasetError(
+            f"The table {path} must have the column image_id, and beside it dx or one column for "
+            f"each category; its columns are {', '.join(columns) or 'none'}."
+        )
+    rows: dict[str, dict] = {}
     contradictory: set[str] = set()
-    for number, row in read_table(path, ("lesion_id", "image_id", "dx")):
-        problem = None
-        image_id = row["image_id"].removesuffix(".jpg")
-        row["dx"] = row["dx"].upper()
-        if row["dx"] and row["dx"] not in DIAGNOSES:
-            problem = f"the diagnosis (dx) {row['dx']!r} of {image_id} is unknown and not used"
-            row["dx"] = ""
-        elif not image_id:
+    for number, row in table:
+        image_id, problem = image_name(row[image_column]), None
+        found, fault = _facts(row, categories)
+        if not image_id:
             problem = "no image_id"
-        elif image_id in rows and row != rows[image_id]:
+        elif image_id in rows and found != rows[image_id]:
             problem = f"{image_id} is listed again and otherwise; the image is left out"
             contradictory.add(image_id)
         elif image_id in rows:
             problem = f"{image_id} is listed again"
+        elif fault:
+            problem = f"{fault} of {image_id} is unknown and not used"
         else:
-            missing = [column for column in ("lesion_id", "dx") if not row[column]]
-            if missing:
-                problem = f"{image_id} has no {' and no '.join(missing)}"
+            wanted = [name for name in ("lesion_id", "dx") if row.get(name) == ""]
+            if wanted:
+                problem = f"{image_id} has no {' and no '.join(wanted)}"
         if problem:
             collection.problems.append(Problem(path, f"line {number}: {problem}"))
         if image_id:
-            rows.setdefault(image_id, row)
+            rows.setdefault(image_id, found)
+        collection.diagnoses_listed += bool(found["diagnosis"] or fault)
+    if "lesion_id" not in columns:
+        reason = (
+            f"no column lesion_id among {', '.join(columns)}: lesions are unknown, splits are by "
+            "image"
+        )
+        collection.problems.append(Problem(path, reason))
     diagnoses: dict[str, set[str]] = {}
     for row in rows.values():
-        if row["lesion_id"] and row["dx"]:
-            diagnoses.setdefault(row["lesion_id"], set()).add(row["dx"])
+        if row["lesion_id"] and row["diagnosis"]:
+            diagnoses.setdefault(row["lesion_id"], set()).add(row["diagnosis"])
     for lesion_id, names in diagnoses.items():
         if len(names) > 1:
             reason = f"lesion {lesion_id} has several diagnoses: {', '.join(sorted(names))}"
@@ -66,6 +111,36 @@ def read_ham_metadata(
     for image_id in contradictory:
         del rows[image_id]
     return rows, contradictory
+
+
+def _facts(row, categories):
+    """A row as `read_metadata` returns it, and a diagnosis that is none of the seven, as text."""
+    name, fault = row.get("dx") or row.get("diagnosis") or "", None
+    diagnosis = _NAMES.get(name.lower())
+    if name and diagnosis is None:
+        fault = f"the diagnosis (dx) {name!r}"
+    if not name and categories:
+        marked = [column for column in row if column in categories and _is_one(row[column])]
+        if len(marked) == 1:
+            diagnosis = _CATEGORY_COLUMNS[marked[0]]
+        else:
+            fault = f"the category ({' and '.join(marked) or 'none of these columns is 1'})"
+    metadata = patient_in(row)
+    if row.get("dx_type"):
+        metadata["confirmation"] = row["dx_type"]
+    facts = {
+        "lesion_id": row.get("lesion_id") or None,
+        "diagnosis": diagnosis,
+        "metadata": metadata,
+    }
+    return facts, fault
+
+
+def _is_one(text):
+    try:
+        return float(text) == 1
+    except ValueError:
+        return False
 
 
 def read_categories(path: Path) -> dict[str, str]:
@@ -80,7 +155,7 @@ def read_categories(path: Path) -> dict[str, str]:
     rows = read_table(path, ("image", *(name.lower() for name in DIAGNOSES)), _WEIGHT_COLUMNS)
     categories: dict[str, str] = {}
     for number, row in rows:
-        image_id = row["image"].removesuffix(".jpg")
+        image_id = image_name(row["image"])
         try:
             values = [float(row[name.lower()]) for name in DIAGNOSES]
         except ValueError as error:
@@ -102,7 +177,7 @@ def read_groupings(path: Path) -> dict[str, dict[str, str]]:
     groupings = {}
     for _, row in read_table(path, ("image", "lesion_id")):
         kind = row.get("diagnosis_confirm_type", "")
-        groupings[row["image"].removesuffix(".jpg")] = {
+        groupings[image_name(row["image"])] = {
             "lesion_id": row["lesion_id"],
             "confirmation": _CONFIRMATIONS.get(kind, kind),
         }
@@ -117,6 +192,13 @@ def image_name(path: str) -> str:
     return _IMAGE_SUFFIX.sub("", re.split(r"[/\\]", path)[-1])
 
 
+def patient_in(row: dict[str, str]) -> dict[str, str]:
+    """What of `age`, `sex` and `site` a row tells, under whichever names."""
+    return {
+        new: row[old] for new, names in _PATIENT_COLUMNS.items() for old in names if row.get(old)
+    }
+
+
 def read_patients(path: Path) -> dict[str, dict[str, str]]:
     """What is known of each image's patient, by the image's `image_name`.
 
@@ -129,18 +211,13 @@ def read_patients(path: Path) -> dict[str, dict[str, str]]:
     """
     patients: dict[str, dict[str, str]] = {}
     for number, row in read_table(path, ()):
-        image = next((row[name] for name in ("image", "image_id", "isic_id") if name in row), None)
+        image = next((row[name] for name in IMAGE_COLUMNS if name in row), None)
         if image is None or not any(old in row for old in sum(_PATIENT_COLUMNS.values(), ())):
             raise DatasetError(
                 f"The table {path} must have the column image (or image_id), and at least one of "
                 f"age, sex and site; its columns are {', '.join(row)}."
             )
-        known = {
-            new: row[old]
-            for new, names in _PATIENT_COLUMNS.items()
-            for old in names
-            if row.get(old)
-        }
+        known = patient_in(row)
         if patients.setdefault(image_name(image), known) != known:
             raise DatasetError(
                 f"Line {number} of the table {path} says of {image} what an earlier line does not."

@@ -124,6 +124,23 @@ def test_small_lesions_from_nearby(command, moles, monkeypatch, darkness):
         command(f"--dataset={moles.data}", "--boundary-weights=b", "--heat-maps=1")
 
 
+@pytest.mark.parametrize(("options", "nearby"), [([], True), (["--boundary-weights=none"], False)])
+def test_weights_of_the_project_see_small_lesions_from_nearby(
+    moles, monkeypatch, tmp_path, darkness, options, nearby
+):
+    predictor = ColourPredictor()
+    predictor.crops = False
+    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *arguments: predictor)
+    monkeypatch.setattr("lesion.boundary.load_predictor", lambda *arguments, **views: darkness)
+    (tmp_path / "lesion_diagnosis.weights.h5").touch()
+    monkeypatch.setattr("lesion.weights._FOLDERS", [tmp_path])
+    out = tmp_path / "out"
+    arguments = [f"--dataset={moles.data}", "--weights=lesion", f"--out={out}", *options]
+    assert main(["--task=diagnosis", *arguments]) == 0
+    result = json.loads((out / "evaluation.json").read_text())
+    assert (result["boundary_weights"] is not None) == nearby
+
+
 def test_summary_is_plain_json_with_the_keys_promised(evaluation):
     summary = json.loads(json.dumps(summarize_diagnosis(evaluation), allow_nan=False))
     assert set(KEYS) < set(summary)
@@ -253,6 +270,28 @@ class TestCommand:
         command("--dataset", moles.data, "--split=none", "--out=scored")
         scored = (tmp_path / "scored" / "submission.csv").read_text().splitlines()
         assert sorted(scored) == sorted(lines)
+
+
+def test_table_of_other_images_is_an_error(command, moles, tmp_path, capsys):
+    data = shutil.copytree(moles.data, tmp_path / "data")
+    table = data / "HAM10000_metadata.csv"
+    header, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([header, *(row.replace(",", ",other_", 1) for row in rows)]))
+    with pytest.raises(SystemExit):
+        command("--dataset", data, "--split=none")
+    message = capsys.readouterr().err
+    assert "list 56 diagnoses, and none of them is" in message and "lesion unknown" in message
+
+
+def test_what_is_known_of_the_patients_is_said(command, moles, tmp_path, capsys):
+    data = shutil.copytree(moles.data, tmp_path / "data")
+    table = data / "HAM10000_metadata.csv"
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join(row.replace("male", "x") for row in rows))
+    command("--dataset", data, "--split=none")
+    printed = capsys.readouterr()
+    assert "Known of the patients of 56 images: age of " in printed.out
+    assert "sex " in printed.err and "is not known, and not used" in printed.err
 
 
 def test_weights_that_are_none(moles, tmp_path, capsys):

@@ -84,6 +84,14 @@ def test_mask_of_another_size_is_a_problem(dataset, darkness):
     assert [sample.image_id for sample in evaluation.samples] == ["i0", "i2", "i3"]
 
 
+def test_mask_that_is_white_all_over_is_a_problem(dataset, darkness):
+    root = dataset()
+    write_image(root / "masks" / "i1.png", np.ones((48, 64), bool))
+    evaluation = evaluate_boundary(darkness, find_samples(root).samples)
+    assert [str(p) for p in evaluation.problems] == [f"{root / 'masks' / 'i1.png'}: all-white mask"]
+    assert len(evaluation.scores) == 3
+
+
 @pytest.mark.parametrize("place", ["images", "masks"])
 def test_unreadable_file_is_a_problem(dataset, darkness, place):
     root = dataset()
@@ -255,6 +263,62 @@ def test_renamed_folder_does_not_hide_what_was_learned_from(command, dataset, tm
     assert "learned from all 2 images" in capsys.readouterr().err
 
 
+def test_what_was_not_learned_from_is_scored(command, dataset, tmp_path, capsys):
+    """The test part of the weights' own split, and what this split does not know."""
+    parts = {"train": ["first/i0"], "validation": ["first/i1"], "test": ["first/i2"]}
+    fractions = dict.fromkeys(parts, 1 / 3)
+    Split(parts, 0, fractions).save(tmp_path / "split.json")
+    arguments = ("--dataset", dataset(), f"--weights={tmp_path / 'w.h5'}")
+    code, result = command(*arguments)
+    assert (code, result["images"], result["part"], result["left_out"]) == (0, 2, "all", 2)
+    assert result["split"] == str(tmp_path / "split.json")
+    assert command(*arguments, "--part=test")[1]["images"] == 1
+
+    Split({**parts, "test": ["first/i2", "first/i3"]}, 0, fractions).save(tmp_path / "split.json")
+    code, result = command(*arguments)
+    assert (result["images"], result["part"], result["learned"]) == (2, "test", 0)
+
+    capsys.readouterr()
+    code, result = command(*arguments, "--split=none")
+    assert (result["images"], result["left_out"], result["learned"]) == (4, 0, 2)
+    assert "learned from 2, or from others of their lesions" in capsys.readouterr().out
+
+
+def test_split_of_ones_own_may_hold_what_was_learned_from(command, dataset, tmp_path, capsys):
+    Split({"train": ["first/i0"], "test": []}, 0, {"train": 1.0, "test": 0.0}).save(
+        tmp_path / "split.json"
+    )
+    Split({"train": [], "test": ["first/i0", "first/i1"]}, 0, {"train": 0.0, "test": 1.0}).save(
+        tmp_path / "other.json"
+    )
+    weights = f"--weights={tmp_path / 'w.h5'}"
+    split = f"--split={tmp_path / 'other.json'}"
+    _, result = command("--dataset", dataset(), weights, split)
+    assert (result["images"], result["unused"], result["learned"]) == (2, 2, 1)
+    printed = capsys.readouterr().out
+    assert "Left out: 2 images that the split does not know." in printed
+    assert "Of these 2 images the weights have learned from 1" in printed
+
+
+def test_figures_that_cannot_be_written_cost_no_number(command, dataset, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lesion.evaluate.write_boundary", full)
+    code, result = command("--dataset", dataset())
+    assert (code, result["images"]) == (1, 4)
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_masks_that_belong_to_no_image_are_named_at_once(command, dataset, capsys):
+    root = dataset(images=1)
+    mask = next((root / "masks").iterdir())
+    mask.rename(mask.with_name("other.png"))
+    with pytest.raises(SystemExit):
+        command("--dataset", root)
+    assert "other.png: mask without its image" in capsys.readouterr().err
+
+
 def test_limit_takes_the_first_of_each_data_set(command, dataset):
     arguments = ("--dataset", dataset("first"), "--dataset", dataset("second"), "--limit", 1)
     _, result = command(*arguments)
@@ -273,6 +337,9 @@ def test_limit_takes_the_first_of_each_data_set(command, dataset):
         (["--dataset", "first", "--out", "first/images/i0.png"], "is a file"),
         (["--dataset", "unmasked"], "None of the 2 samples"),
         (["--dataset", "first", "--boundary-weights=b"], "is for the other tasks"),
+        (["--dataset", "first", "--predictions=p"], "--predictions is for --task=attributes"),
+        (["--dataset", "first", "--heat-maps=3"], "--heat-maps is for --task=diagnosis"),
+        (["--dataset", "first", "--json", "first"], "--json first is a folder"),
         (["--dataset", "first", "--split={split}"], "Part 'test' has no image"),
     ],
 )

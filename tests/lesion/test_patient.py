@@ -37,8 +37,16 @@ def test_no_more_is_told_than_is_asked_for():
 
 
 def test_what_means_nothing():
-    assert unrecognised({"age": "-3", "sex": "f", "site": "head/neck"}) == [
+    assert unrecognised({"age": "-3", "sex": "x", "site": "head/neck"}) == [
         "age -3",
-        "sex f",
+        "sex x",
         "site head/neck",
     ]
+
+
+def test_other_words_for_the_same():
+    known = {"age_approx": 50, "sex": "F", "anatom_site_general": "posterior torso"}
+    same = {"age": "50", "sex": "female", "site": "back"}
+    np.testing.assert_array_equal(patient_vector(known), patient_vector(same))
+    assert told(known) == same
+    assert unrecognised(known) == []

@@ -33,7 +33,8 @@ def test_no_two_images_share_a_stem(parts):
 def test_folders_are_searched_for_images_alone(tmp_path, lesion_image):
     image = lesion_image()[0]
     results = ("b_segmentation.png", "b_attribute_globules.png", "b_attributes.jpg")
-    for name in ("b.png", "sub/A.JPG", *results):
+    masks_of_ph2 = ("IMD002_lesion.png", "IMD002_R1_Label3.png")
+    for name in ("b.png", "sub/A.JPG", *results, *masks_of_ph2):
         write_image(tmp_path / name, image)
     write_image(tmp_path / ".hidden" / "c.png", image)
     write_image(tmp_path / "out" / "d.png", image)

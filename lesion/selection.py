@@ -1,0 +1,138 @@
+"""Which samples are scored: above all none that the weights have learned from."""
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesion.layouts import find_collections
+from lesion.samples import Collection, Sample
+from lesion.splits import Split, SplitError
+from lesion.weights import learned_by, split_of, weights_path
+
+EVERYTHING = "none"
+"""The split that leaves nothing out."""
+# What data sets and split files call the part that is trained on differs.
+PARTS = {"train": "training", "validation": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Samples to be scored.
+
+    Attributes:
+        samples: in the order of the data sets.
+        part: of the split, or of the challenge; `all` where there is none.
+        split: the file that decided, if one did.
+        left_out: number of samples left out because the weights learned from their lesions.
+        unused: number of samples that the split which was asked for does not know.
+        learned: number of `samples` from whose lesions the weights have learned nevertheless.
+    """
+
+    samples: list[Sample]
+    part: str
+    split: Path | None
+    left_out: int = 0
+    unused: int = 0
+    learned: int = 0
+
+
+def select(
+    datasets: Sequence[str],
+    task: str,
+    weights: Sequence[str],
+    split: str | None = None,
+    part: str | None = None,
+    limit: int | None = None,
+) -> tuple[list[Collection], Selection]:
+    """The data sets, and what of them is scored.
+
+    Without `split` and `part` that is whatever the weights have not learned from: the test part of
+    the split beside them, and images that this split does not know.
+
+    Args:
+        datasets: folders.
+        task: one of `lesion.samples.TASKS`.
+        weights: as `lesion.weights.weights_path` takes them.
+        split: a split file, or "none" for all samples.
+        part: of the split, by default `test`; without any split a part of the challenge.
+        limit: number of samples of each data set; None: all.
+
+    Raises:
+        lesion.samples.DatasetError: see `lesion.layouts.find_collections`.
+        SplitError: if the split cannot be used.
+        FileNotFoundError: for weights given by a word that are not there.
+    """
+    collections = find_collections(datasets, task=task)
+    paths = [weights_path(each, task) for each in weights]
+    file = Path(split) if split not in (None, EVERYTHING) else None
+    if split is None:
+        file = _own_split(paths, _all(collections), agree=part is not None)
+    if file is None and part:
+        collections = find_collections(datasets, PARTS[part], task=task)
+    everything = _all(collections)
+    learned = learned_by(paths, everything)
+    by_part = split != EVERYTHING and file is not None and (split or part)
+    if by_part:
+        chosen = Split.load(file)
+        part = part or "test"
+        samples = select_samples(collections, chosen, part, limit)
+        unused = len(everything) - len(chosen.among(everything))
+        left_out = 0
+    else:
+        leave = learned if split is None else frozenset()
+        samples = select_samples(collections, None, "all", limit, leave)
+        unused, left_out = 0, len(leave)
+        tested = set(Split.load(file).parts.get("test", ())) if file else set()
+        inside = bool(tested) and all(sample.key in tested for sample in samples)
+        part = part or ("test" if inside else "all")
+    still = sum(sample.key in learned for sample in samples)
+    return collections, Selection(samples, part, file, left_out, unused, still)
+
+
+def select_samples(
+    collections: Sequence[Collection],
+    split: Split | None,
+    part: str,
+    limit: int | None,
+    learned: Set[str] = frozenset(),
+) -> list[Sample]:
+    """The samples of a split's part, or all of them, and of each data set the first.
+
+    Args:
+        collections: the data sets.
+        split: whose `part` is taken; None takes all samples.
+        part: a name of the split's.
+        limit: number of samples of each data set; None: all.
+        learned: keys of samples that are left out.
+    """
+    samples = _all(collections)
+    if split is not None:
+        samples = split.select(samples, part)
+    samples = [sample for sample in samples if sample.key not in learned]
+    if limit is None:
+        return samples
+    return [
+        sample
+        for collection in collections
+        for sample in [s for s in samples if s.collection == collection.name][:limit]
+    ]
+
+
+def _all(collections):
+    return [sample for collection in collections for sample in collection.samples]
+
+
+def _own_split(paths, samples, agree):
+    """The split beside the weights, if it knows any sample; of several weights' the first.
+
+    Parts are asked for by name only where all weights have the same test part (`agree`).
+    """
+    splits = [split_of(path, samples) for path in paths]
+    if agree and len(splits) > 1 and any(splits):
+        tests = [set(Split.load(path).parts["test"]) if path else None for path in splits]
+        if any(test != tests[0] for test in tests):
+            raise SplitError(
+                "The weights were trained with splits of different test parts, so that some have "
+                "learned from what others are tested on. Leave out --part, or give --split."
+            )
+    return next(filter(None, splits), None)

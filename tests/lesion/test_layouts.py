@@ -1,0 +1,118 @@
+"""Data sets of other hospitals: one's own folders with a table, and PH2."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lesion.checks import check_samples
+from lesion.layouts import find_samples
+from lesion.samples import DatasetError
+
+
+def save(path, mask=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(sum(path.stem.encode())).integers(0, 256, (40, 50, 3), np.uint8)
+    if mask:
+        pixels = np.zeros((40, 50), np.uint8)
+        pixels[10:30, 20:40] = 255
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Three images, and a function that lays a table beside them and finds the samples."""
+    for name in ("a.bmp", "b.JPG", "c.png"):
+        save(tmp_path / "images" / name)
+
+    def find(text, encoding="utf-8", name="diagnoses.csv"):
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        return find_samples(tmp_path, task="diagnosis")
+
+    return find
+
+
+def diagnoses(collection):
+    return {sample.image_id: sample.diagnosis for sample in collection.samples}
+
+
+class TestOwnTable:
+    def test_like_that_of_ham10000(self, own):
+        rows = ["image_id,lesion_id,dx,age,sex,localization", "a.bmp,1,MEL,50,male,back"]
+        found = own("\n".join([*rows, "b,1,mel,,,"]))
+        assert found.layout == "plain"
+        first, second, third = found.samples
+        assert (first.diagnosis, first.lesion_id) == ("MEL", "1")
+        assert first.metadata == {"age": "50", "sex": "male", "site": "back"}
+        assert (second.diagnosis, second.lesion_id, second.metadata) == ("MEL", "1", {})
+        assert (third.diagnosis, third.lesion_id) == (None, None)
+        assert [problem.reason for problem in found.problems] == [
+            "not in diagnoses.csv: lesion unknown"
+        ]
+        assert found.diagnoses_listed == 2
+
+    def test_as_a_spreadsheet_saves_it(self, own):
+        rows = ["isic_id;diagnosis;age_approx;anatom_site_general", "a;Nevus;50;torso"]
+        text = "\r\n".join([*rows, "b.JPG;melanoma;;", "c;solar lentigo;;", ""])
+        found = own(text, "utf-8-sig")
+        assert diagnoses(found) == {"a": "NV", "b": "MEL", "c": "BKL"}
+        assert found.samples[0].metadata == {"age": "50", "site": "torso"}
+        (problem,) = found.problems
+        assert "no column lesion_id among isic_id, diagnosis" in problem.reason
+
+    def test_a_column_for_each_category_that_is_there(self, own):
+        found = own("image,MEL,NV,BCC\na,1.0,0,0\nb,0,1,0\nc,0,0,0\n")
+        assert diagnoses(found) == {"a": "MEL", "b": "NV", "c": None}
+        assert "none of these columns is 1" in found.problems[0].reason
+
+    def test_two_categories_are_none(self, own):
+        found = own("image,MEL,NV\na,1,1\nb,0,1\nc,0,1\n")
+        assert diagnoses(found)["a"] is None
+        assert "category (mel and nv) of a" in found.problems[0].reason
+
+    def test_diagnosis_that_is_none_of_the_seven(self, own):
+        found = own("image,dx\na,squamous cell carcinoma\nb,nv\nc,nv\n")
+        assert diagnoses(found) == {"a": None, "b": "NV", "c": "NV"}
+        assert "'squamous cell carcinoma' of a is unknown" in found.problems[0].reason
+        assert found.diagnoses_listed == 3
+
+    def test_without_anything_of_images(self, own):
+        with pytest.raises(DatasetError, match="column image_id.*its columns are name, size"):
+            own("name,size\na,3\n")
+
+    def test_of_several_tables_none_is_chosen(self, own):
+        own("image,dx\na,nv\n")
+        found = own("image,dx\na,mel\n", name="other.tsv")
+        assert diagnoses(found) == {"a": None, "b": None, "c": None}
+        assert "several tables (diagnoses.csv, other.tsv)" in found.problems[0].reason
+
+    def test_with_masks(self, own, tmp_path):
+        mask = save(tmp_path / "masks" / "b_lesion.bmp", mask=True)
+        found = own("image,dx,lesion_id\na,nv,1\nb,nv,2\nc,nv,3\n")
+        assert [sample.mask for sample in found.samples] == [None, mask, None]
+        assert len(check_samples(found, "diagnosis").samples) == 3
+        assert len(check_samples(found, "boundary").samples) == 1
+
+
+class TestPh2:
+    @pytest.mark.parametrize("inner", [".", "PH2 Dataset images"])
+    def test_as_distributed(self, tmp_path, inner):
+        for case in ("IMD002", "IMD003"):
+            folder = tmp_path / inner / case
+            save(folder / f"{case}_Dermoscopic_Image" / f"{case}.bmp")
+            save(folder / f"{case}_lesion" / f"{case}_lesion.bmp", mask=True)
+            save(folder / f"{case}_roi" / f"{case}_R1_Label3.bmp", mask=True)
+        found = find_samples(tmp_path)
+        assert (found.layout, found.problems) == ("ph2", [])
+        assert [sample.image_id for sample in found.samples] == ["IMD002", "IMD003"]
+        assert [sample.mask.name for sample in found.samples] == [
+            "IMD002_lesion.bmp",
+            "IMD003_lesion.bmp",
+        ]
+        assert len(check_samples(found).samples) == 2
+
+    def test_table_beside_the_cases(self, tmp_path):
+        save(tmp_path / "IMD058" / "IMD058_Dermoscopic_Image" / "IMD058.bmp")
+        (tmp_path / "PH2.csv").write_text("image,dx\nIMD058,mel\n")
+        (sample,) = find_samples(tmp_path, task="diagnosis").samples
+        assert sample.diagnosis == "MEL"

@@ -90,10 +90,11 @@ test-jax test-torch: test-%: setup
 	@KERAS_BACKEND=$* $(VENV)-$*/bin/python -m pytest $(PYTEST_FLAGS) tests/mrcnn
 
 # The settings are those of docs/experiments.md.
-# The boundary network is trained for its mask first, and then goes on with a semantic map.
-train-boundary: START := --epochs=12 --head-epochs=1 --steps=720 --learning-rate=0.0008
-train-boundary: SETTINGS := --semantic --image-size=256 --epochs=4 --head-epochs=0 --steps=680 \
-	--learning-rate=0.0008
+# The boundary network is trained for its mask first, and then goes on twice with a semantic map.
+train-boundary: FIRST := --epochs=12 --head-epochs=1 --steps=720 --learning-rate=0.0008
+train-boundary: MAP := --semantic --image-size=256 --head-epochs=0 --learning-rate=0.0008
+train-boundary: SECOND := $(MAP) --epochs=4 --steps=680
+train-boundary: THIRD := $(MAP) --epochs=5 --steps=900 --seed=1
 train-attributes: SETTINGS := --image-size=384 --batch=8 --epochs=10 --head-epochs=1
 # Of the ensemble the first network is trained alone, and longer.
 train-diagnosis: FIRST := --image-size=224 --epochs=31 --head-epochs=1 --steps=200
@@ -104,10 +105,12 @@ LOGS := logs
 train-boundary: data setup  ## Train the boundary network on DATA="ISIC2018 HAM10000"
 train-attributes: data setup  ## Train the attributes network on DATA=ISIC2018
 train-boundary:
-	$(IN_VENV) lesion/train.py --weights=imagenet $(DATA:%=--dataset=%) $(START) \
+	$(IN_VENV) lesion/train.py --weights=imagenet $(DATA:%=--dataset=%) $(FIRST) \
 		--logs=$(LOGS)/boundary-first $(TRAIN_FLAGS)
 	$(IN_VENV) lesion/train.py --weights=$$(ls $(LOGS)/boundary-first/boundary*/mask_rcnn_boundary_*.h5 | tail -1) \
-		$(DATA:%=--dataset=%) $(SETTINGS) --logs=$(LOGS) $(TRAIN_FLAGS)
+		$(DATA:%=--dataset=%) $(SECOND) --logs=$(LOGS)/boundary-second $(TRAIN_FLAGS)
+	$(IN_VENV) lesion/train.py --weights=$$(ls $(LOGS)/boundary-second/boundary*/mask_rcnn_boundary_*.h5 | tail -1) \
+		$(DATA:%=--dataset=%) $(THIRD) --logs=$(LOGS) $(TRAIN_FLAGS)
 train-attributes:
 	$(IN_VENV) lesion/train.py --task=attributes --weights=imagenet $(DATA:%=--dataset=%) $(SETTINGS) \
 		--logs=$(LOGS) $(TRAIN_FLAGS)

@@ -18,11 +18,8 @@ from lesion.nearby import SMALL, WHOLE, box_of, part_to_show, put_back, shown
 from lesion.patient import told
 from lesion.quality import QualityWarning, assess
 from lesion.samples import TASKS, Problem
-from lesion.weights import joint_fingerprint, member_files, shipped_weights, weights_path
+from lesion.weights import NONE, joint_fingerprint, member_files, shipped_weights, weights_path
 from mrcnn.images import ImageError, as_rgb8, read_image
-
-NONE = "none"
-"""In the place of a weights file: this task is left out, also if the project ships its weights."""
 
 _READERS = 2
 

@@ -97,7 +97,7 @@ class DermoscopyAugmentation:
         old_size, new_size = np.array(old_shape[::-1]), np.array(new_shape[::-1])
         offset = rng.uniform(-self.shift, self.shift, 2) * old_size
         middle = new_size / 2
-        if from_afar:  # the image may lie wherever all of it, if upright, fits into the frame
+        if from_afar:  # it may lie wherever an upright image of the frame's shape would fit
             middle += rng.uniform(-1, 1, 2) * (1 - zoom) / 2 * new_size
         origin = old_size / 2 + offset - matrix @ middle
         return (*matrix[0], origin[0], *matrix[1], origin[1])

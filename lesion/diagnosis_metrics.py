@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_curve
 
 from lesion.calibration import brier_score, expected_calibration_error
 from lesion.metrics import bootstrap_weights
-from lesion.patient import read_age
+from lesion.patient import read_age, told
 from lesion.samples import DIAGNOSES, Sample
 
 UNDECIDED = -1
@@ -206,9 +206,12 @@ def subgroups(samples: Sequence[Sample]) -> dict[str, dict[str, list[int]]]:
     for name in ("age", "sex", "site", "confirmation"):
         groups: dict[str, list[int]] = {}
         for position, sample in enumerate(samples):
-            value = sample.metadata.get(name, "").strip().lower() or "unknown"
             if name == "age":
                 value = _age_group(read_age(sample.metadata))
+            elif name == "confirmation":
+                value = sample.metadata.get(name, "").strip().lower() or "unknown"
+            else:
+                value = told(sample.metadata).get(name, "unknown")
             groups.setdefault(value, []).append(position)
         result[name] = dict(sorted(groups.items(), key=lambda item: (item[0] == "unknown", item)))
     return result

@@ -43,9 +43,9 @@ from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
 from lesion.options import add_views, natural, rate  # noqa: E402
 from lesion.patient import told, unrecognised  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
-from lesion.selection import PARTS, select  # noqa: E402
+from lesion.selection import PART_NAMES, select  # noqa: E402
 from lesion.splits import SplitError  # noqa: E402
-from lesion.weights import SHIPPED  # noqa: E402
+from lesion.weights import NONE, SHIPPED, learned_by, weights_path  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.images import ImageError  # noqa: E402
 
@@ -62,8 +62,6 @@ _OPTIONS_OF = {
     "attributes": ("method", "predictions"),
     "diagnosis": ("images_alone", "risk", "heat_maps"),
 }
-NONE = "none"
-"""Boundary weights for showing every image as it is."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--part",
-        choices=list(PARTS),
+        choices=list(PART_NAMES),
         help="part of the split; without a split the challenge's own part",
     )
     parser.add_argument(
@@ -207,8 +205,13 @@ def _say_what_is_scored(parser, arguments, collections, selection):
         print(f"Scoring what these weights have not learned from, by {selection.split}.")
     if selection.left_out:
         print(f"Left out: {selection.left_out} images of lesions that these weights learned from.")
-    if selection.unused:
+    if selection.unused and arguments.split:
         print(f"Left out: {selection.unused} images that the split does not know.")
+    elif selection.unused:
+        print(
+            f"Left out: {selection.unused} images in folders of the training that its split does "
+            "not list: unsound then, or new. New ones belong into a folder of another name."
+        )
     if selection.learned:
         print(
             f"Of these {count} images the weights have learned from {selection.learned}, or from "
@@ -253,6 +256,11 @@ def _evaluate(arguments, predictor, samples, names):
     return evaluation, summary, format_diagnosis(summary)
 
 
+def _boundary_learned(arguments, samples):
+    """Number of samples from whose lesions the boundary weights have learned: their outlines."""
+    return len(learned_by([weights_path(arguments.boundary_weights, "boundary")], samples))
+
+
 def name_and_hash(predictor: Any) -> dict[str, str]:
     """By which a result names the weights it is of."""
     model = predictor.describe()
@@ -294,6 +302,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.boundary_weights is None:
         shown_nearby = arguments.task != "boundary" and not arguments.heat_maps
         own = arguments.weights == [SHIPPED]
+        if own and arguments.heat_maps:
+            print("Heat maps are of whole images: small lesions are not found from nearby.")
         arguments.boundary_weights = SHIPPED if shown_nearby and own else NONE
     if arguments.json and arguments.json.is_dir():
         parser.error(f"--json {arguments.json} is a folder; name a file.")
@@ -334,6 +344,7 @@ def main(argv: list[str] | None = None) -> int:
         "images_alone": arguments.images_alone if arguments.task == "diagnosis" else None,
         "weights": name_and_hash(predictor),
         "boundary_weights": name_and_hash(predictor.boundary) if nearby else None,
+        "boundary_learned": _boundary_learned(arguments, samples) if nearby else None,
         "model": model,
         "notice": NOTICE,
     }
@@ -341,7 +352,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{title}, part {part}, weights {model['weights']} (sha256 {model['sha256'][:12]})")
     print(table)
     try:
-        # The figures first: a disk that is full of pictures is to cost no number.
+        # The numbers first: a disk that the pictures fill is to cost none of them.
         result = arguments.json or arguments.out / "evaluation.json"
         with atomic_path(result) as temporary:
             temporary.write_text(json.dumps(summary, indent=2, allow_nan=False), encoding="utf-8")
@@ -353,7 +364,8 @@ def main(argv: list[str] | None = None) -> int:
     print(NOTICE)
 
     # Images that the data set could not offer at all; a split never named them.
-    left_out = 0 if selection.split else sum(each.left_out for each in collections)
+    by_split = selection.split and part != "all"
+    left_out = 0 if by_split else sum(each.left_out for each in collections)
     if evaluation.problems:
         print(f"{len(evaluation.problems)} of {len(samples)} samples failed:", file=sys.stderr)
         for problem in evaluation.problems:

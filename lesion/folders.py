@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lesion.samples import PARTS
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _TABLE_SUFFIXES = {".csv", ".tab", ".tsv"}
 
 
@@ -60,7 +60,7 @@ def table_in(entry: Path) -> Path:
 def image_files(folder: Path) -> list[Path]:
     """Image files by name; system files, licences and tables are none."""
     files = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in files if path.suffix.lower() in _IMAGE_SUFFIXES)
 
 
 def table_files(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ folder `images` with a folder `masks`, a table, or both. It reads names and tabl
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from lesion.folders import (
@@ -55,6 +56,8 @@ _HAM_OTHER_MASKS = ("masks", "segmentations")
 # Every image of PH2 has a folder of its own, with others for the image and the mask in it.
 _PH2_CASE = re.compile(r"imd\d+")
 _PH2_CASES = "ph2 dataset images"
+# How HAM10000 and the archive call lesions, of which several data sets may have images.
+_PUBLISHED_LESION = re.compile(r"(HAM|IL)_\d+")
 
 # Layouts that hold the truth of a task, for folders in which several were unpacked.
 _LAYOUTS_OF = {
@@ -106,9 +109,9 @@ def find_samples(
     elif layout == "ham10000":
         _find_ham10000(collection)
     elif layout == "ph2":
-        _find_ph2(collection)
+        _find_ph2(collection, task)
     else:
-        _find_plain(collection)
+        _find_plain(collection, task)
     if not collection.samples:
         raise DatasetError(f"{root} has the layout {layout} but holds no image of it.")
     collection.samples.sort(key=lambda sample: sample.image_id)
@@ -227,6 +230,7 @@ def _find_task3(collection: Collection, part: str | None) -> None:
     for name in images if part is None else (part,):
         found = _images(images[name], collection, {s.image_id for s in collection.samples})
         categories = read_categories(truths[name]) if name in truths else {}
+        collection.diagnoses_listed += len(categories)
         rows = read_groupings(groupings[name]) if name in groupings else {}
         for image_id, path in found.items():
             row = rows.get(image_id, {})
@@ -259,7 +263,7 @@ def _find_ham10000(collection: Collection) -> None:
         collection.problems.append(Problem(root, reason))
     # A folder of that name is what unpacking HAM10000_metadata.zip leaves.
     table = table_in(metadata[0]) if metadata else None
-    _add(collection, pairs, table, ("image_id", "dx"))
+    _add(collection, pairs, table, ("lesion_id", "image_id", "dx"))
 
 
 def _add(
@@ -287,15 +291,15 @@ def _ham_folders(root: Path, pattern: re.Pattern, other_names: tuple[str, ...]) 
     return folders(root, pattern.fullmatch) or folders(root, other_names.__contains__)
 
 
-def _find_plain(collection: Collection) -> None:
+def _find_plain(collection: Collection, task: str | None) -> None:
     found: dict[str, Path] = {}
     for folder in folders(collection.root, "images".__eq__):
         found |= _images(folder, collection, found)
     masks = folders(collection.root, "masks".__eq__)
-    _add(collection, _pair(found, masks, collection), _only_table(collection))
+    _add_own(collection, _pair(found, masks, collection), task)
 
 
-def _find_ph2(collection: Collection) -> None:
+def _find_ph2(collection: Collection, task: str | None) -> None:
     """`IMD002/IMD002_Dermoscopic_Image/IMD002.bmp` and `IMD002/IMD002_lesion/IMD002_lesion.bmp`."""
     found: dict[str, Path] = {}
     masks = []
@@ -303,7 +307,7 @@ def _find_ph2(collection: Collection) -> None:
         for folder in folders(case, lambda name: name.endswith("_dermoscopic_image")):
             found |= _images(folder, collection, found)
         masks += folders(case, lambda name: name.endswith("_lesion"))
-    _add(collection, _pair(found, masks, collection), _only_table(collection))
+    _add_own(collection, _pair(found, masks, collection), task)
 
 
 def _ph2_cases(root: Path) -> list[Path]:
@@ -311,14 +315,31 @@ def _ph2_cases(root: Path) -> list[Path]:
     return folders(inner[0] if inner else root, _PH2_CASE.fullmatch)
 
 
-def _only_table(collection: Collection) -> Path | None:
-    """The one table of one's own data."""
+def _add_own(
+    collection: Collection, pairs: Mapping[str, tuple[Path, Path | None]], task: str | None
+) -> None:
+    """Samples of one's own data, and what the one table beside them says.
+
+    A table that cannot be used is a problem; for the diagnosis, which needs it, an error.
+    """
     tables = table_files(collection.root)
-    if len(tables) > 1:
-        names = ", ".join(table.name for table in tables)
-        reason = f"several tables ({names}), of which none is used: leave one"
-        collection.problems.append(Problem(collection.root, reason))
-    return tables[0] if len(tables) == 1 else None
+    try:
+        if len(tables) > 1:
+            names = ", ".join(table.name for table in tables)
+            raise DatasetError(f"{collection.root} has several tables ({names}); leave one.")
+        _add(collection, pairs, tables[0] if tables else None)
+    except DatasetError as error:
+        if task == "diagnosis":
+            raise
+        collection.problems.append(Problem(collection.root, f"no table is used: {error}"))
+        _add(collection, pairs, None)
+    # Each hospital counts its lesions from 1 on.
+    collection.samples = [
+        replace(sample, lesion_id=f"{collection.name}/{sample.lesion_id}")
+        if sample.lesion_id and not _PUBLISHED_LESION.match(sample.lesion_id)
+        else sample
+        for sample in collection.samples
+    ]
 
 
 # === Images and masks ===

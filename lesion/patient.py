@@ -23,18 +23,18 @@ SITES = (
     "trunk",
     "upper extremity",
 )
-# Other words for the same. What may mean several of HAM10000's sites (head/neck) is not among them.
+# Other words for the same. What may mean several of HAM10000's sites, as most words of the archive
+# do (its anterior torso is HAM10000's abdomen or chest), is not among them.
 _SAME = {
     "sex": {"f": "female", "woman": "female", "m": "male", "man": "male"},
-    "site": {
-        "anterior torso": "trunk",
-        "lateral torso": "trunk",
-        "oral/genital": "genital",
-        "palms/soles": "acral",
-        "posterior torso": "back",
-    },
+    "site": {"posterior torso": "back"},
 }
-_OTHER_NAMES = {"age": ("age_approx",), "site": ("localization", "anatom_site_general")}
+NAMES = {
+    "age": ("age", "age_approx"),
+    "sex": ("sex",),
+    "site": ("site", "localization", "anatom_site_general"),
+}
+"""Names of what is known of a patient, also HAM10000's and the archive's; the first counts."""
 VECTOR_SIZE = 2 + len(SEXES) + len(SITES)
 
 
@@ -58,12 +58,11 @@ def unrecognised(metadata: Mapping[str, object]) -> list[str]:
 
 
 def _text(metadata, name):
-    names = (name, *_OTHER_NAMES.get(name, ()))
-    value = next((metadata[n] for n in names if metadata.get(n) is not None), None)
-    text = "" if value is None else str(value).strip().lower()
-    if text in ("unknown", "nan"):  # as HAM10000 and pandas say it
-        return ""
-    return _SAME.get(name, {}).get(text, text)
+    for value in (metadata.get(each) for each in NAMES[name]):
+        text = "" if value is None else str(value).strip().lower()
+        if text not in ("", "unknown", "nan"):  # as HAM10000 and pandas say it
+            return _SAME.get(name, {}).get(text, text)
+    return ""
 
 
 def read_age(metadata: Mapping[str, str]) -> float | None:

@@ -12,7 +12,7 @@ from lesion.weights import learned_by, split_of, weights_path
 EVERYTHING = "none"
 """The split that leaves nothing out."""
 # What data sets and split files call the part that is trained on differs.
-PARTS = {"train": "training", "validation": "validation", "test": "test"}
+PART_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Selection:
         part: of the split, or of the challenge; `all` where there is none.
         split: the file that decided, if one did.
         left_out: number of samples left out because the weights learned from their lesions.
-        unused: number of samples that the split which was asked for does not know.
+        unused: number of samples left out because the split does not know them.
         learned: number of `samples` from whose lesions the weights have learned nevertheless.
     """
 
@@ -46,8 +46,9 @@ def select(
 ) -> tuple[list[Collection], Selection]:
     """The data sets, and what of them is scored.
 
-    Without `split` and `part` that is whatever the weights have not learned from: the test part of
-    the split beside them, and images that this split does not know.
+    Without `split` and `part` that is what the weights have not learned from: the test part of the
+    split beside them, and data sets that this split does not know. In those that it knows it left
+    images out that were unsound, among them copies of others: what it does not list is not scored.
 
     Args:
         datasets: folders.
@@ -64,24 +65,23 @@ def select(
     """
     collections = find_collections(datasets, task=task)
     paths = [weights_path(each, task) for each in weights]
-    file = Path(split) if split not in (None, EVERYTHING) else None
-    if split is None:
-        file = _own_split(paths, _all(collections), agree=part is not None)
+    own = [] if split else [each for path in paths if (each := split_of(path, _all(collections)))]
+    file = Path(split) if split not in (None, EVERYTHING) else next(iter(own), None)
+    if own and part:
+        _require_one_test_part(paths, _all(collections))
     if file is None and part:
-        collections = find_collections(datasets, PARTS[part], task=task)
+        collections = find_collections(datasets, PART_NAMES[part], task=task)
     everything = _all(collections)
     learned = learned_by(paths, everything)
-    by_part = split != EVERYTHING and file is not None and (split or part)
-    if by_part:
-        chosen = Split.load(file)
-        part = part or "test"
+    if file and (split or part):
+        chosen, part = Split.load(file), part or "test"
         samples = select_samples(collections, chosen, part, limit)
-        unused = len(everything) - len(chosen.among(everything))
-        left_out = 0
+        unused, left_out = len(everything) - len(chosen.among(everything)), 0
     else:
-        leave = learned if split is None else frozenset()
-        samples = select_samples(collections, None, "all", limit, leave)
-        unused, left_out = 0, len(leave)
+        leave = learned if split is None else set()
+        unknown = _unknown([Split.load(each) for each in own], everything) - leave
+        samples = select_samples(collections, None, "all", limit, leave | unknown)
+        unused, left_out = len(unknown), len(leave)
         tested = set(Split.load(file).parts.get("test", ())) if file else set()
         inside = bool(tested) and all(sample.key in tested for sample in samples)
         part = part or ("test" if inside else "all")
@@ -122,17 +122,19 @@ def _all(collections):
     return [sample for collection in collections for sample in collection.samples]
 
 
-def _own_split(paths, samples, agree):
-    """The split beside the weights, if it knows any sample; of several weights' the first.
+def _unknown(splits, samples):
+    """Keys of samples in none of the splits, whose data set some of these know."""
+    known = {sample.key for split in splits for sample in split.among(samples)}
+    names = {sample.collection for sample in samples if sample.key in known}
+    return {s.key for s in samples if s.collection in names and s.key not in known}
 
-    Parts are asked for by name only where all weights have the same test part (`agree`).
-    """
+
+def _require_one_test_part(paths, samples):
+    """Raises SplitError if a part by name would be another for each of several weights."""
     splits = [split_of(path, samples) for path in paths]
-    if agree and len(splits) > 1 and any(splits):
-        tests = [set(Split.load(path).parts["test"]) if path else None for path in splits]
-        if any(test != tests[0] for test in tests):
-            raise SplitError(
-                "The weights were trained with splits of different test parts, so that some have "
-                "learned from what others are tested on. Leave out --part, or give --split."
-            )
-    return next(filter(None, splits), None)
+    tests = [set(Split.load(path).parts["test"]) if path else None for path in splits]
+    if any(test != tests[0] for test in tests):
+        raise SplitError(
+            "The weights were trained with splits of different test parts, so that some have "
+            "learned from what others are tested on. Leave out --part, or give --split."
+        )

@@ -77,6 +77,13 @@ class Split:
         """The samples that the split knows."""
         return [sample for sample in samples if sample.key in self._part_by_key]
 
+    def with_learned(self, earlier: "Split") -> "Split":
+        """The same, which also knows what weights learned from before they were trained with it."""
+        older = (key for part, keys in earlier.parts.items() if part != "test" for key in keys)
+        added = [key for key in older if key not in self._part_by_key]
+        parts = {**self.parts, "train": sorted([*self.parts.get("train", ()), *added])}
+        return Split(parts, self.seed, self.fractions) if added else self
+
     def has_learned(self, sample: Sample) -> bool:
         """Whether a training on this split has seen an image, be it to choose or to calibrate."""
         part = self._part_by_key.get(sample.key) or self.part_by_id.get(sample.image_id)

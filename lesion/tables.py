@@ -5,13 +5,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from lesion.patient import NAMES
 from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
 
 # Columns of the challenge's truth besides image and categories; its scorer reads them.
 _WEIGHT_COLUMNS = ("score_weight", "validation_weight")
 _IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
-IMAGE_COLUMNS = ("image_id", "image", "isic_id")
-_CATEGORY_COLUMNS = {name.lower(): name for name in DIAGNOSES}
+_IMAGE_COLUMNS = ("image_id", "image", "isic_id")
+# ISIC 2019 calls AKIEC, without the carcinomas that it lists apart, AK.
+_CATEGORY_COLUMNS = {**{name.lower(): name for name in DIAGNOSES}, "ak": "AKIEC"}
 # Names of diagnoses: HAM10000's, and the archive's as far as they are of one category.
 _NAMES = {
     **_CATEGORY_COLUMNS,
@@ -25,11 +27,6 @@ _NAMES = {
     "lichenoid keratosis": "BKL",
     "dermatofibroma": "DF",
     "vascular lesion": "VASC",
-}
-_PATIENT_COLUMNS = {
-    "age": ("age", "age_approx"),
-    "sex": ("sex",),
-    "site": ("site", "localization", "anatom_site_general"),
 }
 # What the challenge calls the ways in which HAM10000's diagnoses were confirmed.
 _CONFIRMATIONS = {
@@ -63,9 +60,9 @@ def read_metadata(
     """
     table = read_table(path, required)
     columns = list(table[0][1]) if table else []
-    image_column = next((name for name in IMAGE_COLUMNS if name in columns), None)
+    image_column = next((name for name in _IMAGE_COLUMNS if name in columns), None)
     categories = [name for name in columns if name in _CATEGORY_COLUMNS]
-    known = {"dx", "diagnosis", "lesion_id", *categories, *sum(_PATIENT_COLUMNS.values(), ())}
+    known = {"dx", "diagnosis", "lesion_id", *categories, *sum(NAMES.values(), ())}
     if image_column is None or not known.intersection(columns):
         raise DatasetError(
             f"The table {path} must have the column image_id, and beside it dx or one column for "
@@ -86,7 +83,7 @@ def read_metadata(
         elif fault:
             problem = f"{fault} of {image_id} is unknown and not used"
         else:
-            wanted = [name for name in ("lesion_id", "dx") if row.get(name) == ""]
+            wanted = [n for n in ("lesion_id", "dx", "diagnosis") if row.get(n) == ""]
             if wanted:
                 problem = f"{image_id} has no {' and no '.join(wanted)}"
         if problem:
@@ -194,9 +191,8 @@ def image_name(path: str) -> str:
 
 def patient_in(row: dict[str, str]) -> dict[str, str]:
     """What of `age`, `sex` and `site` a row tells, under whichever names."""
-    return {
-        new: row[old] for new, names in _PATIENT_COLUMNS.items() for old in names if row.get(old)
-    }
+    found = {name: [row[old] for old in names if row.get(old)] for name, names in NAMES.items()}
+    return {name: values[0] for name, values in found.items() if values}
 
 
 def read_patients(path: Path) -> dict[str, dict[str, str]]:
@@ -211,8 +207,8 @@ def read_patients(path: Path) -> dict[str, dict[str, str]]:
     """
     patients: dict[str, dict[str, str]] = {}
     for number, row in read_table(path, ()):
-        image = next((row[name] for name in IMAGE_COLUMNS if name in row), None)
-        if image is None or not any(old in row for old in sum(_PATIENT_COLUMNS.values(), ())):
+        image = next((row[name] for name in _IMAGE_COLUMNS if name in row), None)
+        if image is None or not any(old in row for old in sum(NAMES.values(), ())):
             raise DatasetError(
                 f"The table {path} must have the column image (or image_id), and at least one of "
                 f"age, sex and site; its columns are {', '.join(row)}."

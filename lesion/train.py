@@ -85,7 +85,8 @@ def build_parser(task="boundary"):
     parser.add_argument(
         "--backbone",
         default=None,
-        help="efficientnetlite0 (default), resnet50, resnet101 or a model of keras.applications",
+        help="efficientnetlite0 (default) to efficientnetlite4, resnet50, resnet101 or a model of "
+        "keras.applications",
     )
     parser.add_argument("--image-size", type=positive, metavar="PIXELS", help=training.SIZE_HELP)
     parser.add_argument("--epochs", type=positive, help="in all, with the heads' epochs")
@@ -347,17 +348,20 @@ def _split(arguments, samples, last):
         return Split.load(arguments.split)
     if last and (Path(last).parent / SPLIT_FILE).exists():
         return Split.load(Path(last).parent / SPLIT_FILE)
-    if not last and arguments.weights not in _training_of(arguments.task).STARTS:
-        own = split_of(Path(arguments.weights), samples)
-        if own:
-            logger.info("The split is that of %s: %s.", arguments.weights, own)
-            return Split.load(own)
-        renamed = own_split(Path(arguments.weights))
-        carried = renamed and carried_over(Split.load(renamed), samples, fractions, arguments.seed)
-        if carried:
-            logger.info("The split is that of %s, as far as it knows the images.", renamed)
-            return carried
-    return split_by_parts(samples, fractions, arguments.seed)
+    drawn = split_by_parts(samples, fractions, arguments.seed)
+    if last or arguments.weights in _training_of(arguments.task).STARTS:
+        return drawn
+    own = split_of(Path(arguments.weights), samples)
+    if own:
+        logger.info("The split is that of %s: %s.", arguments.weights, own)
+        return Split.load(own)
+    earlier = own_split(Path(arguments.weights))
+    if not earlier:
+        return drawn
+    carried = carried_over(Split.load(earlier), samples, fractions, arguments.seed)
+    if carried:
+        logger.info("The split is that of %s, as far as it knows the images.", earlier)
+    return (carried or drawn).with_learned(Split.load(earlier))
 
 
 def _write_json(path, content):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # it comes with Keras, which a mistyped command need not wait
     from mrcnn.weights import LoadReport
 
 SHIPPED = "lesion"
+NONE = "none"
+"""In the place of a weights file: this network is left out, also if the project ships it."""
 """In the place of a weights file: the one that the project ships for the task."""
 
 _ENDING, _ENSEMBLE = ".weights.h5", ".ensemble.json"

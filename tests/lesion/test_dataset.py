@@ -299,7 +299,8 @@ def test_ham10000_without_metadata(tmp_path):
     ("content", "message"),
     [
         ("lesion_id,image_id,dxx\n", "lacks the column dx.*it names lesion_id, image_id, dxx"),
-        ("", "lacks the column image_id, dx.*names nothing"),
+        ("lesion,image_id,dx\n", "lacks the column lesion_id.*it names lesion, image_id, dx"),
+        ("", "lacks the column lesion_id, image_id, dx.*names nothing"),
         ("lesion_id,image_id,dx\nHAM_1,ISIC_0024306\n", "Line 2 .* has 2 values"),
         (b"\xff\xfe\x00\x81", "cannot be read"),
         (f"lesion_id,image_id,dx\n{'a' * 200_000},b,nv\n", "Line 2 .*field larger than"),

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -19,6 +20,7 @@ from lesion.diagnosis_evaluation import (
     summarize_diagnosis,
     write_diagnosis,
 )
+from lesion.diagnosis_metrics import subgroups
 from lesion.ensemble import DiagnosisEnsemble
 from lesion.evaluate import main
 from lesion.layouts import find_samples
@@ -132,7 +134,8 @@ def test_weights_of_the_project_see_small_lesions_from_nearby(
     predictor.crops = False
     monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *arguments: predictor)
     monkeypatch.setattr("lesion.boundary.load_predictor", lambda *arguments, **views: darkness)
-    (tmp_path / "lesion_diagnosis.weights.h5").touch()
+    for task in ("boundary", "diagnosis"):
+        (tmp_path / f"lesion_{task}.weights.h5").touch()
     monkeypatch.setattr("lesion.weights._FOLDERS", [tmp_path])
     out = tmp_path / "out"
     arguments = [f"--dataset={moles.data}", "--weights=lesion", f"--out={out}", *options]
@@ -162,6 +165,14 @@ def test_subgroups_hold_all_images(evaluation):
         assert sum(group["images"] for group in groups.values()) == 56
     assert list(summary["subgroups"]["age"]) == ["45-59", "unknown"]
     assert "confidence" in summary["subgroups"]["sex"]["male"]
+
+
+def test_words_for_the_same_are_one_group(evaluation):
+    sample = evaluation.samples[0]
+    patients = [{"sex": "F"}, {"sex": "female"}, {"sex": "nan"}, {"site": "posterior torso"}]
+    groups = subgroups([replace(sample, metadata=each) for each in patients])
+    assert groups["sex"] == {"female": [0, 1], "unknown": [2, 3]}
+    assert groups["site"] == {"back": [3], "unknown": [0, 1, 2]}
 
 
 def test_text_names_all_categories_and_groups(evaluation):
@@ -281,6 +292,19 @@ def test_table_of_other_images_is_an_error(command, moles, tmp_path, capsys):
         command("--dataset", data, "--split=none")
     message = capsys.readouterr().err
     assert "list 56 diagnoses, and none of them is" in message and "lesion unknown" in message
+
+
+def test_task3_truth_of_other_images_is_an_error(command, moles, tmp_path, capsys):
+    data = tmp_path / "data"
+    images = sorted((moles.data).glob("*/*.png"))[:3]
+    (data / "ISIC2018_Task3_Test_Input").mkdir(parents=True)
+    for path in images:
+        shutil.copy(path, data / "ISIC2018_Task3_Test_Input")
+    table = data / "ISIC2018_Task3_Test_GroundTruth.csv"
+    table.write_text("image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nother,1,0,0,0,0,0,0\n")
+    with pytest.raises(SystemExit):
+        command("--dataset", data)
+    assert "list 1 diagnoses, and none of them is" in capsys.readouterr().err
 
 
 def test_what_is_known_of_the_patients_is_said(command, moles, tmp_path, capsys):

@@ -84,14 +84,6 @@ def test_mask_of_another_size_is_a_problem(dataset, darkness):
     assert [sample.image_id for sample in evaluation.samples] == ["i0", "i2", "i3"]
 
 
-def test_mask_that_is_white_all_over_is_a_problem(dataset, darkness):
-    root = dataset()
-    write_image(root / "masks" / "i1.png", np.ones((48, 64), bool))
-    evaluation = evaluate_boundary(darkness, find_samples(root).samples)
-    assert [str(p) for p in evaluation.problems] == [f"{root / 'masks' / 'i1.png'}: all-white mask"]
-    assert len(evaluation.scores) == 3
-
-
 @pytest.mark.parametrize("place", ["images", "masks"])
 def test_unreadable_file_is_a_problem(dataset, darkness, place):
     root = dataset()
@@ -264,22 +256,28 @@ def test_renamed_folder_does_not_hide_what_was_learned_from(command, dataset, tm
 
 
 def test_what_was_not_learned_from_is_scored(command, dataset, tmp_path, capsys):
-    """The test part of the weights' own split, and what this split does not know."""
+    """The test part of the weights' own split, and data sets that this split does not know."""
     parts = {"train": ["first/i0"], "validation": ["first/i1"], "test": ["first/i2"]}
-    fractions = dict.fromkeys(parts, 1 / 3)
-    Split(parts, 0, fractions).save(tmp_path / "split.json")
-    arguments = ("--dataset", dataset(), f"--weights={tmp_path / 'w.h5'}")
-    code, result = command(*arguments)
-    assert (code, result["images"], result["part"], result["left_out"]) == (0, 2, "all", 2)
+    Split(parts, 0, dict.fromkeys(parts, 1 / 3)).save(tmp_path / "split.json")
+    first = ("--dataset", dataset("first"), f"--weights={tmp_path / 'w.h5'}")
+    second = dataset("second")
+    for path in second.glob("*/*.png"):  # an image of a name is the same in all folders
+        path.rename(path.with_name(f"other_{path.name}"))
+    both = (*first, "--dataset", second)
+    code, result = command(*both)
+    assert code == 0
+    images = {name: means["images"] for name, means in result["datasets"].items()}
+    assert images == {"first": 1, "second": 4}
+    assert (result["part"], result["left_out"], result["unused"]) == ("all", 2, 1)
     assert result["split"] == str(tmp_path / "split.json")
-    assert command(*arguments, "--part=test")[1]["images"] == 1
+    assert "1 images in folders of the training" in capsys.readouterr().out
+    assert command(*both, "--part=test")[1]["images"] == 1
 
-    Split({**parts, "test": ["first/i2", "first/i3"]}, 0, fractions).save(tmp_path / "split.json")
-    code, result = command(*arguments)
-    assert (result["images"], result["part"], result["learned"]) == (2, "test", 0)
+    code, result = command(*first)
+    assert (result["images"], result["part"], result["learned"]) == (1, "test", 0)
 
     capsys.readouterr()
-    code, result = command(*arguments, "--split=none")
+    code, result = command(*first, "--split=none")
     assert (result["images"], result["left_out"], result["learned"]) == (4, 0, 2)
     assert "learned from 2, or from others of their lesions" in capsys.readouterr().out
 

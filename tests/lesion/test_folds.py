@@ -170,7 +170,7 @@ class TestFolds:
         Split({"train": [], "test": ["data/ISIC_0000000"]}, 0, {}).save(other.parent / "split.json")
         command = ["--task=diagnosis", f"--dataset={moles.data}", f"--out={tmp_path}"]
         with pytest.raises(SystemExit):
-            evaluate([*command, f"--weights={weights}", f"--weights={other}"])
+            evaluate([*command, f"--weights={weights}", f"--weights={other}", "--part=test"])
         assert "different test parts" in capsys.readouterr().err
 
 

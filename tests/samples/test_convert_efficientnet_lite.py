@@ -1,23 +1,15 @@
 """The converter of PyTorch's EfficientNet-Lite, by its inverse."""
 
-import importlib.util
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
 
 from mrcnn.efficientnet_lite import efficientnet_lite
 
-SCRIPT = Path(__file__).resolve().parents[2] / "samples" / "convert_efficientnet_lite.py"
-
 
 @pytest.fixture(scope="module")
-def sample():
-    spec = importlib.util.spec_from_file_location("convert_sample", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def sample(load_sample):
+    return load_sample("convert_efficientnet_lite.py")
 
 
 def torch_state(model):

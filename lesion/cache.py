@@ -1,8 +1,9 @@
 """Decoded and reduced images on disk, so that an epoch decodes no original a second time."""
 
 import hashlib
-import io
 import logging
+import math
+import struct
 import threading
 import zlib
 from collections.abc import Callable
@@ -17,9 +18,13 @@ from mrcnn.images import ImageError, read_image, read_mask
 logger = logging.getLogger(__name__)
 
 # Part of every key: raise it when an entry of old no longer holds what would be made now.
-_VERSION = 1
-# Entries are .npy files with a checksum behind the pixels: a crash may leave blocks of zeros.
-_CHECKSUM_BYTES = 4
+_VERSION = 2
+# An entry is height, width and channels, a byte for each value, and a checksum of all that, since a
+# crash may leave blocks of zeros. It is no .npy file: NumPy has Python parse the header of these,
+# which Python before 3.11.8 cannot do in two threads at once ("AST constructor recursion depth
+# mismatch", python/cpython#106905), and TensorFlow parses Python when it traces.
+_SHAPE = struct.Struct("<3I")
+_CHECKSUM = struct.Struct("<I")
 
 
 class ImageCache:
@@ -55,7 +60,8 @@ class ImageCache:
             path,
             f"image {self.max_side}",
             lambda: read_image(path, max_side=self.max_side),
-            lambda array: array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3,
+            np.uint8,
+            lambda shape: shape[2] == 3,
         )
 
     def mask(self, path: str | Path, shape: tuple[int, int]) -> np.ndarray:
@@ -68,19 +74,22 @@ class ImageCache:
         """
         path = Path(path)
         height, width = (int(side) for side in shape)
-        return self._entry(
+        mask = self._entry(
             path,
             f"mask {height} {width}",
-            lambda: reduce_mask(read_mask(path), (height, width), path),
-            lambda array: array.dtype == bool and array.shape == (height, width),
+            lambda: reduce_mask(read_mask(path), (height, width), path)[..., None],
+            bool,
+            lambda shape: shape == (height, width, 1),
         )
+        return mask[..., 0]
 
     def _entry(
         self,
         source: Path,
         kind: str,
         make: Callable[[], np.ndarray],
-        fits: Callable[[np.ndarray], bool],
+        dtype: type,
+        fits: Callable[[tuple[int, int, int]], bool],
     ) -> np.ndarray:
         try:
             status = source.stat()
@@ -89,13 +98,13 @@ class ImageCache:
         text = f"{_VERSION}|{source.resolve()}|{status.st_size}|{status.st_mtime_ns}|{kind}"
         key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         # Folders of some hundreds of files stay quick on every file system.
-        entry = self.directory / key[:2] / f"{key}.npy"
-        array = _load(entry)
-        if array is not None and fits(array):
+        entry = self.directory / key[:2] / f"{key}.pixels"
+        array = _load(entry, dtype)
+        if array is not None and fits(array.shape):
             return array
         with self._locks[int(key[:8], 16) % len(self._locks)]:
-            array = _load(entry)
-            if array is not None and fits(array):
+            array = _load(entry, dtype)
+            if array is not None and fits(array.shape):
                 return array
             array = make()
             self._store(entry, array)
@@ -104,12 +113,10 @@ class ImageCache:
     def _store(self, entry: Path, array: np.ndarray) -> None:
         if not self._writable:
             return
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        content = buffer.getvalue()
+        content = _SHAPE.pack(*array.shape) + array.tobytes()
         try:
             with atomic_path(entry) as partial:
-                partial.write_bytes(content + _checksum(content))
+                partial.write_bytes(content + _CHECKSUM.pack(zlib.crc32(content)))
         except OSError as error:
             self._writable = False
             logger.warning(
@@ -119,21 +126,19 @@ class ImageCache:
             )
 
 
-def _checksum(content: bytes) -> bytes:
-    return zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little")
-
-
-def _load(entry: Path) -> np.ndarray | None:
-    """The array of an entry; None where there is none, or a damaged one."""
+def _load(entry: Path, dtype: type) -> np.ndarray | None:
+    """An entry, [height, width, channels]; None where there is none, or a damaged one."""
     try:
-        stored = entry.read_bytes()
+        stored = memoryview(entry.read_bytes())
     except OSError:
         return None
-    content, checksum = stored[:-_CHECKSUM_BYTES], stored[-_CHECKSUM_BYTES:]
-    if not content or checksum != _checksum(content):
-        logger.info("The cache entry %s is damaged: made anew.", entry)
-        return None
-    return np.load(io.BytesIO(content), allow_pickle=False)
+    content, checksum = stored[: -_CHECKSUM.size], stored[-_CHECKSUM.size :]
+    if len(content) >= _SHAPE.size and checksum == _CHECKSUM.pack(zlib.crc32(content)):
+        shape = _SHAPE.unpack_from(content)
+        if math.prod(shape) == len(content) - _SHAPE.size:
+            return np.frombuffer(content, dtype, offset=_SHAPE.size).reshape(shape).copy()
+    logger.info("The cache entry %s is damaged: made anew.", entry)
+    return None
 
 
 def reduce_mask(mask: np.ndarray, shape: tuple[int, int], path: Path) -> np.ndarray:

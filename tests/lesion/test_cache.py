@@ -1,3 +1,4 @@
+import ast
 import errno
 import logging
 import os
@@ -68,6 +69,21 @@ def test_second_reading_decodes_nothing(cache, photo, outline, decoded):
     again = ImageCache(cache.directory, 32)
     np.testing.assert_array_equal(again.image(photo), first[0])
     np.testing.assert_array_equal(again.mask(outline, (21, 32)), first[1])
+    assert decoded == ["photo.png", "outline.png"]
+
+
+def test_entries_are_read_without_parsing_python(cache, photo, outline, decoded, monkeypatch):
+    # Before Python 3.11.8 two threads that do so at once can fail, and TensorFlow's tracing is one.
+    first = cache.image(photo), cache.mask(outline, (21, 32))
+
+    def parse(*args, **kwargs):
+        raise SystemError("AST constructor recursion depth mismatch")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ast, "parse", parse)
+        again = cache.image(photo), cache.mask(outline, (21, 32))
+    np.testing.assert_array_equal(again[0], first[0])
+    np.testing.assert_array_equal(again[1], first[1])
     assert decoded == ["photo.png", "outline.png"]
 
 

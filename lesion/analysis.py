@@ -71,8 +71,8 @@ class Analysis:
         source: the file, if the image came from one.
         dicom: `lesion.dicom.DicomImage`, if that file was DICOM. It holds the patient's identity.
         millimetres_per_pixel: the scale, where known.
-        nearby: the square around a small lesion (y1, x1, y2, x2) that attributes and diagnosis were
-            found in (`lesion.nearby`); None where they are of the whole image.
+        nearby: the square (y1, x1, y2, x2) that attributes and diagnosis were found in, of a lesion
+            that is small or leaves the middle (`lesion.nearby`); None: they are of the whole image.
     """
 
     image: np.ndarray = field(repr=False)
@@ -128,9 +128,9 @@ class Analysis:
         if self.measurements.touches_frame:
             message = "The lesion touches the edge of the image and may extend beyond it."
             yield QualityWarning("touches_frame", message, 1, 0)
-        if self.nearby:
+        if self.nearby and (share := longer_share(self.mask)) < SMALL:
             message = "The lesion is small: attributes and diagnosis are of the square around it."
-            yield QualityWarning("small_lesion", message, longer_share(self.mask), SMALL)
+            yield QualityWarning("small_lesion", message, share, SMALL)
         regions = ndimage.label(self.mask, structure=np.ones((3, 3)))[1]
         if regions > 1:
             message = f"The boundary consists of {regions} separate regions."

@@ -30,8 +30,8 @@ Read = TypeVar("Read")
 class Analyzer:
     """Analyses dermoscopic images. The networks are loaded when they are first needed.
 
-    Attributes and diagnosis are found in the whole image, but of a small lesion in the square
-    around it, as the boundary network finds it (`lesion.nearby`).
+    Attributes and diagnosis are found in the whole image, but of a lesion that is small or leaves
+    the middle in a square around it, as the boundary network finds it (`lesion.nearby`).
 
     Several threads may use one: they take turns at the networks, which occupy all cores anyway.
 

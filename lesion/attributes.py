@@ -16,6 +16,7 @@ from lesion.attribute_thresholds import DEFAULTS, METHODS, Threshold
 from lesion.boundary import BoundaryConfig
 from lesion.boundary_views import reduced
 from lesion.samples import ATTRIBUTES
+from lesion.squares import joined, squares
 from lesion.weights import find_weights, require_whole
 from mrcnn.files import sha256_of
 from mrcnn.images import as_rgb8
@@ -143,9 +144,19 @@ class AttributesPredictor:
         ]
 
     def evidence(self, images: Sequence[np.ndarray]) -> list[Evidence]:
-        """What the network says of images, no larger than `MAX_SIDE`."""
+        """What the network says of images, no larger than `MAX_SIDE`, of long ones by `squares`.
+
+        As a whole, a long image would fill the network's square in part, and be smaller in it than
+        what was learned from.
+        """
         small = [reduced(as_rgb8(image)) for image in images]
-        return [_evidence(result) for result in self.model.detect(small)]
+        parts = [squares(image.shape) for image in small]
+        shown = [image[part] for image, of_it in zip(small, parts, strict=True) for part in of_it]
+        found = map(_evidence, self.model.detect(shown))
+        return [
+            _joined(of_it, [next(found) for _ in of_it], image.shape)
+            for of_it, image in zip(parts, small, strict=True)
+        ]
 
     def describe(self) -> dict:
         """Name, weights and input size, as plain JSON values."""
@@ -173,6 +184,15 @@ def _evidence(result):
         if attribute < count:
             instances[result["masks"][:, :, place], attribute] = result["scores"][place]
     return Evidence(result["semantic"][:, :, :count], instances, result["presence"][:count])
+
+
+def _joined(parts, found, shape):
+    """The evidence of an image from that of its parts: it shows what one of them shows."""
+    return Evidence(
+        joined(parts, [each.semantic for each in found], shape),
+        joined(parts, [each.instances for each in found], shape),
+        np.max([each.presence for each in found], axis=0),
+    )
 
 
 def _enlarged(masks, shape):

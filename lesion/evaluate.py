@@ -112,8 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--boundary-weights",
         metavar="PATH",
-        help="find attributes and diagnosis of small lesions from nearby, where these weights see "
-        "them, as `lesion analyze` does; default: lesion for --weights=lesion, or else none",
+        help="find attributes and diagnosis of lesions that are small or leave the middle in a "
+        "square around them, where these weights see them, as `lesion analyze` does; default: "
+        "lesion for --weights=lesion, or else none",
     )
     attributes = parser.add_argument_group("attributes")
     attributes.add_argument(

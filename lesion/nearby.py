@@ -1,8 +1,8 @@
-"""Small lesions, shown from nearby to networks that have learned from large ones.
+"""The part of an image that networks are shown which have learned from squares filled by lesions.
 
-The images that attributes and diagnosis are learned from are filled by their lesions. A lesion in
-a wide frame shows these networks too little. What they are shown instead is the square around it,
-as the boundary network finds it; docs/experiments.md says what that is worth.
+A lesion in a wide frame shows the networks of attributes and diagnosis too little, and one at the
+side of a long image leaves the square in the middle. What they are shown instead is a square around
+it, as the boundary network finds it; docs/experiments.md says what that is worth.
 """
 
 import dataclasses
@@ -33,15 +33,29 @@ def longer_share(mask: np.ndarray) -> float:
 
 
 def part_to_show(mask: np.ndarray) -> Part:
-    """The square around a small lesion, or the whole image.
+    """The square around a small lesion, or one that leaves the middle; else the whole image.
+
+    Of a lesion that is not small the square has the image's shorter side, if that holds it.
 
     Args:
         mask: bool [height, width], of the lesion.
     """
-    if not mask.any() or longer_share(mask) >= SMALL:
+    if not mask.any():
         return WHOLE
-    top, left, side = lesion_square(mask, MARGIN, MIN_SHARE)
+    share = longer_share(mask)
+    if share < SMALL:
+        top, left, side = lesion_square(mask, MARGIN, MIN_SHARE)
+    elif share <= 1 and not _in_the_middle(mask):
+        top, left, side = lesion_square(mask, least=1)
+    else:
+        return WHOLE
     return slice(top, top + side), slice(left, left + side)
+
+
+def _in_the_middle(mask):
+    """Whether a lesion lies within the largest square in the middle of its image."""
+    top, left, side = lesion_square(np.zeros_like(mask))
+    return mask[top : top + side, left : left + side].sum() == mask.sum()
 
 
 def box_of(part: Part) -> tuple[int, int, int, int] | None:
@@ -69,6 +83,8 @@ def put_back(attributes: Any, part: Part, shape: tuple[int, ...]) -> Any:
 
 
 def _placed(masks, part, shape):
+    if part == WHOLE:
+        return masks
     placed = {name: np.zeros(shape[:2], bool) for name in masks}
     for name, mask in masks.items():
         placed[name][part] = mask
@@ -93,7 +109,7 @@ class _Nearby:
 
 
 class NearbyDiagnosis(_Nearby):
-    """A `lesion.diagnosis.DiagnosisPredictor`, or an ensemble, that is shown small lesions so.
+    """A `lesion.diagnosis.DiagnosisPredictor`, or an ensemble, that is shown lesions so.
 
     Args:
         predictor: of diagnoses.
@@ -120,7 +136,7 @@ class NearbyDiagnosis(_Nearby):
 
 
 class NearbyAttributes(_Nearby):
-    """A `lesion.attributes.AttributesPredictor` that is shown small lesions so.
+    """A `lesion.attributes.AttributesPredictor` that is shown lesions so.
 
     Args:
         predictor: of attributes.

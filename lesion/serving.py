@@ -16,6 +16,7 @@ from lesion.diagnosis_network import calibration_layers
 from lesion.ensemble import DiagnosisEnsemble
 from lesion.patient import VECTOR_SIZE
 from lesion.samples import ATTRIBUTES, DIAGNOSES
+from lesion.squares import NEARLY_SQUARE
 from mrcnn.export import Detector, Read, frozen
 from mrcnn.molding_graph import resize_antialias
 
@@ -105,16 +106,37 @@ class AttributesAnswer:
         )
 
     def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
-        found = self.detect(elements, lambda element: _reduced(read(element)))
-        presence = found["presence"][:, : len(ATTRIBUTES)]
-        # Files are decoded once more here: the largest must be known before masks are put together.
+        # Files are decoded several times: the largest must be known before masks are put together.
         size = tf.TensorSpec([2], tf.int32)
         sizes = tf.map_fn(lambda e: tf.shape(read(e))[:2], elements, fn_output_signature=size)
+        small = tf.map_fn(_reduced_size, sizes)
+        owners, parts = squares(small)
+
+        def read_part(place):
+            top, left, height, width = tf.unstack(parts[place])
+            image = _reduced(read(elements[owners[place]]))
+            return image[top : top + height, left : left + width]
+
+        found = self.detect(tf.range(tf.size(owners)), read_part)
+        presence = found["presence"][:, : len(ATTRIBUTES)]
+        presence = tf.math.unsorted_segment_max(presence, owners, tf.shape(elements)[0])
         canvas = tf.reduce_max(sizes, axis=0)
-        keys = ("image_size", "semantic", "masks", "class_ids", "scores")
+
+        def masks_of(element):
+            evidence = [
+                _joined(small[element], parts, tf.where(owners == element)[:, 0], values)
+                for values in (
+                    lambda place: found["semantic"][place, :, :, : len(ATTRIBUTES)],
+                    lambda place: _best_scores(
+                        *(found[key][place] for key in ("masks", "class_ids", "scores"))
+                    ),
+                )
+            ]
+            return self._masks(canvas, sizes[element], presence[element], *evidence)
+
         masks = tf.map_fn(
-            lambda parts: self._masks(canvas, *parts),
-            (sizes, presence, *(found[key] for key in keys)),
+            masks_of,
+            tf.range(tf.shape(elements)[0]),
             fn_output_signature=tf.TensorSpec([len(ATTRIBUTES), None, None], tf.uint8),
         )
         return {
@@ -125,26 +147,68 @@ class AttributesAnswer:
             "notice": _notice(elements),
         }
 
-    def _masks(self, canvas, size, presence, found_size, semantic, masks, class_ids, scores):
+    def _masks(self, canvas, size, presence, semantic, instances):
         """Of one image: bool where the semantic map or an instance says so clearly enough."""
-        height, width = tf.unstack(found_size)
-        masks = tf.cast(masks[:, :height, :width], tf.float32)
-        of_class = class_ids[:, tf.newaxis] == tf.range(1, len(ATTRIBUTES) + 1)
-        clear = tf.cast(of_class & (scores[:, tf.newaxis] >= self.instance), tf.float32)
-        instances = tf.einsum("nhw,nc->hwc", masks, clear) > 0
-        cells = semantic[:height, :width, : len(ATTRIBUTES)] >= self.semantic
-        inside = (cells | instances) & (presence >= self.presence)
+        inside = (semantic >= self.semantic) | (instances >= self.instance)
+        inside &= presence >= self.presence
         grey = resize_antialias(tf.cast(inside, tf.uint8) * 255, size)
         enlarged = tf.transpose(tf.cast(grey >= 128, tf.uint8), [2, 0, 1])
         return tf.pad(enlarged, [[0, 0], [0, canvas[0] - size[0]], [0, canvas[1] - size[1]]])
 
 
+def squares(sizes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`lesion.squares.squares` of images of `sizes` int32 [batch, 2], one after the other.
+
+    Returns:
+        owners: int32 [n], the image that a part is of.
+        parts: int32 [n, 4], (top, left, height, width) in it.
+    """
+    side, longer = tf.reduce_min(sizes, axis=1), tf.reduce_max(sizes, axis=1)
+    whole = tf.cast(longer, tf.float64) <= NEARLY_SQUARE * tf.cast(side, tf.float64)
+    counts = tf.where(whole, 1, -(-longer // side))
+    owners = tf.repeat(tf.range(tf.size(counts)), counts)
+    place = tf.range(tf.size(owners)) - tf.gather(tf.cumsum(counts, exclusive=True), owners)
+    starts = tf.where(sizes == side[:, tf.newaxis], 0, sizes - side[:, tf.newaxis])
+    starts = tf.gather(starts, owners) * place[:, tf.newaxis]
+    starts //= tf.maximum(tf.gather(counts, owners) - 1, 1)[:, tf.newaxis]
+    extents = tf.where(whole[:, tf.newaxis], sizes, side[:, tf.newaxis])
+    return owners, tf.concat([starts, tf.gather(extents, owners)], axis=1)
+
+
+def _joined(size, parts, places, values):
+    """`lesion.squares.joined` of the `parts` at `places`; `values` gives the map of a place."""
+
+    def put(place):
+        top, left, height, width = tf.unstack(parts[place])
+        margins = [[top, size[0] - top - height], [left, size[1] - left - width], [0, 0]]
+        shown = values(place)[:height, :width]
+        return tf.pad(shown, margins), tf.pad(tf.ones_like(shown), margins)
+
+    maps = tf.TensorSpec([None, None, len(ATTRIBUTES)])
+    total, number = tf.map_fn(put, tf.cast(places, tf.int32), fn_output_signature=(maps, maps))
+    return tf.reduce_sum(total, axis=0) / tf.reduce_sum(number, axis=0)
+
+
+def _best_scores(masks, class_ids, scores):
+    """float32 [h, w, 5]: by attribute the best score of its instances over a pixel."""
+    by_attribute = []
+    for attribute in range(1, len(ATTRIBUTES) + 1):
+        own = tf.where(class_ids == attribute, scores, 0)
+        over = tf.cast(masks, tf.float32) * own[:, tf.newaxis, tf.newaxis]
+        by_attribute.append(tf.reduce_max(over, axis=0))
+    return tf.stack(by_attribute, axis=-1)
+
+
+def _reduced_size(size):
+    """Of an image of `size` int32 [2], what `_reduced` leaves of it."""
+    sides = tf.cast(size, tf.float64)
+    share = tf.minimum(MAX_SIDE / tf.reduce_max(sides), 1)
+    return tf.maximum(tf.cast(tf.round(sides * share), tf.int32), 1)
+
+
 def _reduced(image):
     """An image uint8 [h, w, 3] of at most `MAX_SIDE`, as `AttributesPredictor` reduces it."""
-    sides = tf.cast(tf.shape(image)[:2], tf.float64)
-    share = tf.minimum(MAX_SIDE / tf.reduce_max(sides), 1)
-    size = tf.maximum(tf.cast(tf.round(sides * share), tf.int32), 1)
-    return resize_antialias(image, size, box=True)
+    return resize_antialias(image, _reduced_size(tf.shape(image)[:2]), box=True)
 
 
 class DiagnosisAnswer:

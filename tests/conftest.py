@@ -1,10 +1,20 @@
 """What tests of every folder share."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from skimage.color import rgb2lab
+
+# The same examples in every run, and as much time for them as a busy machine takes. For others:
+# HYPOTHESIS_PROFILE=search make test
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", settings.get_profile("suite"), derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 # Machado, Oliveira and Fernandes 2009 (IEEE TVCG 15:1291), severity 1, on linear RGB.
 _VISIONS = {

@@ -57,7 +57,7 @@ def test_each_outline_has_its_color_and_the_rest_stays():
         assert np.any(np.all(drawn == ATTRIBUTE_COLORS[name], axis=2)), name
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.integers(8, 120),
     st.integers(8, 120),

@@ -45,7 +45,7 @@ def search_in(cases):
 
 
 class TestSearch:
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(seed=st.integers(0, 2**16), method=st.sampled_from(METHODS))
     def test_reaches_what_it_says(self, seed, method):
         rng = np.random.default_rng(seed)

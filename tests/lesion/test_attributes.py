@@ -175,21 +175,21 @@ def fixed(tmp_path):
 
 class TestPredictor:
     def test_a_pixel_has_the_best_score_of_the_instances_over_it(self, fixed):
-        (evidence,) = fixed().evidence([np.zeros((40, 60, 3), np.uint8)])
+        (evidence,) = fixed().evidence([np.zeros((40, 40, 3), np.uint8)])
         scores = evidence.instances[:, :, 0]
         assert scores[0, 0] == scores[39, 0] == np.float32(0.9)
-        assert scores[0, 59] == np.float32(0.75)
-        assert scores[39, 59] == 0
+        assert scores[0, 39] == np.float32(0.75)
+        assert scores[39, 39] == 0
         assert not evidence.instances[:, :, 1:].any()  # the lesion is no attribute
-        assert evidence.semantic.shape == (40, 60, 5)
+        assert evidence.semantic.shape == (40, 40, 5)
 
     def test_unites_both_sources(self, fixed):
         thresholds = {**DEFAULTS, "combined": dict.fromkeys(ATTRIBUTES, Threshold(0.5, 0.5, 0.8))}
-        (found,) = fixed(thresholds=thresholds).predict([np.zeros((40, 60, 3), np.uint8)])
+        (found,) = fixed(thresholds=thresholds).predict([np.zeros((40, 40, 3), np.uint8)])
         mask = found.masks["pigment_network"]
-        assert mask[:, :30].all()
+        assert mask[:, :20].all()
         assert mask[20:].all()
-        assert not mask[:20, 30:].any()
+        assert not mask[:20, 20:].any()
         assert found.presence["pigment_network"] == pytest.approx(0.8)
 
     def test_an_attribute_that_is_thought_absent_has_a_blank_mask(self, fixed):
@@ -199,10 +199,34 @@ class TestPredictor:
 
     def test_large_images_are_reduced_and_their_masks_are_not(self, fixed):
         predictor = fixed()
-        (found,) = predictor.predict([np.zeros((1500, 3000, 3), np.uint8)])
-        assert predictor.model.shapes == [(MAX_SIDE // 2, MAX_SIDE, 3)]
-        assert found.masks["pigment_network"].shape == (1500, 3000)
+        (found,) = predictor.predict([np.zeros((3000, 3000, 3), np.uint8)])
+        assert predictor.model.shapes == [(MAX_SIDE, MAX_SIDE, 3)]
+        assert found.masks["pigment_network"].shape == (3000, 3000)
         assert found.masks["pigment_network"][:, :1500].all()
+
+    def test_long_images_are_shown_as_squares(self, fixed):
+        predictor = fixed()
+        images = [np.zeros((40, 60, 3), np.uint8), np.zeros((41, 40), np.uint8)]
+        long, short = predictor.evidence(images)
+        assert predictor.model.shapes == [(40, 40, 3), (40, 40, 3), (41, 40, 3)]
+        assert long.semantic.shape == (40, 60, 5) and short.semantic.shape == (41, 40, 5)
+        # Each square's left half has the better instance; the second begins where it ends.
+        np.testing.assert_allclose(
+            long.instances[0, [0, 19, 20, 39, 40, 59], 0],
+            [0.9, 0.9, (0.75 + 0.9) / 2, (0.75 + 0.9) / 2, 0.75, 0.75],
+        )
+
+    def test_an_image_shows_what_one_of_its_squares_shows(self, fixed):
+        predictor = fixed()
+        answers = iter([0.2, 0.7])
+
+        def detect(images):
+            results = [FixedNetwork.result(image.shape[:2]) for image in images]
+            return [{**r, "presence": np.full(6, next(answers), np.float32)} for r in results]
+
+        predictor.model.detect = detect
+        (found,) = predictor.predict([np.zeros((40, 60, 3), np.uint8)])
+        assert found.presence["streaks"] == pytest.approx(0.7)
 
     def test_describes_itself(self, fixed):
         described = fixed(method="semantic").describe()

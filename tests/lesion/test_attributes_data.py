@@ -43,7 +43,7 @@ class TestInstances:
     def test_a_blank_mask_has_none(self):
         assert find_instances(np.zeros((30, 40), bool)).shape == (30, 40, 0)
 
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(st.integers(0, 2**16))
     def test_never_overlap_and_lie_in_the_mask(self, seed):
         rng = np.random.default_rng(seed)

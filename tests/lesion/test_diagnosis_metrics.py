@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from isic_challenge_scoring import ClassificationMetric, ClassificationScore
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -86,7 +86,6 @@ def test_confusion_by_hand():
 
 
 class TestArea:
-    @settings(deadline=None)
     @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(1, 3)), min_size=2))
     def test_is_that_of_scikit_learn(self, rows):
         positive, scores, weights = (np.array(column) for column in zip(*rows, strict=True))

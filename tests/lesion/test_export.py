@@ -99,7 +99,7 @@ def diagnosis_weights(small_backbone, tmp_path):
 
 
 class TestRegions:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(mask=MASKS)
     def test_largest_and_filled(self, mask):
         labels, count = ndimage.label(mask)
@@ -120,7 +120,7 @@ class TestRegions:
         assert ndimage.label(spiral)[1] == 1
         np.testing.assert_array_equal(serving.largest_region(tf.constant(spiral)), spiral)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(mask=MASKS)
     def test_square_around_the_lesion(self, mask):
         found = [int(value) for value in serving.lesion_square(tf.constant(mask))]

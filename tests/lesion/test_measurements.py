@@ -145,7 +145,7 @@ class TestShape:
 
 
 class TestInvariance:
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(harmonics, st.integers(0, 3), st.booleans())
     def test_quarter_turns_and_mirroring_change_nothing(self, harmonics, turns, mirror):
         mask = blob(harmonics, scale=40, side=150)
@@ -160,7 +160,7 @@ class TestInvariance:
         assert after.diameter_pixels == pytest.approx(before.diameter_pixels)
         assert after.color_shares == before.color_shares
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(harmonics, st.floats(0, 2 * np.pi), st.floats(0.5, 1.5))
     def test_shape_does_not_depend_on_angle_and_size(self, harmonics, angle, scale):
         """Within what redrawing on pixels does to an outline of 40 pixels' radius."""
@@ -170,7 +170,7 @@ class TestInvariance:
             assert getattr(after, name) == pytest.approx(getattr(before, name), abs=0.03), name
         assert after.diameter_pixels == pytest.approx(before.diameter_pixels * scale, abs=3)
 
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=10)
     @given(harmonics, st.integers(2, 9))
     def test_repeated_pixels_change_no_share(self, harmonics, factor):
         mask = blob(harmonics, scale=30, side=110)
@@ -181,7 +181,7 @@ class TestInvariance:
         assert after.area_share == before.area_share
         assert after.asymmetry_major_axis == pytest.approx(before.asymmetry_major_axis, abs=0.03)
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(harmonics)
     def test_values_stay_in_their_ranges(self, harmonics):
         result = measured(blob(harmonics))
@@ -191,7 +191,7 @@ class TestInvariance:
         assert result.diameter_pixels >= result.equivalent_diameter_pixels
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_diameter_is_the_largest_distance_on_the_outline(seed):
     random = np.random.default_rng(seed)

@@ -104,7 +104,7 @@ def test_dice_follows_from_jaccard(pair):
     assert scores["dice"] == pytest.approx(2 * scores["jaccard"] / (1 + scores["jaccard"]))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(mask_pairs(), min_size=1, max_size=4))
 def test_equals_the_challenges_scorer(pairs):
     scorer = pytest.importorskip(

@@ -23,11 +23,23 @@ class TestPart:
         assert shown.shape == (MARGIN * 50, MARGIN * 50)
         assert shown[20:60, 15:65].all() and shown.sum() == mask.sum()
 
-    @pytest.mark.parametrize("longer", [70, 71, 300])
-    def test_lesion_that_is_not_small_is_shown_in_its_whole_image(self, longer):
-        mask = lesion(200, 300, 90, 100, 0, longer)
-        assert longer >= SMALL * 200
+    @pytest.mark.parametrize(("left", "right"), [(50, 120), (100, 171), (50, 250), (0, 300)])
+    def test_lesion_that_is_not_small_is_shown_in_its_whole_image(self, left, right):
+        mask = lesion(200, 300, 90, 100, left, right)
+        assert right - left >= SMALL * 200
         assert mask[part_to_show(mask)].shape == mask.shape
+
+    @pytest.mark.parametrize(
+        ("left", "right", "shown"),
+        [(0, 70, 0), (49, 120, 0), (150, 251, 100), (30, 230, 30), (230, 300, 100)],
+    )
+    def test_lesion_that_leaves_the_middle_is_shown_in_a_square_that_holds_it(
+        self, left, right, shown
+    ):
+        part = part_to_show(lesion(200, 300, 90, 100, left, right))
+        assert part == (slice(0, 200), slice(shown, shown + 200))
+        turned = part_to_show(lesion(200, 300, 90, 100, left, right).T)
+        assert turned == part[::-1]
 
     def test_no_lesion(self):
         mask = np.zeros((40, 60), bool)

@@ -69,7 +69,6 @@ def test_empty_mask_draws_nothing():
     assert (boundary_overlay(GREY, np.zeros((40, 60), bool)) == GREY).all()
 
 
-@settings(deadline=None)
 @given(arrays(bool, (7, 9)), st.floats(1, 4))
 def test_pixels_beside_the_boundary_have_its_color(mask, width):
     drawn = outline(np.zeros((7, 9, 3), np.uint8), mask, (255, 255, 255), width)
@@ -91,7 +90,6 @@ def test_a_dashed_line_is_the_same_line_with_gaps():
     assert ndimage.label(bare)[1] >= 10
 
 
-@settings(deadline=None)
 @given(arrays(bool, (7, 9)), st.floats(1, 4))
 def test_dashes_of_any_mask_lie_on_its_line(mask, width):
     black = np.zeros((7, 9, 3), np.uint8)
@@ -183,7 +181,7 @@ def test_histogram_of_nothing_is_an_error(tmp_path):
         jaccard_histogram({"a": []}, tmp_path / "h.png")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(arrays(bool, (7, 9)).filter(np.any), st.floats(0.5, 6))
 def test_distance_is_that_to_the_nearest_side_between_inside_and_outside(mask, reach):
     window, distance = overlay_module._distance_to_boundary(mask, reach)

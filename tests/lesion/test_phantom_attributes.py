@@ -38,7 +38,7 @@ def files_below(folder):
 # --- the drawing ---
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(0, 10**9),
     st.sets(st.sampled_from(ATTRIBUTES)),

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion.dataset import find_samples
@@ -51,7 +51,6 @@ samples_of_any_kind = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(samples_of_any_kind, st.integers(0, 5))
 def test_each_sample_is_in_one_part_with_its_lesion_and_its_other_copies(samples, seed):
     split = split_samples(samples, seed=seed)
@@ -66,7 +65,6 @@ def test_each_sample_is_in_one_part_with_its_lesion_and_its_other_copies(samples
                 assert seen.setdefault(of(s), parts[s.key]) == parts[s.key]
 
 
-@settings(deadline=None)
 @given(samples_of_any_kind, st.randoms())
 def test_order_of_the_samples_does_not_matter(samples, randomness):
     shuffled = list(samples)

@@ -82,7 +82,7 @@ class TestRefinement:
         applied = apply_box_deltas(boxes, box_refinement(boxes, gt))
         np.testing.assert_allclose(applied, gt, atol=1e-3)
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(boxes_of_positive_size(), boxes_of_positive_size())
     def test_tensors_give_the_numbers_of_numpy(self, boxes, gt):
         deltas = box_refinement(ops.convert_to_tensor(boxes), ops.convert_to_tensor(gt))
@@ -162,7 +162,7 @@ class TestOverlaps:
                 expected = (pixels_of(a) & pixels_of(b)).sum() / union if union else 0
                 assert overlaps[i, j] == pytest.approx(expected, abs=1e-6)
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(pixel_boxes, pixel_boxes)
     def test_tensors_give_the_numbers_of_numpy(self, first, second):
         tensors = [ops.convert_to_tensor(boxes.astype(np.float32)) for boxes in (first, second)]

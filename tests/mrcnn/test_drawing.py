@@ -87,7 +87,7 @@ def test_apply_mask_blends_in_place():
     assert image.tolist() == [[[162, 60, 85], [100, 100, 100]]]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     image=arrays(np.uint8, (3, 4, 4)),
     mask=arrays(np.uint8, (3, 4), elements=st.sampled_from([0, 1, 255])),

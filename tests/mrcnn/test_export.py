@@ -87,7 +87,7 @@ class TestResizing:
 
 
 class TestMasks:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(seed=st.integers(0, 10_000), fade=st.booleans(), least=st.sampled_from([0.0, 0.5]))
     def test_in_any_box(self, seed, fade, least):
         random = np.random.default_rng(seed)

@@ -216,7 +216,7 @@ class TestOrientation:
     def test_several_are_none(self):
         assert orientation(with_segments(exif(6, count=2))) == 1
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.binary(max_size=300))
     @example(b"")
     @example(b"\xff\xd8" + b"\xff\xe1\x00\x02" * 40_000)
@@ -224,7 +224,7 @@ class TestOrientation:
     def test_of_any_bytes_is_none(self, content):
         assert orientation(content) == 1
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.data(), st.sampled_from(["little", "big"]))
     def test_damage_is_no_error(self, data, order):
         content = bytearray(with_segments(APP0, exif(6, order, before=1))[:80])

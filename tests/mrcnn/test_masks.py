@@ -100,7 +100,7 @@ class TestExtractBboxes:
 
 
 class TestMiniMasks:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.integers(8, 40), st.integers(8, 40), st.integers(10, 30), st.integers(10, 30))
     def test_disc_survives(self, radius, y, x, side):
         mask = disc(100, 120, (y + 20, x + 20), radius)[:, :, np.newaxis]
@@ -131,7 +131,7 @@ class TestMiniMasks:
 
 
 class TestPasteMask:
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=80)
     @given(
         st.integers(-30, 50),
         st.integers(-30, 50),
@@ -187,7 +187,7 @@ class TestPasteMask:
 
 
 class TestResizeMask:
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.integers(1, 300),
         st.integers(1, 300),
@@ -206,7 +206,7 @@ class TestResizeMask:
         assert mask[y1:y2, x1:x2].all()
         assert mask.sum() == 2 * (y2 - y1) * (x2 - x1)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.integers(1, 300), st.integers(1, 300))
     def test_size_of_a_stretched_image(self, height, width):
         image, window, scale, padding, crop = resize_image(
@@ -216,7 +216,7 @@ class TestResizeMask:
         mask = resize_mask(np.ones((height, width, 1), bool), scale, padding, crop, size)
         assert mask.shape == (*image.shape, 1) and mask.all()
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.integers(4, 90), st.integers(1, 89), st.sampled_from([16, 40, 64, 150]))
     def test_edge_lies_where_the_images_edge_lies(self, width, edge, side):
         image = np.zeros((40, width))
@@ -243,7 +243,6 @@ class TestResizeMask:
 
 
 class TestOverlaps:
-    @settings(deadline=None)
     @given(st.data())
     def test_equals_counting_pixels(self, data):
         shape = data.draw(st.tuples(*[st.integers(1, 5)] * 2))
@@ -281,7 +280,7 @@ class TestOverlaps:
 
 
 class TestPlaceMask:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.integers(0, 2**32 - 1), st.integers(-12, 30), st.integers(-12, 40))
     def test_equals_loops(self, seed, y, x):
         """Every pixel whose centre lies in the box takes the clamped bilinear value there."""

@@ -93,7 +93,7 @@ class TestResizeBilinear:
         row = np.array([[0.0, 100.0, 200.0]])
         np.testing.assert_allclose(resize_bilinear(row, (1, 6)), [[0, 25, 75, 125, 175, 150]])
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(sides, sides, sides, sides, st.integers(0, 9))
     def test_equals_scikit_image(self, height, width, new_height, new_width, seed):
         image = np.random.default_rng(seed).uniform(-3, 9, (height, width, 2))
@@ -119,13 +119,13 @@ class TestResizeBilinear:
         assert resized.dtype == result
         np.testing.assert_allclose(resized, oracle(image, size), atol=tolerance)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(sides, sides, sides, sides)
     def test_even_areas_keep_exactly_their_value(self, height, width, new_height, new_width):
         image = np.full((height, width, 3), 77, np.uint8)
         assert (resize_bilinear(image, (new_height, new_width)) == 77).all()
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(sides, sides, st.data())
     def test_part_is_a_part_of_the_whole(self, new_height, new_width, data):
         y1, y2 = sorted(data.draw(st.integers(0, new_height)) for _ in range(2))
@@ -175,7 +175,7 @@ class TestResizeImage:
         np.testing.assert_array_equal(image[30:120, 5:145], NOISE)
         assert image.sum() == NOISE.sum()
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(
         st.integers(1, 500),
         st.integers(1, 500),

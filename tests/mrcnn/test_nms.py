@@ -57,7 +57,7 @@ def problems(draw):
 
 
 @both
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problem=problems(), class_count=st.sampled_from([1, 3]))
 def test_equals_greedy_suppression(function, problem, class_count):
     boxes, scores, classes = problem

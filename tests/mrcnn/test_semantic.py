@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
@@ -54,7 +54,6 @@ def semantic_loss_by_hand(target, logits, dice):
 
 class TestLosses:
     @pytest.mark.parametrize("dice", [False, True])
-    @settings(deadline=None)
     @given(seed=st.integers(0, 2**16), classes=st.integers(1, 3))
     def test_semantic_is_that_computed_by_hand(self, dice, seed, classes):
         rng = np.random.default_rng(seed)
@@ -97,7 +96,6 @@ class TestUnmolding:
         assert found.shape == (20, 40, 1)
         np.testing.assert_allclose(found[3:-3], 1)
 
-    @settings(deadline=None)
     @given(
         height=st.integers(1, 40),
         width=st.integers(1, 40),

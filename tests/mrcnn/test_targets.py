@@ -39,7 +39,7 @@ def instances(draw):
 
 
 class TestRpnTargets:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(instances(), st.sampled_from([8, 256]))
     def test_labels_keep_the_rules(self, problem, limit):
         class_ids, boxes = problem
@@ -61,7 +61,7 @@ class TestRpnTargets:
         assert np.isfinite(deltas).all() and deltas.shape == (limit, 4)
         assert not deltas[positive.sum() :].any()
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(instances())
     def test_every_instance_has_its_best_anchor(self, problem):
         class_ids, boxes = problem

@@ -1,0 +1,65 @@
+"""Squares that cover long images, and their maps put together."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lesion import serving
+from lesion.squares import NEARLY_SQUARE, joined, squares
+
+sides = st.integers(1, 90)
+
+
+def boxes(shape):
+    return [
+        (rows.start, columns.start, rows.stop, columns.stop) for rows, columns in squares(shape)
+    ]
+
+
+class TestSquares:
+    @pytest.mark.parametrize(
+        ("shape", "expected"),
+        [
+            ((450, 600, 3), [(0, 0, 450, 450), (0, 150, 450, 600)]),
+            ((600, 450), [(0, 0, 450, 450), (150, 0, 600, 450)]),
+            ((100, 210), [(0, 0, 100, 100), (0, 55, 100, 155), (0, 110, 100, 210)]),
+            ((100, 110), [(0, 0, 100, 110)]),
+            ((7, 7), [(0, 0, 7, 7)]),
+        ],
+    )
+    def test_examples(self, shape, expected):
+        assert boxes(shape) == expected
+
+    @given(sides, sides)
+    def test_cover_the_image_and_are_squares_of_its_shorter_side(self, height, width):
+        covered = np.zeros((height, width), int)
+        for part in squares((height, width)):
+            covered[part] += 1
+            if max(height, width) > NEARLY_SQUARE * min(height, width):
+                assert covered[part].shape == (min(height, width),) * 2
+        assert covered.min() == 1 or max(height, width) <= 2 * min(height, width)
+        assert covered.min() >= 1
+
+    @given(st.lists(st.tuples(sides, sides), min_size=1, max_size=4))
+    def test_same_in_a_graph(self, sizes):
+        owners, parts = serving.squares(tf.constant(sizes))
+        for place, size in enumerate(sizes):
+            found = parts.numpy()[owners.numpy() == place]
+            found[:, 2:] += found[:, :2]
+            assert [tuple(box) for box in found.tolist()] == boxes(size)
+
+
+class TestJoined:
+    @given(sides, sides)
+    def test_gives_back_what_was_cut(self, height, width):
+        image = np.random.default_rng(height).random((height, width, 2), np.float32)
+        parts = squares(image.shape)
+        back = joined(parts, [image[part] for part in parts], image.shape)
+        np.testing.assert_allclose(back, image, rtol=1e-6)
+
+    def test_takes_the_mean_where_squares_overlap(self):
+        parts = squares((2, 3))
+        maps = [np.full((2, 2), value, np.float32) for value in (0.2, 0.6)]
+        np.testing.assert_allclose(joined(parts, maps, (2, 3)), [[0.2, 0.4, 0.6]] * 2)

@@ -150,6 +150,14 @@ def small(image, masks, rng):
     return _each(*far_away(image, masks, rng), lambda p, fill: p.resize(size, Resampling.BOX))
 
 
+def wider(image, masks, rng):
+    """Half as wide again: beside each side a mirror image of a quarter of the width."""
+    quarter = image.shape[1] // 4
+    return [
+        np.pad(each, ((0, 0), (quarter, quarter), (0, 0)), "reflect") for each in (image, masks)
+    ]
+
+
 def _each(image, masks, move):
     """Image and masks after `move(picture, fill)`, which is given Pillow's images.
 
@@ -183,6 +191,7 @@ CHANGES = {
     "enlarged 4 x, JPEG 75": enlarged(4),
     "enlarged 12 x, JPEG 75": enlarged(12),
     "the middle 60 % of each side": close_up,
+    "half as wide again, mirrored": wider,
     "a third of a larger frame": far_away,
     "a third of the frame": small,
 }

@@ -71,6 +71,7 @@ class TestChanges:
             ("enlarged 4 x, JPEG 75", (576, 768), 1.0),
             ("enlarged 12 x, JPEG 75", (1728, 2304), 1.0),
             ("the middle 60 % of each side", (86, 116), 1.0),
+            ("half as wide again, mirrored", (144, 288), 1.0),
             ("a third of a larger frame", (432, 576), 1 / 9),
             ("a third of the frame", (144, 192), 1 / 9),
         ],

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +21,8 @@ from lesion.quality import QualityWarning, assess
 from lesion.samples import TASKS, Problem
 from lesion.weights import NONE, joint_fingerprint, member_files, shipped_weights, weights_path
 from mrcnn.images import ImageError, as_rgb8, read_image
+
+logger = logging.getLogger(__name__)
 
 _READERS = 2
 
@@ -297,6 +300,7 @@ def _find(task, weights):
     if weights is None:
         weights = shipped_weights(task)
         if weights is None:
+            logger.warning("No weights of the %s task are installed: it is left out.", task)
             return None
     if isinstance(weights, (str, os.PathLike)):
         weights = [weights]

@@ -13,6 +13,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 BINS = 15
+FEW = 50
+"""Fewer images than these tell little of a temperature."""
 _LOG_TEMPERATURES = (-3.0, 3.0)
 
 

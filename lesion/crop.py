@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,30 +73,36 @@ def find_crops(
         paths: of image files.
         cache: in whose images the squares are measured.
         record: JSON file that keeps them for the next time, as long as the boundary's weights and
-            the size of the cache are the same.
+            the size of the cache are the same, and the image has not changed.
     """
     record = Path(record)
     source = [boundary.describe()["sha256"], cache.max_side]
     known = _read_record(record, source)
-    paths = [str(path) for path in paths]
-    missing = [path for path in paths if path not in known]
+    stamps = {str(path): _stamp(path) for path in paths}
+    missing = [path for path, stamp in stamps.items() if known.get(path, [None])[0] != stamp]
     for start in tqdm(
         range(0, len(missing), _BATCH), "Finding lesions", unit="batch", disable=None
     ):
         chunk = missing[start : start + _BATCH]
         found = boundary.predict([cache.image(path) for path in chunk])
         for path, lesion in zip(chunk, found, strict=True):
-            known[path] = lesion_square(lesion.mask)
+            known[path] = stamps[path], lesion_square(lesion.mask)
     if missing:
         with atomic_path(record) as temporary:
-            temporary.write_text(json.dumps({"source": source, "squares": known}))
-    return {path: known[path] for path in paths}
+            temporary.write_text(json.dumps({"source": source, "stamped": known}))
+    return {path: tuple(known[path][1]) for path in stamps}
 
 
-def _read_record(record, source) -> Mapping[str, tuple[int, int, int]]:
+def _stamp(path):
+    """What changes with an image file."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read_record(record, source) -> dict[str, tuple[list[int], tuple[int, int, int]]]:
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
-        return dict(content["squares"]) if content["source"] == source else {}
+        return dict(content["stamped"]) if content["source"] == source else {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -36,7 +36,7 @@ class DiagnosisEvaluation:
     Attributes:
         samples: the samples that were predicted and have a diagnosis.
         diagnoses: what the predictor made of each (`lesion.diagnosis.Diagnosis`).
-        unscored: where no sample has a diagnosis, those predicted, each with what was made of it.
+        unscored: samples without a diagnosis, each with what was made of it.
         problems: samples that could not be predicted, or scored.
     """
 
@@ -78,20 +78,12 @@ def evaluate_diagnosis(
         patients: whether what is known of the patients may be used.
 
     Returns:
-        The predictions. Samples whose image cannot be read are among its problems. So are those
-        without a diagnosis, which are left out, unless none has one, as in a challenge's test part.
+        The predictions, of samples without a diagnosis apart. Samples whose image cannot be read
+        are among its problems.
     """
     evaluation = DiagnosisEvaluation()
-    known = [sample for sample in samples if sample.diagnosis is not None]
-    if known:
-        evaluation.problems += [
-            Problem(sample.image, "image without a diagnosis")
-            for sample in samples
-            if sample.diagnosis is None
-        ]
-    wanted = known or samples
-    with tqdm(total=len(wanted), desc="Evaluating", unit="image", disable=None) as progress:
-        for chunk in _read_ahead(wanted, batch):
+    with tqdm(total=len(samples), desc="Evaluating", unit="image", disable=None) as progress:
+        for chunk in _read_ahead(samples, batch):
             read = [(sample, image) for sample, image in chunk if isinstance(image, np.ndarray)]
             evaluation.problems += [
                 Problem(sample.image, reason) for sample, reason in chunk if isinstance(reason, str)
@@ -100,11 +92,12 @@ def evaluate_diagnosis(
                 [image for _, image in read],
                 [sample.metadata for sample, _ in read] if patients else None,
             )
-            if known:
-                evaluation.samples += [sample for sample, _ in read]
-                evaluation.diagnoses += predicted
-            else:
-                evaluation.unscored += zip([s for s, _ in read], predicted, strict=True)
+            for (sample, _), diagnosis in zip(read, predicted, strict=True):
+                if sample.diagnosis is None:
+                    evaluation.unscored.append((sample, diagnosis))
+                else:
+                    evaluation.samples.append(sample)
+                    evaluation.diagnoses.append(diagnosis)
             progress.update(len(chunk))
     return evaluation
 
@@ -153,7 +146,8 @@ def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = 
     if not evaluation.samples:
         main = ("balanced_accuracy", "melanoma_auc", "mean_auc", "ece", "brier")
         empty = {name: dict.fromkeys(DIAGNOSES) for name in ("recall", "auc")}
-        return {"images": 0, "lesions": 0, **dict.fromkeys(main), **empty, **common}
+        confidence = {"confidence": {**dict.fromkeys(main), **empty}}
+        return {"images": 0, "lesions": 0, **dict.fromkeys(main), **empty, **confidence, **common}
     sheet = evaluation.sheet()
 
     def part(positions):
@@ -296,7 +290,10 @@ def format_diagnosis(summary: Mapping[str, Any]) -> str:
             return "No image was predicted."
         return f"{unscored} images were predicted; none has a diagnosis to compare with."
     intervals = summary["confidence"]
-    lines = [f"{summary['images']:,} images of {summary['lesions']:,} lesions", ""]
+    lines = [f"{summary['images']:,} images of {summary['lesions']:,} lesions"]
+    if summary["unscored"]:
+        lines.append(f"{summary['unscored']:,} others were predicted, whose diagnosis is not known")
+    lines.append("")
     for name, label in (
         ("balanced_accuracy", "balanced accuracy"),
         ("accuracy", "accuracy"),

@@ -210,7 +210,7 @@ def adjusted_crossentropy(config: DiagnosisConfig, labels: np.ndarray) -> Callab
         labels: int [samples] of the training part.
     """
     shares = sampling_shares(labels, config.sampling_power)
-    # A category that is never drawn keeps the offset of one image.
+    # A category that is never drawn has the offset of the rarest that is.
     offset = config.logit_adjustment * np.log(np.maximum(shares, shares[shares > 0].min()))
     crossentropy = functools.partial(
         keras.losses.categorical_crossentropy,

@@ -91,7 +91,7 @@ def add_options(parser):
         type=share,
         metavar="P",
         help="the probabilities are those of a clinic with the training part's frequencies to the "
-        "power of P: 1 as they are, 0 all categories alike (0.25)",
+        "power of P, before the temperature: 1 as they are, 0 all categories alike (0.25)",
     )
     add("--label-smoothing", type=share, default=0.05, metavar="SHARE", help="(0.05)")
     add(
@@ -209,8 +209,9 @@ def augmentation(arguments):
 
 def finish(arguments, weights, training, validation):
     """Fits the temperatures on the validation part and stores them with the weights."""
-    from lesion.calibration import Calibration
+    from lesion.calibration import FEW, Calibration
     from lesion.diagnosis import VIEWS, load_classifier, logits_of_samples, with_boundary
+    from lesion.diagnosis_data import sampling_shares
 
     arrays, metadata = load_arrays(weights)
     power = arguments.prevalence_power
@@ -222,11 +223,21 @@ def finish(arguments, weights, training, validation):
     if not validation:
         logger.warning("There is no validation part: the probabilities stay uncalibrated.")
         return
+    if len(validation) < FEW:
+        logger.warning(
+            "The validation part has %d images, which say little of how sure answers may be: the "
+            "probabilities may be far from what they say. Give more data.",
+            len(validation),
+        )
     predictor = load_classifier(weights, views=max(VIEWS))
     logits = logits_of_samples(predictor, validation, "Calibrating")
     # A category that does not occur is taken to be as rare as one image.
     counts = np.maximum(np.bincount(_labels(training), minlength=len(DIAGNOSES)), 1)
     offset = power * np.log(counts / counts.sum())
+    # What of the frequencies the loss did not make up for is in the logits already.
+    drawn = sampling_shares(_labels(training), arguments.sampling_power)
+    drawn = np.maximum(drawn, drawn[drawn > 0].min())
+    offset -= (1 - arguments.logit_adjustment) * np.log(drawn)
     fitted = {
         n: Calibration.fit(logits[:, :n].mean(axis=1), _labels(validation), offset) for n in VIEWS
     }

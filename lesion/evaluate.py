@@ -22,7 +22,6 @@ if __package__ in (None, ""):
 
 import argparse  # noqa: E402
 import json  # noqa: E402
-from collections import Counter  # noqa: E402
 from typing import Any  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
@@ -40,8 +39,8 @@ from lesion.boundary_evaluation import (  # noqa: E402
     write_boundary,
 )
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
-from lesion.options import add_views, natural, rate  # noqa: E402
-from lesion.patient import told, unrecognised  # noqa: E402
+from lesion.options import add_views, natural, share  # noqa: E402
+from lesion.patient import known_of  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
 from lesion.selection import PART_NAMES, select  # noqa: E402
 from lesion.splits import SplitError  # noqa: E402
@@ -137,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     diagnosis.add_argument(
         "--risk",
-        type=rate,
+        type=share,
         default=0.1,
         metavar="SHARE",
         help="refer images so that at most this share of the others was wrong in validation (0.1)",
@@ -202,6 +201,11 @@ def _say_what_is_scored(parser, arguments, collections, selection):
             )
     for problem in problems:
         print(problem, file=sys.stderr)
+    for path in selection.unsaid:
+        print(
+            f"No split lies beside {path}: whether it has learned from these images is not known.",
+            file=sys.stderr,
+        )
     if selection.split and selection.left_out:
         print(f"Scoring what these weights have not learned from, by {selection.split}.")
     if selection.left_out:
@@ -218,19 +222,6 @@ def _say_what_is_scored(parser, arguments, collections, selection):
             f"Of these {count} images the weights have seen {selection.learned} in training or "
             "validation, or others of their lesions: the scores are too good."
         )
-
-
-def _say_what_is_known(samples):
-    """Prints how much is known of the patients, and what of it means nothing."""
-    patients = [told(sample.metadata) for sample in samples]
-    counts = Counter(name for patient in patients for name in patient)
-    known = ", ".join(f"{name} of {counts[name]}" for name in ("age", "sex", "site"))
-    print(f"Known of the patients of {len(samples)} images: {known}.")
-    unknown = Counter(value for sample in samples for value in unrecognised(sample.metadata))
-    for value, count in unknown.most_common(_SHOWN):
-        print(f"{value} ({count} x) is not known, and not used.", file=sys.stderr)
-    if len(unknown) > _SHOWN:
-        print(f"So are {len(unknown) - _SHOWN} other values.", file=sys.stderr)
 
 
 def _evaluate(arguments, predictor, samples, names):
@@ -251,7 +242,9 @@ def _evaluate(arguments, predictor, samples, names):
 
     known = not arguments.images_alone
     if known:
-        _say_what_is_known(samples)
+        line, *unknown = known_of([sample.metadata for sample in samples])
+        print(line)
+        print(*unknown, sep="\n", end="\n" * bool(unknown), file=sys.stderr)
     evaluation = evaluate_diagnosis(predictor, samples, arguments.batch, known)
     summary = summarize_diagnosis(evaluation, names)
     return evaluation, summary, format_diagnosis(summary)
@@ -338,7 +331,7 @@ def main(argv: list[str] | None = None) -> int:
         "split": str(selection.split) if selection.split else None,
         "left_out": selection.left_out,
         "unused": selection.unused,
-        "learned": selection.learned,
+        "learned": None if selection.unsaid else selection.learned,
         "limit": arguments.limit,
         "views": None if arguments.task == "attributes" else arguments.views,
         "risk": arguments.risk if arguments.task == "diagnosis" else None,

@@ -51,12 +51,13 @@ def cross_validate(
         fold_file = folder / f"fold-{number}.json"
         rest = [key for other in folds if other is not fold for key in other]
         parts = {"train": sorted(rest), "validation": sorted(fold), "test": split.parts["test"]}
-        if fold_file.exists() and Split.load(fold_file).parts != parts:
+        drawn = Split(parts, arguments.seed, split.fractions).with_learned(split)
+        if fold_file.exists() and Split.load(fold_file).parts != drawn.parts:
             raise DatasetError(
                 f"{fold_file} holds other folds than --seed={arguments.seed} draws. Give the seed "
                 "that the cross-validation was begun with, or another --logs."
             )
-        Split(parts, arguments.seed, split.fractions).save(fold_file)
+        drawn.save(fold_file)
         fold_files[folder / f"fold-{number}"] = {"split": fold_file}
     keep_settings(folder, arguments, settings, changeable)
     members = train_all(arguments, fold_files, train)
@@ -72,6 +73,7 @@ def _kept_split(path, learned, split):
     """The split as it will be used; the one of an earlier call must be the same."""
     keys = sorted(sample.key for sample in learned)
     whole = Split({"train": keys, "validation": [], "test": split.parts["test"]}, split.seed, {})
+    whole = whole.with_learned(split)
     if path.exists() and Split.load(path).parts != whole.parts:
         raise DatasetError(
             f"{path} belongs to a cross-validation of other images or another split. Give the data "

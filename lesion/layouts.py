@@ -232,6 +232,13 @@ def _find_task3(collection: Collection, part: str | None) -> None:
         categories = read_categories(truths[name]) if name in truths else {}
         collection.diagnoses_listed += len(categories)
         rows = read_groupings(groupings[name]) if name in groupings else {}
+        alone = sorted(set(found) - {image for image, row in rows.items() if row["lesion_id"]})
+        if alone and (rows or name == "training"):  # published for this part alone
+            reason = (
+                f"no LesionGroupings of {len(alone)} images, such as {alone[0]}: their lesions are "
+                "unknown, they are split by image"
+            )
+            collection.problems.append(Problem(groupings.get(name, images[name]), reason))
         for image_id, path in found.items():
             row = rows.get(image_id, {})
             sample = Sample(

@@ -1,7 +1,8 @@
 """What is known of the patient, as numbers for the classifier; all of it may be missing."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -35,6 +36,7 @@ NAMES = {
     "site": ("site", "localization", "anatom_site_general"),
 }
 """Names of what is known of a patient, also HAM10000's and the archive's; the first counts."""
+_SHOWN = 3  # words that mean nothing, by name
 VECTOR_SIZE = 2 + len(SEXES) + len(SITES)
 
 
@@ -72,6 +74,19 @@ def read_age(metadata: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return age if math.isfinite(age) and 0 <= age <= 120 else None
+
+
+def known_of(patients: Sequence[Mapping[str, str]]) -> list[str]:
+    """Lines of text: how much is known of patients, and what of it means nothing, if anything."""
+    counts = Counter(name for patient in map(told, patients) for name in patient)
+    known = ", ".join(f"{name} of {counts[name]}" for name in ("age", "sex", "site"))
+    lines = [f"Known of the patients of {len(patients)} images: {known}."]
+    unknown = Counter(value for patient in patients for value in unrecognised(patient))
+    for value, count in unknown.most_common(_SHOWN):
+        lines.append(f"{value} ({count} x) is not known, and not used.")
+    if len(unknown) > _SHOWN:
+        lines.append(f"So are {len(unknown) - _SHOWN} other values.")
+    return lines
 
 
 def patient_vector(metadata: Mapping[str, str]) -> np.ndarray:

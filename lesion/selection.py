@@ -7,7 +7,7 @@ from pathlib import Path
 from lesion.layouts import find_collections
 from lesion.samples import Collection, Sample
 from lesion.splits import Split, SplitError
-from lesion.weights import learned_by, split_of, weights_path
+from lesion.weights import learned_by, own_split, split_of, weights_path
 
 EVERYTHING = "none"
 """The split that leaves nothing out."""
@@ -26,6 +26,7 @@ class Selection:
         left_out: number of samples left out because the weights learned from their lesions.
         unused: number of samples left out because the split does not know them.
         learned: number of `samples` from whose lesions the weights have learned nevertheless.
+        unsaid: weights without a split beside them: nobody knows what these have learned from.
     """
 
     samples: list[Sample]
@@ -34,6 +35,7 @@ class Selection:
     left_out: int = 0
     unused: int = 0
     learned: int = 0
+    unsaid: tuple[Path, ...] = ()
 
 
 def select(
@@ -86,7 +88,8 @@ def select(
         inside = bool(tested) and all(sample.key in tested for sample in samples)
         part = part or ("test" if inside else "all")
     still = sum(sample.key in learned for sample in samples)
-    return collections, Selection(samples, part, file, left_out, unused, still)
+    unsaid = tuple(path for path in paths if own_split(path) is None)
+    return collections, Selection(samples, part, file, left_out, unused, still, unsaid)
 
 
 def select_samples(

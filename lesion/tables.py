@@ -11,7 +11,7 @@ from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
 # Columns of the challenge's truth besides image and categories; its scorer reads them.
 _WEIGHT_COLUMNS = ("score_weight", "validation_weight")
 _IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
-_IMAGE_COLUMNS = ("image_id", "image", "isic_id")
+_IMAGE_COLUMNS = ("image_id", "image", "isic_id", "image name", "image_name")
 # ISIC 2019 calls AKIEC, without the carcinomas that it lists apart, AK.
 _CATEGORY_COLUMNS = {**{name.lower(): name for name in DIAGNOSES}, "ak": "AKIEC"}
 # Names of diagnoses: HAM10000's, and the archive's as far as they are of one category.
@@ -19,6 +19,8 @@ _NAMES = {
     **_CATEGORY_COLUMNS,
     "melanoma": "MEL",
     "nevus": "NV",
+    "common nevus": "NV",
+    "atypical nevus": "NV",
     "basal cell carcinoma": "BCC",
     "actinic keratosis": "AKIEC",
     "pigmented benign keratosis": "BKL",
@@ -145,11 +147,12 @@ def _is_one(text):
 def read_categories(path: Path) -> dict[str, str]:
     """The diagnosis of each image id, from a table of the challenge's form.
 
-    Its columns are `image` and one per category (`DIAGNOSES`); each row holds a single 1.
+    Its columns are `image` and one per category (`DIAGNOSES`); each row holds a single 1. A row
+    whose `score_weight` is 0 is passed over, as the challenge's scorer does.
 
     Raises:
-        DatasetError: naming the line, for other columns, a second row of an image or a row that
-            does not name exactly one category.
+        DatasetError: naming the line, for other columns, a second row of an image, a row that does
+            not name exactly one category, or a weight other than 0 and 1.
     """
     rows = read_table(path, ("image", *(name.lower() for name in DIAGNOSES)), _WEIGHT_COLUMNS)
     categories: dict[str, str] = {}
@@ -167,6 +170,14 @@ def read_categories(path: Path) -> dict[str, str]:
             )
         if image_id in categories:
             raise DatasetError(f"Line {number} of the table {path} lists {image_id} a second time.")
+        weight = row.get("score_weight") or "1"
+        if not _is_one(weight) and weight.strip("0.") != "":
+            raise DatasetError(
+                f"Line {number} of the table {path} gives {image_id} the score_weight {weight!r}; "
+                "only images that count (1) or do not (0) are known here."
+            )
+        if not _is_one(weight):
+            continue
         categories[image_id] = DIAGNOSES[values.index(1.0)]
     return categories
 

@@ -29,9 +29,11 @@ from lesion.checks import check_samples  # noqa: E402
 from lesion.crew import MemberFailed, take_changeable  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, positive, rate, share  # noqa: E402
+from lesion.patient import known_of  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
-from lesion.splits import SPLIT_FILE, Split, carried_over, split_by_parts  # noqa: E402
-from lesion.weights import checked_metadata, member_files, own_split, split_of  # noqa: E402
+from lesion.splits import SPLIT_FILE  # noqa: E402
+from lesion.training_split import choose_split, refuse_seen_folds  # noqa: E402
+from lesion.weights import checked_metadata, member_files  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.runs import find_last  # noqa: E402
 
@@ -197,7 +199,7 @@ def train(arguments):
     import keras
 
     keras.utils.set_random_seed(arguments.seed)  # of the layers that begin at random
-    split = _split(arguments, samples, last)
+    split = choose_split(arguments, samples, task, last)
     training, validation = (split.select(samples, part) for part in ("train", "validation"))
     if not training:
         raise DatasetError("The split leaves no image to train on; give more images.")
@@ -252,7 +254,8 @@ def _train_several(arguments):
     task = _training_of(arguments.task)
     _check_arguments(arguments, task)
     samples = load_samples(arguments)
-    split = _split(arguments, samples, None)
+    refuse_seen_folds(arguments, samples, task.STARTS)
+    split = choose_split(arguments, samples, task)
     from lesion.folds import cross_validate
     from lesion.members import train_members
 
@@ -298,6 +301,11 @@ def load_samples(arguments):
             f"No sound image with {truths.get(arguments.task, 'a diagnosis')} in {folders}; "
             f"`python lesion/dataset.py --task={arguments.task} --dataset DIR` lists every problem."
         )
+    if getattr(arguments, "patient_data", False):
+        known, *unknown = known_of([sample.metadata for sample in samples])
+        logger.info("%s", known)
+        for line in unknown:
+            logger.warning("%s", line)
     return samples
 
 
@@ -325,7 +333,7 @@ def _check_arguments(arguments, task):
     """Finds out what is wrong with the arguments before any image is decoded."""
     task.check_arguments(arguments)
     if arguments.weights not in (*task.STARTS, "last"):
-        # Of an ensemble one member; `_split` leaves it what it has not learned from.
+        # Of an ensemble one member; `choose_split` leaves it what it has not learned from.
         start = member_files([arguments.weights], arguments.task)[0]
         checked_metadata(start)
         arguments.weights = str(start)
@@ -338,30 +346,6 @@ def _check_arguments(arguments, task):
             f"--head-epochs={arguments.head_epochs} is more than --epochs={arguments.epochs}, "
             "which counts all epochs."
         )
-
-
-def _split(arguments, samples, last):
-    fractions = dict(_training_of(arguments.task).FRACTIONS)
-    fractions["train"] += fractions["test"] - arguments.test_share
-    fractions["test"] = arguments.test_share
-    if arguments.split:
-        return Split.load(arguments.split)
-    if last and (Path(last).parent / SPLIT_FILE).exists():
-        return Split.load(Path(last).parent / SPLIT_FILE)
-    drawn = split_by_parts(samples, fractions, arguments.seed)
-    if last or arguments.weights in _training_of(arguments.task).STARTS:
-        return drawn
-    own = split_of(Path(arguments.weights), samples)
-    if own:
-        logger.info("The split is that of %s: %s.", arguments.weights, own)
-        return Split.load(own)
-    earlier = own_split(Path(arguments.weights))
-    if not earlier:
-        return drawn
-    carried = carried_over(Split.load(earlier), samples, fractions, arguments.seed)
-    if carried:
-        logger.info("The split is that of %s, as far as it knows the images.", earlier)
-    return (carried or drawn).with_learned(Split.load(earlier))
 
 
 def _write_json(path, content):

@@ -8,7 +8,7 @@ What the project ships for a task are three files that `lesion/ship.py` writes:
 
 import hashlib
 import json
-import sys
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,18 +17,20 @@ from lesion.samples import Sample
 from lesion.splits import SPLIT_FILE, Split, knows_any, learned_keys
 from mrcnn import runs
 from mrcnn.arrays import WeightsError, read_metadata
-from mrcnn.files import atomic_path, sha256_of
+from mrcnn.files import atomic_path, data_folders, sha256_of
 
 if TYPE_CHECKING:  # it comes with Keras, which a mistyped command need not wait for
     from mrcnn.weights import LoadReport
 
+logger = logging.getLogger(__name__)
+
 SHIPPED = "lesion"
+"""In the place of a weights file: the one that the project ships for the task."""
 NONE = "none"
 """In the place of a weights file: this network is left out, also if the project ships it."""
-"""In the place of a weights file: the one that the project ships for the task."""
 
 _ENDING, _ENSEMBLE = ".weights.h5", ".ensemble.json"
-_FOLDERS = (Path(__file__).resolve().parents[1] / "weights", Path(sys.prefix) / "share" / "mrcnn")
+_FOLDERS = data_folders()
 
 
 def shipped_name(task: str, member: int | None = None) -> str:
@@ -223,6 +225,8 @@ def checked_metadata(path: Path) -> dict:
     """
     metadata = read_metadata(path)  # says best what a pointer or half a download is
     record = companion(path, ".json")
+    if path.parent in _FOLDERS and not record.is_file():
+        logger.warning("%s is missing: that %s is whole cannot be checked.", record, path.name)
     if not path.name.endswith(_ENDING) or not record.is_file():
         return metadata
     content = _read_json(record)

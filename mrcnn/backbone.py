@@ -5,7 +5,6 @@ import inspect
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from mrcnn.download import cache_folder, fetch
 from mrcnn.efficientnet_lite import SCALES, efficientnet_lite
+from mrcnn.files import data_folders
 from mrcnn.resnet import BLOCKS, BatchNorm, resnet_graph
 from mrcnn.weights import LoadReport, assign_weights, load_weights, named_weights, read_arrays
 
@@ -107,11 +107,7 @@ def imagenet_weights(backbone_name: str) -> Path:
     _check_name(backbone_name)
     if backbone_name in SCALES:
         name = lite_file(backbone_name)
-        folders = [
-            Path(__file__).resolve().parents[1] / "weights",
-            Path(sys.prefix) / "share" / "mrcnn",
-            cache_folder(),
-        ]
+        folders = [*data_folders(), cache_folder()]
         for folder in folders:
             if (folder / name).is_file():
                 return folder / name

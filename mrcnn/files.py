@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,3 +43,15 @@ def sha256_of(path: str | os.PathLike) -> str:
     """SHA-256 of a file's content as 64 lower-case hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def data_folders(package: Path | None = None) -> tuple[Path, ...]:
+    """Where files that come with the project lie: in a clone, or as pip has installed them.
+
+    Args:
+        package: folder of a package, by default this one's. pip puts data below a `share` beside it
+            or some folders above: in an environment, a user's folder, /usr/local, a `--target`.
+    """
+    package = package or Path(__file__).resolve().parent
+    roots = [Path(sys.prefix), *package.parents[:4]]
+    return (package.parent / "weights", *dict.fromkeys(r / "share" / "mrcnn" for r in roots))

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -69,11 +70,21 @@ class TestFind:
         assert darkness.batches == [2, 1]
         assert {path: tuple(again[path]) for path in first} == first
 
-    @pytest.mark.parametrize("content", ["{", "{}", '{"source": ["other", 64], "squares": {}}'])
+    def test_changed_image_is_looked_at_again(self, images, darkness, tmp_path, lesion_image):
+        cache, record = ImageCache(tmp_path / "c", 64), tmp_path / "r.json"
+        find_crops(darkness, images, cache, record)
+        image, mask = lesion_image(centre=(24, 44))
+        write_image(images[0], image)
+        os.utime(images[0], ns=(0, 1))
+        found = find_crops(darkness, images, cache, record)
+        assert darkness.batches == [3, 1]
+        assert found[str(images[0])] == lesion_square(mask)
+
+    @pytest.mark.parametrize("content", ["{", "{}", '{"source": ["other", 64], "stamped": {}}'])
     def test_record_of_other_weights_is_made_anew(self, images, darkness, tmp_path, content):
         (tmp_path / "r.json").write_text(content)
         find_crops(darkness, images, ImageCache(tmp_path / "c", 64), tmp_path / "r.json")
-        assert len(json.loads((tmp_path / "r.json").read_text())["squares"]) == 3
+        assert len(json.loads((tmp_path / "r.json").read_text())["stamped"]) == 3
 
 
 @pytest.fixture(scope="module")

@@ -593,6 +593,8 @@ def make_task3(root: Path, rows=None, part="Training", header=CATEGORIES) -> Pat
     (folder / "LICENSE.txt").write_text("CC-BY-NC")
     table = folder / f"ISIC2018_Task3_{part}_GroundTruth.csv"
     table.write_text("\n".join([header, *rows]) + "\n")
+    if part == "Training":  # published for no other
+        (root / "ISIC2018_Task3_Training_LesionGroupings.csv").write_text(GROUPINGS)
     return root
 
 
@@ -605,7 +607,6 @@ GROUPINGS = (
 
 def test_task3_as_distributed(tmp_path):
     make_task3(tmp_path)
-    (tmp_path / "ISIC2018_Task3_Training_LesionGroupings.csv").write_text(GROUPINGS)
     found = find_samples(tmp_path)
     assert (found.layout, found.part, found.problems) == ("isic2018-task3", "training", [])
     first, second = found.samples
@@ -613,6 +614,21 @@ def test_task3_as_distributed(tmp_path):
     assert first.metadata == {"confirmation": "histo"}
     assert (second.diagnosis, second.metadata) == ("NV", {"confirmation": "follow_up"})
     assert check_samples(found, "diagnosis").samples == found.samples
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        (None, "no LesionGroupings of 2 images, such as ISIC_0024306"),
+        (GROUPINGS.rpartition("ISIC")[0], "no LesionGroupings of 1 images, such as ISIC_0024307"),
+        (GROUPINGS.replace("HAM_1", ""), "no LesionGroupings of 1 images, such as ISIC_0024306"),
+    ],
+)
+def test_task3_without_all_groupings(tmp_path, table, reason):
+    path = make_task3(tmp_path) / "ISIC2018_Task3_Training_LesionGroupings.csv"
+    path.unlink() if table is None else path.write_text(table)
+    (problem,) = find_samples(tmp_path).problems
+    assert problem.reason.startswith(reason) and "split by image" in problem.reason
 
 
 def test_task3_parts(tmp_path):
@@ -659,6 +675,8 @@ def test_task3_image_without_a_row(tmp_path):
         (CATEGORIES, ["ISIC_0024306,0.5,0.5,0,0,0,0,0"], "Line 2 .* exactly one category"),
         (CATEGORIES, ["ISIC_0024306,yes,0,0,0,0,0,0"], "Line 2 .*yes"),
         (CATEGORIES, ["ISIC_0024306,1.0"], "Line 2 .* has 2 values"),
+        (f"{CATEGORIES},score_weight", [f"ISIC_0024306,{MELANOMA},0.5"], "Line 2 .*'0.5'"),
+        (f"{CATEGORIES},score_weight", [f"ISIC_0024306,{MELANOMA},x"], "Line 2 .*'x'"),
     ],
 )
 def test_task3_table_at_fault(tmp_path, header, rows, message):
@@ -670,7 +688,7 @@ def test_task3_table_at_fault(tmp_path, header, rows, message):
 def test_task3_weights_of_the_scorer_are_no_categories(tmp_path):
     rows = [f"ISIC_0024306,{MELANOMA},1.0", f"ISIC_0024307.jpg,{NEVUS},0.0"]
     found = find_samples(make_task3(tmp_path, rows, header=f"{CATEGORIES},score_weight"))
-    assert [s.diagnosis for s in found.samples] == ["MEL", "NV"]
+    assert [s.diagnosis for s in found.samples] == ["MEL", None]  # a weight of 0 is not scored
 
 
 def test_task_decides_between_the_challenges_tasks(tmp_path):

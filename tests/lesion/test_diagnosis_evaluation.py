@@ -27,6 +27,7 @@ from lesion.layouts import find_samples
 from lesion.samples import DIAGNOSES, Sample
 
 KEYS = ["images", "lesions", "balanced_accuracy", "melanoma_auc", "mean_auc", "ece", "brier"]
+KEYS += ["recall", "confidence"]
 
 
 class ColourPredictor:
@@ -149,7 +150,7 @@ def test_summary_is_plain_json_with_the_keys_promised(evaluation):
     assert set(KEYS) < set(summary)
     assert (summary["images"], summary["lesions"]) == (56, 28)
     assert list(summary["recall"]) == list(summary["confidence"]["recall"]) == list(DIAGNOSES)
-    assert set(KEYS[2:]) < set(summary["confidence"])
+    assert set(KEYS[2:-1]) < set(summary["confidence"])
     assert summary["before_calibration"]["brier"] == pytest.approx(6 / 7)
 
 
@@ -256,7 +257,7 @@ class TestCommand:
         ("arguments", "message"),
         [
             (["--views=4"], "--views"),
-            (["--risk=0"], "--risk"),
+            (["--risk=10"], "--risk"),
             (["--split=gone.json"], "gone.json"),
             (["--weights=a", "--task=boundary"], "once for --task=boundary"),
         ],
@@ -273,6 +274,7 @@ class TestCommand:
         code, result = command("--dataset", data, "--split=none")
         assert (code, result["images"], result["unscored"]) == (0, 0, 56)
         assert set(KEYS) < set(result) and result["balanced_accuracy"] is None
+        assert result["confidence"]["recall"] == dict.fromkeys(DIAGNOSES)
         assert "none has a diagnosis to compare with" in capsys.readouterr().out
         (table,) = (tmp_path / "evaluation").glob("*.csv")
         lines = table.read_text().splitlines()
@@ -281,6 +283,19 @@ class TestCommand:
         command("--dataset", moles.data, "--split=none", "--out=scored")
         scored = (tmp_path / "scored" / "submission.csv").read_text().splitlines()
         assert sorted(scored) == sorted(lines)
+
+
+def test_images_without_a_diagnosis_are_predicted_and_not_scored(command, moles, tmp_path, capsys):
+    data = shutil.copytree(moles.data, tmp_path / "data")
+    table = data / "HAM10000_metadata.csv"
+    header, *rows = table.read_text().splitlines()
+    rows[0] = rows[0].replace(",mel,", ",,")
+    table.write_text("\n".join([header, *rows]))
+    code, result = command("--dataset", data, "--split=none")
+    assert (code, result["images"], result["unscored"], result["failed"]) == (0, 55, 1, 0)
+    assert "1 others were predicted, whose diagnosis is not known" in capsys.readouterr().out
+    for name, lines in (("submission.csv", 57), ("predictions.csv", 56)):
+        assert len((tmp_path / "evaluation" / name).read_text().splitlines()) == lines
 
 
 def test_table_of_other_images_is_an_error(command, moles, tmp_path, capsys):

@@ -124,6 +124,47 @@ class TestRun:
         assert main(command(moles, logs, "--task=diagnosis", "--weights=last")) == 0
         assert read_metadata(path)["prevalence_power"] == 0.0
 
+    def test_another_split_is_refused(self, whole, moles, tmp_path, capsys):
+        split = Split.load(moles.split)
+        parts = {**split.parts, "train": split.parts["test"], "test": split.parts["train"]}
+        Split(parts, 0, split.fractions).save(tmp_path / "other.json")
+        before = (run_of(whole) / "split.json").read_bytes()
+        again = ("--task=diagnosis", "--weights=last", f"--split={tmp_path / 'other.json'}")
+        assert main(command(moles, whole, *again)) == 2
+        assert "another split" in capsys.readouterr().err
+        assert (run_of(whole) / "split.json").read_bytes() == before
+
+    def test_split_that_is_given_also_has_what_the_start_learned_from(
+        self, whole, moles, tmp_path, caplog
+    ):
+        split = Split.load(moles.split)
+        parts = {"train": split.parts["train"][:14], "validation": [], "test": []}
+        parts["test"] = split.parts["validation"]
+        Split(parts, 0, split.fractions).save(tmp_path / "other.json")
+        start = run_of(whole) / "diagnosis_0003.h5"
+        options = (f"--split={tmp_path / 'other.json'}", f"--weights={start}", "--epochs=1")
+        logs = tmp_path / "logs"
+        assert main(command(moles, logs, *SETTINGS, *options, "--steps=1")) == 0
+        assert "has learned from 14 of the 14 images of the test part" in caplog.text
+        kept = Split.load(run_of(logs) / "split.json").parts
+        assert sorted(kept["train"]) == sorted(split.parts["train"])
+        assert kept["test"] == split.parts["validation"]
+
+
+def test_prevalence_of_one_is_that_of_the_data_however_they_were_drawn(
+    moles, small_backbone, tmp_path, caplog
+):
+    split = Split.load(moles.split)
+    parts = {**split.parts, "train": split.parts["train"][3:]}  # a category is rarer than others
+    Split(parts, 0, split.fractions).save(tmp_path / "split.json")
+    options = ("--sampling-power=1", "--logit-adjustment=0", "--prevalence-power=1", "--steps=1")
+    options += (f"--split={tmp_path / 'split.json'}", "--epochs=1", "--head-epochs=0")
+    assert main(command(moles, tmp_path / "logs", *SETTINGS, *options)) == 0
+    metadata = read_metadata(run_of(tmp_path / "logs") / "diagnosis_0001.h5")
+    # The network was shown the data as they are: nothing is left to be made up for.
+    np.testing.assert_allclose(metadata["calibration"]["8"]["offset"], 0, atol=1e-12)
+    assert "The validation part has 14 images" in caplog.text
+
 
 def test_uncalibrated_weights_refer_nobody(whole, caplog):
     path = run_of(whole) / "diagnosis_0003.h5"

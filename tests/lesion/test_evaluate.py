@@ -234,6 +234,12 @@ def test_part_without_a_split_is_the_challenges_own(command, tmp_path, lesion_im
     assert command("--dataset", tmp_path / "c")[1]["images"] == 3
 
 
+def test_weights_without_a_split_are_not_taken_to_have_learned_nothing(command, dataset, capsys):
+    _, result = command("--dataset", dataset())
+    assert (result["images"], result["learned"], result["left_out"]) == (4, None, 0)
+    assert "No split lies beside w: whether it has learned" in capsys.readouterr().err
+
+
 def test_renamed_folder_does_not_hide_what_was_learned_from(command, dataset, tmp_path, capsys):
     data = dataset("renamed")
     for path in data.glob("*/*.png"):

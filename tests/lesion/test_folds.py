@@ -174,6 +174,14 @@ class TestFolds:
         assert "different test parts" in capsys.readouterr().err
 
 
+def test_start_that_has_seen_the_images_is_refused(trained, moles, tmp_path, capsys):
+    (start,) = trained[0].glob("fold-1/diagnosis2*/diagnosis_0001.h5")
+    command = [f"--dataset={moles.data}", f"--logs={tmp_path}", *SETTINGS, "--folds=2"]
+    assert train([*command, f"--weights={start}"]) == 2
+    message = capsys.readouterr().err
+    assert "has learned from 42 of these 56 images" in message and "--members" in message
+
+
 def test_one_fold_is_refused(moles, tmp_path, capsys):
     command = [f"--dataset={moles.data}", f"--logs={tmp_path}", *SETTINGS, "--folds=1"]
     assert train(command) == 2

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from mrcnn.files import atomic_path, sha256_of
+from mrcnn.files import atomic_path, data_folders, sha256_of
 
 
 def test_file_appears_under_its_name_when_the_block_ends(tmp_path):
@@ -71,3 +71,17 @@ def test_sha256_of_is_the_digest_of_the_content(tmp_path, content):
     path = tmp_path / "file"
     path.write_bytes(content)
     assert sha256_of(path) == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["lib/python3.11/site-packages", "lib/python3.11/dist-packages", "."],
+    ids=["--user", "Debian", "--target"],
+)
+def test_data_are_looked_for_where_pip_puts_them(tmp_path, package):
+    assert tmp_path / "share" / "mrcnn" in data_folders(tmp_path / package / "mrcnn")
+
+
+def test_data_of_a_clone_come_first(tmp_path):
+    assert data_folders(tmp_path / "mrcnn")[0] == tmp_path / "weights"
+    assert (data_folders()[0] / "MODEL_CARD.md").is_file()

@@ -1,0 +1,98 @@
+"""What a training learns from: the split it draws, is given, or goes on with."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lesion.samples import Sample
+from lesion.splits import SPLIT_FILE, Split, carried_over, split_by_parts
+from lesion.weights import learned_by, own_split, split_of
+
+logger = logging.getLogger(__name__)
+
+
+def choose_split(
+    arguments: argparse.Namespace, samples: Sequence[Sample], task: Any, last: str | None = None
+) -> Split:
+    """The split of a training. It knows all that its start weights have learned from, too.
+
+    Args:
+        arguments: of `lesion train`.
+        samples: all that are sound.
+        task: the module of the task, with `FRACTIONS` and `STARTS`.
+        last: the checkpoint that a run goes on from, if it does.
+
+    Raises:
+        ValueError: if `--split` is another than the run has learned by so far.
+        lesion.splits.SplitError: if a split file cannot be used.
+    """
+    begun = Path(last).parent / SPLIT_FILE if last else None
+    if begun and begun.exists():
+        return _kept(arguments, begun)
+    start = None if last or arguments.weights in task.STARTS else Path(arguments.weights)
+    if arguments.split:
+        return _given(arguments, samples, start)
+    fractions = dict(task.FRACTIONS)
+    fractions["train"] += fractions["test"] - arguments.test_share
+    fractions["test"] = arguments.test_share
+    own = split_of(start, samples) if start else None
+    if own:
+        logger.info("The split is that of %s: %s.", start, own)
+        return Split.load(own)
+    earlier = own_split(start) if start else None
+    if not earlier:
+        return split_by_parts(samples, fractions, arguments.seed)
+    carried = carried_over(Split.load(earlier), samples, fractions, arguments.seed)
+    if carried:
+        logger.info("The split is that of %s, as far as it knows the images.", earlier)
+    split = carried or split_by_parts(samples, fractions, arguments.seed)
+    return split.with_learned(Split.load(earlier))
+
+
+def _kept(arguments, begun):
+    """The split of a run that goes on, which no other may take the place of."""
+    kept = Split.load(begun)
+    if arguments.split and Split.load(arguments.split).parts != kept.parts:
+        raise ValueError(
+            f"--split={arguments.split} is another split than {begun}, by which this run has "
+            "learned so far. Leave it out, or start a run from its weights by --weights=PATH."
+        )
+    return kept
+
+
+def _given(arguments, samples, start):
+    """The split of `--split`; says how much of its test part the start weights have seen."""
+    split = Split.load(arguments.split)
+    earlier = own_split(start) if start else None
+    if not earlier:
+        return split
+    tested = split.select(samples, "test")
+    if seen := learned_by([start], tested):
+        logger.warning(
+            "%s has learned from %d of the %d images of the test part of %s, or from their "
+            "lesions: they show nothing of how well new images will do.",
+            *(start, len(seen), len(tested), arguments.split),
+        )
+    return split.with_learned(Split.load(earlier))
+
+
+def refuse_seen_folds(
+    arguments: argparse.Namespace, samples: Sequence[Sample], starts: Sequence[str]
+) -> None:
+    """Raises ValueError where folds would test start weights on what these have learned from.
+
+    Args:
+        arguments: of `lesion train`.
+        samples: all that are sound.
+        starts: words for start weights that have seen none.
+    """
+    if not arguments.folds or arguments.weights in starts:
+        return
+    if seen := learned_by([Path(arguments.weights)], samples):
+        raise ValueError(
+            f"--weights={arguments.weights} has learned from {len(seen)} of these {len(samples)} "
+            "images, on which --folds is to test what starts from it. Start from "
+            f"{' or '.join(starts)}, or train --members."
+        )

@@ -100,7 +100,7 @@ class TestFolds:
         image = np.zeros((40, 50, 3), np.uint8)
         expected = load_classifiers(["lesion"]).predict([image])[0].probabilities
         found = Analyzer("none", "none", views=1).analyze(image).diagnosis.probabilities
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)  # of batches of 16 and of 1
         out = tmp_path / "model" / "1"
         assert export(["--task=diagnosis", "--weights=lesion", f"--out={out}"]) == 0
         served = tf.saved_model.load(str(out)).signatures["images"](images=image[np.newaxis])

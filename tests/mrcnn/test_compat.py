@@ -411,6 +411,7 @@ class TestRandomRois:
         assert (rois[:, :2] >= 0).all() and (rois[:, 2:] <= [48, 64]).all()
 
     def test_nine_in_ten_are_about_an_instance(self):
+        np.random.seed(0)  # one of the whole image's could lie about the instance, too
         rois = generate_random_rois((480, 640, 3), 100, np.array([1]), np.array([[60, 60, 70, 80]]))
         near = (rois >= [50, 40, 50, 40]).all(axis=1) & (rois <= [80, 100, 80, 100]).all(axis=1)
         assert near[:90].all() and not near[90:].all()
@@ -555,11 +556,13 @@ class TestNetwork:
     @pytest.fixture(scope="class")
     @staticmethod
     def training(tiny_config, tmp_path_factory):
+        keras.utils.set_random_seed(0)
         return modellib.MaskRCNN("training", tiny_config(), tmp_path_factory.mktemp("training"))
 
     @pytest.fixture(scope="class")
     @staticmethod
     def inference(tiny_config, tmp_path_factory):
+        keras.utils.set_random_seed(0)
         return modellib.MaskRCNN("inference", tiny_config(), tmp_path_factory.mktemp("inference"))
 
     @pytest.fixture

@@ -110,7 +110,7 @@ def start(folder, backend, *arguments):
 
 def finish(*started):
     for process, log in started:
-        status = process.wait(timeout=600)
+        status = process.wait(timeout=1800)
         log.seek(0)
         assert status == 0, log.read()
         log.close()

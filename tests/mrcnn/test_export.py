@@ -122,7 +122,7 @@ def assert_same(found, images, results):
         assert count > 0
         assert found["num_detections"][row] == count
         # Both are whole pixels; half a pixel either way may round to the next.
-        np.testing.assert_allclose(found["boxes"][row, :count], expected["rois"], atol=1e-3)
+        np.testing.assert_allclose(found["boxes"][row, :count], expected["rois"], atol=1)
         np.testing.assert_array_equal(found["class_ids"][row, :count], expected["class_ids"])
         np.testing.assert_allclose(found["scores"][row, :count], expected["scores"], atol=1e-4)
         np.testing.assert_array_equal(found["image_size"][row], (height, width))

@@ -38,7 +38,8 @@ def small(logs, monkeypatch):
 def test_notebook_runs(path, small):
     notebook = nbformat.read(path, as_version=4)
     folder = {"metadata": {"path": str(path.parent)}}  # Jupyter runs a notebook where it lies
-    NotebookClient(notebook, timeout=300, resources=folder).execute()
+    patience = {"timeout": 1800, "startup_timeout": 600}  # on a busy machine
+    NotebookClient(notebook, **patience, resources=folder).execute()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)

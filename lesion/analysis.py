@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # most of these load TensorFlow
     from lesion.diagnosis import Diagnosis
     from lesion.dicom import DicomImage
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the records; a field that changes its meaning or goes raises it (docs/analysis.md)."""
 
 

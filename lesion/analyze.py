@@ -37,7 +37,7 @@ from tqdm import tqdm  # noqa: E402
 from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer, read_ahead  # noqa: E402
 from lesion.options import add_views, positive, rate, share  # noqa: E402
-from lesion.patient import unrecognised  # noqa: E402
+from lesion.patient import known_of  # noqa: E402
 from lesion.report import write_report  # noqa: E402
 from lesion.results import (  # noqa: E402
     Records,
@@ -52,7 +52,6 @@ from lesion.tables import image_name, read_patients  # noqa: E402
 from mrcnn.images import ImageError, read_image  # noqa: E402
 
 _WRITERS = 2
-_SHOWN = 5
 """Values of a table that mean nothing and are named, at most."""
 
 
@@ -238,11 +237,9 @@ def _check_patients(parser, table, patients, paths):
         )
     if missing := len(paths) - len(times):
         print(f"Of {missing} of {len(paths)} images {table} says nothing.")
-    unknown = Counter(value for name in times for value in unrecognised(patients[name]))
-    for value, count in unknown.most_common(_SHOWN):
-        print(f"{table}: {value} ({count} x) is not known, and not used.", file=sys.stderr)
-    if len(unknown) > _SHOWN:
-        print(f"{table}: so are {len(unknown) - _SHOWN} other values.", file=sys.stderr)
+    _, *unknown = known_of([patients[name] for name in times])
+    for line in unknown:
+        print(f"{table}: {line}", file=sys.stderr)
 
 
 def _run(

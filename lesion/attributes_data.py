@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from lesion.cache import ImageCache
 from lesion.samples import ATTRIBUTES, DatasetError, Sample
+from lesion.squares import squares
 from mrcnn.dataset import Dataset
 from mrcnn.images import read_image, read_mask
 
@@ -45,7 +46,7 @@ def find_instances(mask: np.ndarray) -> np.ndarray:
     return np.stack([regions == label for label in kept], axis=-1)
 
 
-def repeats(samples: Sequence[Sample], present: Sequence[set[str]], threshold: float) -> np.ndarray:
+def repeats(samples: Sequence, present: Sequence[set[str]], threshold: float) -> np.ndarray:
     """How often each image is to be seen in a pass, so that rare attributes are learned.
 
     Gupta et al. 2019 (LVIS, section 5.2): an attribute in a share f of the images asks for
@@ -68,7 +69,7 @@ def repeats(samples: Sequence[Sample], present: Sequence[set[str]], threshold: f
 
 
 class AttributesDataset(Dataset):
-    """Images with the instances of their attributes.
+    """Images with the instances of their attributes; of long images their `squares`.
 
     Args:
         samples: sound samples with all five masks, as `check_samples` returns them.
@@ -97,32 +98,40 @@ class AttributesDataset(Dataset):
                     f"The image {sample.image} has no mask of {', '.join(missing) or 'the lesion'} "
                     "to train on; leave it out."
                 )
-        times = np.ones(len(samples), int)
+        shown = [(s, part) for s in samples for part in squares(self._whole_image(s).shape)]
+        times = np.ones(len(shown), int)
         if threshold:
             present = [
-                {name for name in ATTRIBUTES if self._mask(sample, sample.attributes[name]).any()}
-                for sample in samples
+                {n for n in ATTRIBUTES if self._mask(sample, sample.attributes[n])[part].any()}
+                for sample, part in shown
             ]
-            times = repeats(samples, present, threshold)
-        for sample, number in zip(samples, times, strict=True):
-            for repeat in range(number):
-                key = f"{sample.key}#{repeat}" if repeat else sample.key
-                self.add_image(NAME, image_id=key, path=str(sample.image), sample=sample)
+            times = repeats(shown, present, threshold)
+        seen = Counter()
+        for (sample, part), number in zip(shown, times, strict=True):
+            for _ in range(number):
+                key = f"{sample.key}#{seen[sample.key]}" if seen[sample.key] else sample.key
+                seen[sample.key] += 1
+                path = str(sample.image)
+                self.add_image(NAME, image_id=key, path=path, sample=sample, part=part)
 
     def load_image(self, image_id):
-        """The image, uint8 [height, width, 3], as large as the cache keeps it."""
-        path = self.image_info[image_id]["sample"].image
-        return read_image(path) if self.cache is None else self.cache.image(path)
+        """The image or a square of it, uint8 [height, width, 3], as large as the cache keeps it."""
+        info = self.image_info[image_id]
+        return self._whole_image(info["sample"])[info["part"]]
 
     def load_mask(self, image_id):
         """bool masks [height, width, n] of the loaded image's size and int32 class ids [n]."""
-        sample = self.image_info[image_id]["sample"]
+        sample, part = (self.image_info[image_id][name] for name in ("sample", "part"))
         paths = [sample.attributes[name] for name in ATTRIBUTES]
-        parts = [find_instances(self._mask(sample, path)) for path in paths]
+        things = [find_instances(self._mask(sample, path)[part]) for path in paths]
         if self.with_boundary:
-            parts.append(self._mask(sample, sample.mask)[:, :, np.newaxis])
-        class_ids = [np.full(part.shape[2], number) for number, part in enumerate(parts, start=1)]
-        return np.concatenate(parts, axis=2), np.concatenate(class_ids).astype(np.int32)
+            lesion = self._mask(sample, sample.mask)[part]
+            things.append(lesion[:, :, np.newaxis][..., : int(lesion.any())])
+        class_ids = [np.full(each.shape[2], number) for number, each in enumerate(things, start=1)]
+        return np.concatenate(things, axis=2), np.concatenate(class_ids).astype(np.int32)
+
+    def _whole_image(self, sample):
+        return read_image(sample.image) if self.cache is None else self.cache.image(sample.image)
 
     def _mask(self, sample, path):
         if self.cache is None:

@@ -100,7 +100,7 @@ def datasets(arguments, parts, cache):
     training.prepare()
     validation.prepare()
     logger.info(
-        "%d images, %d with those repeated that show rare attributes.",
+        "%d images, %d squares of them with those repeated that show rare attributes.",
         len(parts[0]),
         training.num_images,
     )

@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 _VERSION = 2
 # An entry is height, width and channels, a byte for each value, and a checksum of all that, since a
 # crash may leave blocks of zeros. It is no .npy file: NumPy has Python parse the header of these,
-# which Python before 3.11.8 cannot do in two threads at once ("AST constructor recursion depth
-# mismatch", python/cpython#106905), and TensorFlow parses Python when it traces.
+# which Python before 3.11.8, 3.12.0 and 3.12.1 cannot do in two threads at once ("AST constructor
+# recursion depth mismatch", python/cpython#106905), and TensorFlow parses Python when it traces.
 _SHAPE = struct.Struct("<3I")
 _CHECKSUM = struct.Struct("<I")
 

@@ -102,7 +102,7 @@ def _stamp(path):
 def _read_record(record, source) -> dict[str, tuple[list[int], tuple[int, int, int]]]:
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
-        return dict(content["stamped"]) if content["source"] == source else {}
+        return dict(content.get("stamped", {})) if content["source"] == source else {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:

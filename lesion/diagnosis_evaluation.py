@@ -37,7 +37,7 @@ class DiagnosisEvaluation:
         samples: the samples that were predicted and have a diagnosis.
         diagnoses: what the predictor made of each (`lesion.diagnosis.Diagnosis`).
         unscored: samples without a diagnosis, each with what was made of it.
-        problems: samples that could not be predicted, or scored.
+        problems: samples that could not be predicted.
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -292,7 +292,7 @@ def format_diagnosis(summary: Mapping[str, Any]) -> str:
     intervals = summary["confidence"]
     lines = [f"{summary['images']:,} images of {summary['lesions']:,} lesions"]
     if summary["unscored"]:
-        lines.append(f"{summary['unscored']:,} others were predicted, whose diagnosis is not known")
+        lines.append(f"images predicted without a known diagnosis: {summary['unscored']:,}")
     lines.append("")
     for name, label in (
         ("balanced_accuracy", "balanced accuracy"),

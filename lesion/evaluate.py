@@ -9,8 +9,8 @@ is `jaccard.csv`, with a histogram and a contact sheet of the worst, median and 
 attributes `attributes.csv`, with a sheet of the worst disagreements; for the diagnosis
 `predictions.csv`, with the challenge's `submission.csv`, the confusion matrix, ROC
 curves, and how far the probabilities can be trusted. A sample that cannot be read or has no truth
-is named, counted and left out; the exit code is then 1. Of images of which none has a diagnosis, as
-the challenge's test part, `submission.csv` is written.
+is named, counted and left out; the exit code is then 1. Images without a diagnosis, as those of the
+challenge's test part, are predicted for `submission.csv`, and counted.
 """
 
 import sys
@@ -44,7 +44,14 @@ from lesion.patient import known_of  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
 from lesion.selection import PART_NAMES, select  # noqa: E402
 from lesion.splits import SplitError  # noqa: E402
-from lesion.weights import NONE, SHIPPED, learned_by, shipped_weights, weights_path  # noqa: E402
+from lesion.weights import (  # noqa: E402
+    NONE,
+    SHIPPED,
+    learned_by,
+    own_split,
+    shipped_weights,
+    weights_path,
+)
 from mrcnn.files import atomic_path  # noqa: E402
 from mrcnn.images import ImageError  # noqa: E402
 
@@ -244,15 +251,17 @@ def _evaluate(arguments, predictor, samples, names):
     if known:
         line, *unknown = known_of([sample.metadata for sample in samples])
         print(line)
-        print(*unknown, sep="\n", end="\n" * bool(unknown), file=sys.stderr)
+        for each in unknown:
+            print(each, file=sys.stderr)
     evaluation = evaluate_diagnosis(predictor, samples, arguments.batch, known)
     summary = summarize_diagnosis(evaluation, names)
     return evaluation, summary, format_diagnosis(summary)
 
 
 def _boundary_learned(arguments, samples):
-    """Number of samples from whose lesions the boundary weights have learned: their outlines."""
-    return len(learned_by([weights_path(arguments.boundary_weights, "boundary")], samples))
+    """Number of samples whose lesions' outlines the boundary weights have learned, if known."""
+    path = weights_path(arguments.boundary_weights, "boundary")
+    return len(learned_by([path], samples)) if own_split(path) else None
 
 
 def name_and_hash(predictor: Any) -> dict[str, str]:
@@ -297,7 +306,7 @@ def main(argv: list[str] | None = None) -> int:
         shown_nearby = arguments.task != "boundary" and not arguments.heat_maps
         own = arguments.weights == [SHIPPED] and shipped_weights("boundary") is not None
         if own and arguments.heat_maps:
-            print("Heat maps are of whole images: small lesions are not found from nearby.")
+            print("Heat maps are of whole images: no square around a lesion is shown instead.")
         arguments.boundary_weights = SHIPPED if shown_nearby and own else NONE
     if arguments.json and arguments.json.is_dir():
         parser.error(f"--json {arguments.json} is a folder; name a file.")
@@ -331,7 +340,7 @@ def main(argv: list[str] | None = None) -> int:
         "split": str(selection.split) if selection.split else None,
         "left_out": selection.left_out,
         "unused": selection.unused,
-        "learned": None if selection.unsaid else selection.learned,
+        "learned": selection.learned or (None if selection.unsaid else 0),
         "limit": arguments.limit,
         "views": None if arguments.task == "attributes" else arguments.views,
         "risk": arguments.risk if arguments.task == "diagnosis" else None,

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lesion.crew import keep_settings, train_all
+from lesion.diagnosis_training import STARTS
 from lesion.samples import DatasetError, Sample
 from lesion.splits import SPLIT_FILE, Split, split_folds
+from lesion.training_split import learned_before
 from lesion.weights import write_ensemble
 from mrcnn.files import atomic_path
 
@@ -44,15 +46,17 @@ def cross_validate(
     """
     folder = Path(arguments.logs) / f"{arguments.task}-{arguments.folds}-folds"
     learned = [s for part in ("train", "validation") for s in split.select(samples, part)]
-    split = _kept_split(folder / SPLIT_FILE, learned, split)
+    start = None if arguments.weights in STARTS else Path(arguments.weights)
+    earlier = learned_before(start) or Split({"train": []}, 0, {})
+    split = _kept_split(folder / SPLIT_FILE, learned, split, earlier)
     folds = split_folds(learned, arguments.folds, arguments.seed)
     fold_files = {}
     for number, fold in enumerate(folds, start=1):
         fold_file = folder / f"fold-{number}.json"
         rest = [key for other in folds if other is not fold for key in other]
         parts = {"train": sorted(rest), "validation": sorted(fold), "test": split.parts["test"]}
-        drawn = Split(parts, arguments.seed, split.fractions).with_learned(split)
-        if fold_file.exists() and Split.load(fold_file).parts != drawn.parts:
+        drawn = Split(parts, arguments.seed, split.fractions).with_learned(earlier)
+        if fold_file.exists() and Split.load(fold_file).with_learned(earlier).parts != drawn.parts:
             raise DatasetError(
                 f"{fold_file} holds other folds than --seed={arguments.seed} draws. Give the seed "
                 "that the cross-validation was begun with, or another --logs."
@@ -69,12 +73,12 @@ def cross_validate(
     return ensemble
 
 
-def _kept_split(path, learned, split):
+def _kept_split(path, learned, split, earlier):
     """The split as it will be used; the one of an earlier call must be the same."""
     keys = sorted(sample.key for sample in learned)
     whole = Split({"train": keys, "validation": [], "test": split.parts["test"]}, split.seed, {})
-    whole = whole.with_learned(split)
-    if path.exists() and Split.load(path).parts != whole.parts:
+    whole = whole.with_learned(earlier)
+    if path.exists() and Split.load(path).with_learned(earlier).parts != whole.parts:
         raise DatasetError(
             f"{path} belongs to a cross-validation of other images or another split. Give the data "
             "sets and options it was begun with, or another --logs."

@@ -235,8 +235,8 @@ def _find_task3(collection: Collection, part: str | None) -> None:
         alone = sorted(set(found) - {image for image, row in rows.items() if row["lesion_id"]})
         if alone and (rows or name == "training"):  # published for this part alone
             reason = (
-                f"no LesionGroupings of {len(alone)} images, such as {alone[0]}: their lesions are "
-                "unknown, they are split by image"
+                f"no LesionGroupings of {len(alone)} of the images, such as {alone[0]}: lesions "
+                "are unknown, splits are by image"
             )
             collection.problems.append(Problem(groupings.get(name, images[name]), reason))
         for image_id, path in found.items():

@@ -1,4 +1,4 @@
-"""The part of an image that networks are shown which have learned from squares filled by lesions.
+"""What is shown to networks that have learned from squares filled by lesions.
 
 A lesion in a wide frame shows the networks of attributes and diagnosis too little, and one at the
 side of a long image leaves the square in the middle. What they are shown instead is a square around
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lesion.crop import lesion_square, mask_ends
+from lesion.squares import Part
 
 SMALL = 0.35
 """A lesion is small whose longer side is a smaller share of the image's shorter side."""
@@ -19,9 +20,6 @@ MARGIN = 1.6
 """Side of the square around a small lesion over that lesion's longer side."""
 MIN_SHARE = 0.1
 """Least side of that square as a share of the image's shorter side."""
-
-Part = tuple[slice, slice]
-"""Rows and columns of an image."""
 
 
 WHOLE: Part = (slice(None), slice(None))
@@ -109,7 +107,7 @@ class _Nearby:
 
 
 class NearbyDiagnosis(_Nearby):
-    """A `lesion.diagnosis.DiagnosisPredictor`, or an ensemble, that is shown lesions so.
+    """A `lesion.diagnosis.DiagnosisPredictor`, or an ensemble, that is shown these parts.
 
     Args:
         predictor: of diagnoses.
@@ -136,7 +134,7 @@ class NearbyDiagnosis(_Nearby):
 
 
 class NearbyAttributes(_Nearby):
-    """A `lesion.attributes.AttributesPredictor` that is shown lesions so.
+    """A `lesion.attributes.AttributesPredictor` that is shown these parts.
 
     Args:
         predictor: of attributes.

@@ -16,7 +16,7 @@ from lesion.diagnosis_network import calibration_layers
 from lesion.ensemble import DiagnosisEnsemble
 from lesion.patient import VECTOR_SIZE
 from lesion.samples import ATTRIBUTES, DIAGNOSES
-from lesion.squares import NEARLY_SQUARE
+from lesion.squares import LONGEST, NEARLY_SQUARE
 from mrcnn.export import Detector, Read, frozen
 from mrcnn.molding_graph import resize_antialias
 
@@ -164,7 +164,8 @@ def squares(sizes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parts: int32 [n, 4], (top, left, height, width) in it.
     """
     side, longer = tf.reduce_min(sizes, axis=1), tf.reduce_max(sizes, axis=1)
-    whole = tf.cast(longer, tf.float64) <= NEARLY_SQUARE * tf.cast(side, tf.float64)
+    nearly = tf.cast(longer, tf.float64) <= NEARLY_SQUARE * tf.cast(side, tf.float64)
+    whole = nearly | (longer > LONGEST * side)
     counts = tf.where(whole, 1, -(-longer // side))
     owners = tf.repeat(tf.range(tf.size(counts)), counts)
     place = tf.range(tf.size(owners)) - tf.gather(tf.cumsum(counts, exclusive=True), owners)

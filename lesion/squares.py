@@ -6,6 +6,9 @@ import numpy as np
 
 NEARLY_SQUARE = 1.1
 """Images whose longer side is at most so many shorter ones are taken as they are."""
+LONGEST = 4
+"""So are those whose longer side is more than so many: no photograph, and a strip could have
+thousands of squares."""
 
 Part = tuple[slice, slice]
 """Rows and columns of an image."""
@@ -15,11 +18,12 @@ def squares(shape: Sequence[int]) -> list[Part]:
     """The fewest squares of the shorter side that cover an image, evenly spaced along the longer.
 
     Args:
-        shape: [height, width, ...] of the image. Of one that is nearly square, all is one part.
+        shape: [height, width, ...] of the image. Of one that is nearly square, or a strip, all is
+            one part.
     """
     height, width = shape[:2]
     side, longer = sorted((height, width))
-    if longer <= NEARLY_SQUARE * side:
+    if not NEARLY_SQUARE * side < longer <= LONGEST * side:
         return [(slice(0, height), slice(0, width))]
     count = -(-longer // side)
     starts = [(longer - side) * place // (count - 1) for place in range(count)]

@@ -44,9 +44,10 @@ def read_metadata(
 ) -> tuple[dict[str, dict], set[str]]:
     """What a table such as HAM10000's says of each image, and the ids of which it says two things.
 
-    Comma, semicolon and tab separate alike. Columns are `image_id` (or `image`, `isic_id`), and of
-    these whichever are there: `dx` (or `diagnosis`) with a category of `DIAGNOSES` or a name that
-    the ISIC archive uses, or one column for each category, of which one holds a 1; `lesion_id`;
+    Comma, semicolon and tab separate alike. Columns are `image_id` (or `image`, `isic_id`,
+    `image_name`), and of these whichever are there: `dx` (or `diagnosis`) with a category of
+    `DIAGNOSES` or a name that the ISIC archive or PH2 uses, or one column for each category, of
+    which one holds a 1; `lesion_id`;
     `age`, `sex`, `site` under any of their names, and `dx_type`. What is wrong with a row is among
     the problems of the collection.
 
@@ -121,7 +122,7 @@ def _facts(row, categories):
     if name and diagnosis is None:
         fault = f"the diagnosis (dx) {name!r}"
     if not name and categories:
-        marked = [column for column in row if column in categories and _is_one(row[column])]
+        marked = [column for column in row if column in categories and _is(1, row[column])]
         if len(marked) == 1:
             diagnosis = _CATEGORY_COLUMNS[marked[0]]
         else:
@@ -137,9 +138,9 @@ def _facts(row, categories):
     return facts, fault
 
 
-def _is_one(text):
+def _is(number, text):
     try:
-        return float(text) == 1
+        return float(text) == number
     except ValueError:
         return False
 
@@ -156,6 +157,7 @@ def read_categories(path: Path) -> dict[str, str]:
     """
     rows = read_table(path, ("image", *(name.lower() for name in DIAGNOSES)), _WEIGHT_COLUMNS)
     categories: dict[str, str] = {}
+    listed = set()
     for number, row in rows:
         image_id = image_name(row["image"])
         try:
@@ -168,15 +170,16 @@ def read_categories(path: Path) -> dict[str, str]:
                 f"its values are {', '.join(row[name.lower()] for name in DIAGNOSES)} where one "
                 "must be 1 and the others 0."
             )
-        if image_id in categories:
+        if image_id in listed:
             raise DatasetError(f"Line {number} of the table {path} lists {image_id} a second time.")
+        listed.add(image_id)
         weight = row.get("score_weight") or "1"
-        if not _is_one(weight) and weight.strip("0.") != "":
+        if not (_is(1, weight) or _is(0, weight)):
             raise DatasetError(
                 f"Line {number} of the table {path} gives {image_id} the score_weight {weight!r}; "
                 "only images that count (1) or do not (0) are known here."
             )
-        if not _is_one(weight):
+        if _is(0, weight):
             continue
         categories[image_id] = DIAGNOSES[values.index(1.0)]
     return categories

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion.samples import Sample
-from lesion.splits import SPLIT_FILE, Split, carried_over, split_by_parts
+from lesion.splits import SPLIT_FILE, Split, carried_over, learned_keys, split_by_parts
 from lesion.weights import learned_by, own_split, split_of
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,8 @@ def choose_split(
         last: the checkpoint that a run goes on from, if it does.
 
     Raises:
-        ValueError: if `--split` is another than the run has learned by so far.
+        ValueError: if `--split` is another than the run has learned by so far, or scores start
+            weights on what they have learned from.
         lesion.splits.SplitError: if a split file cannot be used.
     """
     begun = Path(last).parent / SPLIT_FILE if last else None
@@ -37,24 +38,23 @@ def choose_split(
     fractions = dict(task.FRACTIONS)
     fractions["train"] += fractions["test"] - arguments.test_share
     fractions["test"] = arguments.test_share
-    own = split_of(start, samples) if start else None
-    if own:
-        logger.info("The split is that of %s: %s.", start, own)
-        return Split.load(own)
-    earlier = own_split(start) if start else None
+    earlier = learned_before(start)
     if not earlier:
         return split_by_parts(samples, fractions, arguments.seed)
-    carried = carried_over(Split.load(earlier), samples, fractions, arguments.seed)
+    if split_of(start, samples):
+        logger.info("The split is that of %s.", start)
+        return earlier
+    carried = carried_over(earlier, samples, fractions, arguments.seed)
     if carried:
-        logger.info("The split is that of %s, as far as it knows the images.", earlier)
+        logger.info("The split is that of %s, as far as it knows the images.", start)
     split = carried or split_by_parts(samples, fractions, arguments.seed)
-    return split.with_learned(Split.load(earlier))
+    return split.with_learned(earlier)
 
 
 def _kept(arguments, begun):
     """The split of a run that goes on, which no other may take the place of."""
     kept = Split.load(begun)
-    if arguments.split and Split.load(arguments.split).parts != kept.parts:
+    if arguments.split and Split.load(arguments.split).with_learned(kept).parts != kept.parts:
         raise ValueError(
             f"--split={arguments.split} is another split than {begun}, by which this run has "
             "learned so far. Leave it out, or start a run from its weights by --weights=PATH."
@@ -63,19 +63,34 @@ def _kept(arguments, begun):
 
 
 def _given(arguments, samples, start):
-    """The split of `--split`; says how much of its test part the start weights have seen."""
-    split = Split.load(arguments.split)
-    earlier = own_split(start) if start else None
+    """The split of `--split`, which may not score start weights on what they have seen."""
+    split, earlier = Split.load(arguments.split), learned_before(start)
     if not earlier:
         return split
-    tested = split.select(samples, "test")
-    if seen := learned_by([start], tested):
+    trained = Split({"train": earlier.parts.get("train", ())}, earlier.seed, {})
+    # To have been chosen by images does not forbid to choose by them again.
+    for part, learned in (("validation", trained), ("test", earlier)):
+        scored = split.select(samples, part) if part in split.parts else []
+        if seen := learned_keys([learned], scored):
+            raise ValueError(
+                f"--weights={start} has learned from {len(seen)} of the {len(scored)} images that "
+                f"the part {part!r} of --split={arguments.split} is to score, or from their "
+                "lesions. Move these to its training part, or start from other weights."
+            )
+    return split.with_learned(earlier)
+
+
+def learned_before(start: Path | None) -> Split | None:
+    """The split that start weights were trained with, if there are any, and it is known."""
+    if start is None:
+        return None
+    if not (path := own_split(start)):
         logger.warning(
-            "%s has learned from %d of the %d images of the test part of %s, or from their "
-            "lesions: they show nothing of how well new images will do.",
-            *(start, len(seen), len(tested), arguments.split),
+            "No split lies beside %s: what it has learned from is not known, and may be among the "
+            "images that this training is scored on.",
+            start,
         )
-    return split.with_learned(Split.load(earlier))
+    return Split.load(path) if path else None
 
 
 def refuse_seen_folds(

@@ -225,7 +225,8 @@ def checked_metadata(path: Path) -> dict:
     """
     metadata = read_metadata(path)  # says best what a pointer or half a download is
     record = companion(path, ".json")
-    if path.parent in _FOLDERS and not record.is_file():
+    ours = path.resolve().parent in _FOLDERS and path.name.startswith(f"{SHIPPED}_")
+    if ours and not record.is_file():
         logger.warning("%s is missing: that %s is whole cannot be checked.", record, path.name)
     if not path.name.endswith(_ENDING) or not record.is_file():
         return metadata

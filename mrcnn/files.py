@@ -53,5 +53,6 @@ def data_folders(package: Path | None = None) -> tuple[Path, ...]:
             or some folders above: in an environment, a user's folder, /usr/local, a `--target`.
     """
     package = package or Path(__file__).resolve().parent
-    roots = [Path(sys.prefix), *package.parents[:4]]
+    installed = package.parent.name in ("site-packages", "dist-packages")
+    roots = [Path(sys.prefix), *package.parents[: 4 if installed else 1]]
     return (package.parent / "weights", *dict.fromkeys(r / "share" / "mrcnn" for r in roots))

@@ -125,6 +125,27 @@ class TestDataset:
         keys = [info["id"] for info in data.image_info]
         assert len(set(keys)) == len(keys)
 
+    @pytest.mark.parametrize("cached", [False, True])
+    def test_long_images_are_learned_as_squares(self, tmp_path, cached):
+        mask = squares(
+            (20, 20, 30), (120, 250, 40), shape=(200, 300)
+        )  # in the left and in the right square
+        image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+        folder = tmp_path / "ISIC2018_Task2_Training_GroundTruth_v3"
+        write_image(tmp_path / "ISIC2018_Task1-2_Training_Input" / "ISIC_0000001.png", image)
+        for name in ATTRIBUTES:
+            shown = mask & (name == ATTRIBUTES[1])
+            write_image(folder / f"ISIC_0000001_attribute_{name}.png", shown)
+        cache = ImageCache(tmp_path / "cache", 300) if cached else None
+        data = AttributesDataset(find_samples(tmp_path).samples, cache, threshold=0.5)
+        data.prepare()
+        assert data.num_images == 2
+        for number, columns in enumerate((slice(0, 200), slice(100, 300))):
+            np.testing.assert_array_equal(data.load_image(number), image[:, columns])
+            masks, class_ids = data.load_mask(number)
+            assert class_ids.tolist() == [2]
+            np.testing.assert_array_equal(masks[..., 0], mask[:, columns])
+
     def test_an_image_without_all_masks_is_refused(self, tmp_path):
         sample = Sample("a", "i", tmp_path / "i.png", attributes={"streaks": tmp_path / "s.png"})
         with pytest.raises(DatasetError, match=r"i\.png has no mask of pigment_network"):

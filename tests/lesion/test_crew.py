@@ -139,8 +139,13 @@ def _lives(pid):
     except ProcessLookupError:
         return False
     # Where nobody waits for orphans, one that has ended keeps its number.
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+    if not Path("/proc/self/stat").exists():
+        return True
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 @two_cores

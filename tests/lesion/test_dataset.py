@@ -619,16 +619,23 @@ def test_task3_as_distributed(tmp_path):
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        (None, "no LesionGroupings of 2 images, such as ISIC_0024306"),
-        (GROUPINGS.rpartition("ISIC")[0], "no LesionGroupings of 1 images, such as ISIC_0024307"),
-        (GROUPINGS.replace("HAM_1", ""), "no LesionGroupings of 1 images, such as ISIC_0024306"),
+        (None, "2 of the images, such as ISIC_0024306"),
+        (
+            GROUPINGS.rpartition("ISIC")[0],
+            "1 of the images, such as ISIC_0024307",
+        ),
+        (
+            GROUPINGS.replace("HAM_1", ""),
+            "1 of the images, such as ISIC_0024306",
+        ),
     ],
 )
 def test_task3_without_all_groupings(tmp_path, table, reason):
     path = make_task3(tmp_path) / "ISIC2018_Task3_Training_LesionGroupings.csv"
     path.unlink() if table is None else path.write_text(table)
     (problem,) = find_samples(tmp_path).problems
-    assert problem.reason.startswith(reason) and "split by image" in problem.reason
+    assert problem.reason.startswith(f"no LesionGroupings of {reason}:")
+    assert "splits are by image" in problem.reason
 
 
 def test_task3_parts(tmp_path):

@@ -258,6 +258,7 @@ class TestCommand:
         [
             (["--views=4"], "--views"),
             (["--risk=10"], "--risk"),
+            (["--risk=-0.1"], "--risk"),
             (["--split=gone.json"], "gone.json"),
             (["--weights=a", "--task=boundary"], "once for --task=boundary"),
         ],
@@ -293,7 +294,7 @@ def test_images_without_a_diagnosis_are_predicted_and_not_scored(command, moles,
     table.write_text("\n".join([header, *rows]))
     code, result = command("--dataset", data, "--split=none")
     assert (code, result["images"], result["unscored"], result["failed"]) == (0, 55, 1, 0)
-    assert "1 others were predicted, whose diagnosis is not known" in capsys.readouterr().out
+    assert "images predicted without a known diagnosis: 1" in capsys.readouterr().out
     for name, lines in (("submission.csv", 57), ("predictions.csv", 56)):
         assert len((tmp_path / "evaluation" / name).read_text().splitlines()) == lines
 

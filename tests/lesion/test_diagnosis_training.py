@@ -134,21 +134,65 @@ class TestRun:
         assert "another split" in capsys.readouterr().err
         assert (run_of(whole) / "split.json").read_bytes() == before
 
+    @pytest.fixture
+    def start_with(self, whole, moles, tmp_path):
+        """Starts a training from the weights, with a split of these parts; its code and split."""
+
+        def run(**parts):
+            path = tmp_path / "other.json"
+            Split({"train": [], "validation": [], **parts}, 0, {}).save(path)
+            start = run_of(whole) / "diagnosis_0003.h5"
+            options = (f"--split={path}", f"--weights={start}", "--epochs=1", "--steps=1")
+            code = main(command(moles, tmp_path / "logs", *SETTINGS, *options))
+            return code, None if code else run_of(tmp_path / "logs") / "split.json"
+
+        return run
+
     def test_split_that_is_given_also_has_what_the_start_learned_from(
-        self, whole, moles, tmp_path, caplog
+        self, moles, tmp_path, start_with
     ):
         split = Split.load(moles.split)
-        parts = {"train": split.parts["train"][:14], "validation": [], "test": []}
-        parts["test"] = split.parts["validation"]
-        Split(parts, 0, split.fractions).save(tmp_path / "other.json")
-        start = run_of(whole) / "diagnosis_0003.h5"
-        options = (f"--split={tmp_path / 'other.json'}", f"--weights={start}", "--epochs=1")
-        logs = tmp_path / "logs"
-        assert main(command(moles, logs, *SETTINGS, *options, "--steps=1")) == 0
-        assert "has learned from 14 of the 14 images of the test part" in caplog.text
-        kept = Split.load(run_of(logs) / "split.json").parts
-        assert sorted(kept["train"]) == sorted(split.parts["train"])
-        assert kept["test"] == split.parts["validation"]
+        code, kept = start_with(train=split.parts["train"][:14], test=split.parts["test"])
+        assert code == 0
+        parts = Split.load(kept).parts
+        assert parts["train"] == sorted(split.parts["train"] + split.parts["validation"])
+        assert parts["test"] == split.parts["test"]
+        # The run goes on with the split it was begun with, as it was given.
+        again = ("--task=diagnosis", "--weights=last", f"--split={tmp_path / 'other.json'}")
+        assert main(command(moles, tmp_path / "logs", *again)) == 0
+        assert Split.load(kept).parts == parts
+
+    @pytest.mark.parametrize(
+        ("part", "seen", "count"),
+        [("test", "train", 28), ("test", "validation", 14), ("validation", "train", 28)],
+    )
+    def test_split_that_scores_the_start_on_what_it_has_seen_is_refused(
+        self, moles, start_with, capsys, part, seen, count
+    ):
+        split = Split.load(moles.split)
+        code, _ = start_with(**{"train": split.parts["test"], part: split.parts[seen]})
+        assert code == 2
+        message = capsys.readouterr().err
+        assert f"has learned from {count} of the {count} images that the part '{part}'" in message
+
+    def test_start_may_be_chosen_by_the_same_images_again(self, moles, start_with):
+        split = Split.load(moles.split)
+        code, kept = start_with(**split.parts)
+        assert code == 0 and Split.load(kept).parts == split.parts
+
+
+def test_patient_data_that_are_told_and_that_mean_nothing_are_said(
+    moles, small_backbone, tmp_path, caplog
+):
+    data = shutil.copytree(moles.data, tmp_path / "data")
+    table = data / "HAM10000_metadata.csv"
+    table.write_text(table.read_text().replace(",male,", ",x,"))
+    options = ("--patient-data", "--epochs=1", "--steps=1", "--weights=none")
+    caplog.set_level("INFO")
+    arguments = [f"--dataset={data}", f"--split={moles.split}", f"--logs={tmp_path / 'logs'}"]
+    assert main([*arguments, *SETTINGS, *options]) == 0
+    assert "Known of the patients of 56 images: age of 28, sex of 56, site of 28." in caplog.text
+    assert "sex x (28 x) is not known, and not used." in caplog.text
 
 
 def test_prevalence_of_one_is_that_of_the_data_however_they_were_drawn(

@@ -362,7 +362,10 @@ class TestErrors:
         assert not is_dicom(tmp_path / "y.dcm")
         assert not is_dicom(tmp_path)
 
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=60,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
     @given(data=st.data())
     def test_damaged_files_raise_one_error_that_tells_nothing(self, tmp_path, caplog, data):
         whole = saved(source(), tmp_path / "whole.dcm").read_bytes()

@@ -231,9 +231,10 @@ class TestAttributes:
         for module in ("lesion.boundary_views", "lesion.serving"):
             monkeypatch.setattr(f"{module}.MAX_SIDE", 100)  # the second image is larger
         answer = serving.AttributesAnswer(predictor)
+        images = [*images, images[0][:, :75]]  # the last is all one part, the others are two
         files = tf.constant([encoded(image) for image in images])
         found = tf.function(lambda batch: answer(batch, decode))(files)
-        assert found["masks"].shape == (2, len(ATTRIBUTES), 110, 96)
+        assert found["masks"].shape == (3, len(ATTRIBUTES), 110, 96)
         areas = []
         for row, expected in enumerate(predictor.predict(images)):
             height, width = images[row].shape[:2]

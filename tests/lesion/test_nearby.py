@@ -152,6 +152,15 @@ def test_analyzer_does_the_same(images, darkness, boundary, crops):
         np.testing.assert_array_equal(small[top:bottom, left:right], near)
 
 
+def test_lesion_at_the_side_of_a_long_image(lesion_image, darkness):
+    image, _ = lesion_image(60, 90, (30, 20), 15)
+    diagnosis = Shown()
+    found = Analyzer(darkness, "none", diagnosis).analyze(image)
+    assert found.nearby == (0, 0, 60, 60)
+    np.testing.assert_array_equal(diagnosis.images[0], image[:, :60])
+    assert "small_lesion" not in [warning.code for warning in found.warnings]
+
+
 def test_whole_image_is_no_small_lesion(images, darkness):
     (_, small), _ = images
     diagnosis = Shown()

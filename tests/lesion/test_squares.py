@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion import serving
-from lesion.squares import NEARLY_SQUARE, joined, squares
+from lesion.squares import LONGEST, NEARLY_SQUARE, joined, squares
 
 sides = st.integers(1, 90)
 
@@ -27,6 +27,8 @@ class TestSquares:
             ((100, 210), [(0, 0, 100, 100), (0, 55, 100, 155), (0, 110, 100, 210)]),
             ((100, 110), [(0, 0, 100, 110)]),
             ((7, 7), [(0, 0, 7, 7)]),
+            ((1, 1024), [(0, 0, 1, 1024)]),
+            ((401, 100), [(0, 0, 401, 100)]),
         ],
     )
     def test_examples(self, shape, expected):
@@ -34,13 +36,15 @@ class TestSquares:
 
     @given(sides, sides)
     def test_cover_the_image_and_are_squares_of_its_shorter_side(self, height, width):
-        covered = np.zeros((height, width), int)
-        for part in squares((height, width)):
-            covered[part] += 1
-            if max(height, width) > NEARLY_SQUARE * min(height, width):
-                assert covered[part].shape == (min(height, width),) * 2
-        assert covered.min() == 1 or max(height, width) <= 2 * min(height, width)
-        assert covered.min() >= 1
+        side, longer = sorted((height, width))
+        covered, parts = np.zeros((height, width), bool), squares((height, width))
+        for part in parts:
+            covered[part] = True
+            if len(parts) > 1:
+                assert covered[part].shape == (side, side)
+        assert covered.all()
+        long = NEARLY_SQUARE * side < longer <= LONGEST * side
+        assert len(parts) == (np.ceil(longer / side) if long else 1)
 
     @given(st.lists(st.tuples(sides, sides), min_size=1, max_size=4))
     def test_same_in_a_graph(self, sizes):

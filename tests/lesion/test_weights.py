@@ -31,6 +31,19 @@ def shipped(weights_folder):
     return path
 
 
+class TestIncomplete:
+    def test_without_its_record(self, shipped, weights_folder, caplog):
+        assert checked_metadata(shipped) == {"task": "boundary"} and not caplog.records
+        (weights_folder / "lesion_boundary.json").unlink()
+        assert checked_metadata(shipped) == {"task": "boundary"}
+        assert "lesion_boundary.json is missing" in caplog.text
+
+    def test_of_one_task_alone(self, shipped, caplog):
+        assert Analyzer().tasks == ("boundary",)
+        assert "No weights of the attributes task are installed" in caplog.text
+        assert "No weights of the boundary" not in caplog.text
+
+
 class TestNames:
     def test_lesion_is_what_the_project_ships(self, shipped):
         assert weights_path("lesion", "boundary") == shipped_weights("boundary") == shipped

@@ -9,8 +9,9 @@ images it learned from. None gets its name before all are written.
 
 Of an ensemble, `--weights=…/ensemble.json`, each member gets three such files, with its number in
 their names and without figures; `lesion_TASK.ensemble.json` names them and holds the figures of
-all together, `lesion_TASK.split.json` the images that any of them learned from. What OUT held of
-the task before, and holds no more, is removed.
+all together, `lesion_TASK.split.json` the images that any of them learned from. Members that were
+shipped before, in OUT or elsewhere, stay as they are, with their records. What OUT held of the task
+before, and holds no more, is removed.
 
 Weights in OUT that came from the same checkpoint stay as they are. Figures may therefore be those
 of the checkpoint, or of the file itself, which include what float16 costs: ship it, score it by
@@ -27,19 +28,18 @@ if __package__ in (
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse  # noqa: E402
-import hashlib  # noqa: E402
 import json  # noqa: E402
 import re  # noqa: E402
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
-from collections.abc import Collection, Iterable, Mapping, Sequence  # noqa: E402
+from collections.abc import Collection, Mapping, Sequence  # noqa: E402
 from contextlib import ExitStack  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
-from lesion.layouts import find_collections  # noqa: E402
-from lesion.samples import ATTRIBUTES, TASKS, Sample  # noqa: E402
-from lesion.splits import SPLIT_FILE, Split, SplitError  # noqa: E402
+from lesion.provenance import describe_data  # noqa: E402
+from lesion.samples import TASKS  # noqa: E402
+from lesion.splits import SPLIT_FILE, Split  # noqa: E402
 from lesion.train import RUN_FILE  # noqa: E402
 from lesion.weights import (  # noqa: E402
     companion,
@@ -108,7 +108,8 @@ def ship(
     with ExitStack() as written:  # which gives the last its name first
         stored = written.enter_context(atomic_path(target))
         records = [
-            _ship_network(written, task, path, own, datasets, origin)
+            _ship_again(written, path, own)
+            or _ship_network(written, task, path, own, datasets, origin)
             for own, path in members.items()
         ]
         calibration = ensemble_calibration([weights])
@@ -144,6 +145,16 @@ def _remove_others(task, out, kept):
     for path in out.iterdir():
         if former.fullmatch(path.name) and path.name not in names:
             path.unlink()
+
+
+def _ship_again(written, weights, target):
+    """Copies the files of a network that was shipped before; its record, or None if it was not."""
+    record = _record_of(weights)
+    if record:
+        for ending in (".weights.h5", ".split.json", ".json"):
+            copy = written.enter_context(atomic_path(companion(target, ending)))
+            shutil.copyfile(companion(weights, ending), copy)
+    return record
 
 
 def _ship_network(written, task, weights, target, datasets, origin, figures=()):
@@ -204,50 +215,6 @@ def _write_json(path, content):
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def describe_data(task: str, datasets: Sequence[str | Path], split: Split) -> dict:
-    """Names of the data sets, and number and fingerprint of the images in each part of the split.
-
-    Raises:
-        lesion.splits.SplitError: if the data sets lack an image of the split.
-    """
-    collections = find_collections(datasets, task=task)
-    samples = {sample.key: sample for collection in collections for sample in collection.samples}
-    missing = [key for keys in split.parts.values() for key in keys if key not in samples]
-    if missing:
-        raise SplitError(
-            f"{len(missing)} images of the split, such as {missing[0]}, are not in "
-            f"{', '.join(map(str, datasets))}. Give the data sets of the training, in folders of "
-            "the same names."
-        )
-    return {
-        "collections": [collection.name for collection in collections],
-        "parts": {
-            name: {
-                "images": len(keys),
-                "sha256": fingerprint(task, (samples[key] for key in keys)),
-            }
-            for name, keys in split.parts.items()
-        },
-    }
-
-
-def fingerprint(task: str, samples: Iterable[Sample]) -> str:
-    """SHA-256 of what a task learns from samples: names, image files and truths, in any order."""
-    lines = []
-    for sample in samples:
-        truths = {
-            "boundary": [sample.mask],
-            "attributes": [sample.attributes.get(name) for name in ATTRIBUTES],
-            "diagnosis": [],
-        }[task]
-        words = [sample.image_id, sha256_of(sample.image)]
-        words += [sha256_of(truth) if truth else "" for truth in truths]
-        if task == "diagnosis":
-            words += [str(sample.diagnosis), json.dumps(dict(sample.metadata), sort_keys=True)]
-        lines.append("\t".join(words))
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-
-
 def read_figures(path: str | Path, hashes: Collection[str]) -> dict:
     """The figures of a file `evaluation.json`, without what names files of one machine.
 
@@ -278,15 +245,20 @@ def _read_json(path, kind, key):
 
 def _is_from(checkpoint_sha256, target):
     """Whether shipped weights are whole and came from a checkpoint, by their record."""
-    file = companion(target, ".json")
-    if not (target.is_file() and file.is_file()):
-        return False
+    record = _record_of(target)
+    return record is not None and record.get("checkpoint_sha256") == checkpoint_sha256
+
+
+def _record_of(weights):
+    """The record of shipped weights; None where there is none, or one of another file."""
+    file = companion(weights, ".json")
+    if not weights.is_file() or not file.is_file():
+        return None
     try:
         record = _read_json(file, "record of shipped weights", "sha256")
     except ValueError:  # damaged: it is made anew
-        return False
-    known = record.get("checkpoint_sha256"), record["sha256"]
-    return known == (checkpoint_sha256, sha256_of(target))
+        return None
+    return record if record["sha256"] == sha256_of(weights) else None
 
 
 def _store(task, path: Path, metadata: Mapping, out: Path) -> None:

@@ -1,6 +1,7 @@
 """Cross-validation and its ensemble through the command line."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from lesion.export import main as export
 from lesion.ship import main as ship
 from lesion.splits import Split
 from lesion.train import main as train
+from lesion.weights import write_ensemble
 from mrcnn.weights import WeightsError
 
 SETTINGS = [
@@ -125,6 +127,29 @@ class TestFolds:
         assert {path.name for path in shipped.iterdir()} == {
             f"lesion_diagnosis.{ending}" for ending in ("weights.h5", "json", "split.json")
         }
+
+    def test_member_that_was_shipped_before_stays_as_it_is(self, trained, moles, tmp_path):
+        words = ["--task=diagnosis", f"--dataset={moles.data}", "--command=make train-diagnosis"]
+        first = [f"--weights={trained[0] / 'ensemble.json'}", f"--out={tmp_path / 'first'}"]
+        assert ship([*words, *first, "--revision=1"]) == 0
+        (fresh,) = trained[0].glob("fold-1/diagnosis2*/diagnosis_0001.h5")
+        (tmp_path / "joined").mkdir()
+        shutil.copy(trained[0] / "split.json", tmp_path / "joined")
+        joined = tmp_path / "joined" / "ensemble.json"
+        names = ["../first/lesion_diagnosis_2.weights.h5", os.path.relpath(fresh, joined.parent)]
+        write_ensemble(joined, "diagnosis", names)
+        # Into another folder, and over what it is made of.
+        for out in ("second", "first"):
+            before = {
+                ending: (tmp_path / "first" / f"lesion_diagnosis_2{ending}").read_bytes()
+                for ending in (".weights.h5", ".split.json", ".json")
+            }
+            again = [f"--weights={joined}", f"--out={tmp_path / out}", "--revision=2"]
+            assert ship([*words, *again]) == 0
+            for ending, content in before.items():
+                assert (tmp_path / out / f"lesion_diagnosis_1{ending}").read_bytes() == content
+            new = json.loads((tmp_path / out / "lesion_diagnosis_2.json").read_text())
+            assert new["revision"] == "2"
 
     def test_half_an_ensemble_is_not_shipped(self, trained, moles, tmp_path, capsys):
         folder = shutil.copytree(trained[0], tmp_path / "folds")

@@ -12,6 +12,7 @@ from lesion.attribute_thresholds import DEFAULTS
 from lesion.attributes import AttributesConfig, load_attributes
 from lesion.boundary import BoundaryConfig, load_predictor
 from lesion.diagnosis import load_classifier, with_boundary
+from lesion.provenance import fingerprint
 from lesion.samples import ATTRIBUTES, Sample
 from lesion.splits import Split
 from lesion.weights import companion
@@ -283,7 +284,7 @@ class TestFingerprint:
     @pytest.mark.parametrize("task", ["boundary", "attributes", "diagnosis"])
     def test_order_and_place_do_not_matter(self, samples, task):
         elsewhere = [Sample(**{**vars(sample), "collection": "other"}) for sample in samples[::-1]]
-        assert ship.fingerprint(task, samples) == ship.fingerprint(task, elsewhere)
+        assert fingerprint(task, samples) == fingerprint(task, elsewhere)
 
     @pytest.mark.parametrize(
         ("file", "matters"),
@@ -295,11 +296,11 @@ class TestFingerprint:
     )
     def test_what_is_learned_from_matters(self, samples, tmp_path, file, matters):
         tasks = ("boundary", "attributes", "diagnosis")
-        before = {task: ship.fingerprint(task, samples) for task in tasks}
+        before = {task: fingerprint(task, samples) for task in tasks}
         (tmp_path / file).write_bytes(b"changed")
-        assert [t for t in tasks if ship.fingerprint(t, samples) != before[t]] == matters
+        assert [t for t in tasks if fingerprint(t, samples) != before[t]] == matters
 
     def test_labels_matter_for_the_diagnosis_alone(self, samples):
         other = [Sample(**{**vars(sample), "diagnosis": "MEL"}) for sample in samples]
-        assert ship.fingerprint("boundary", samples) == ship.fingerprint("boundary", other)
-        assert ship.fingerprint("diagnosis", samples) != ship.fingerprint("diagnosis", other)
+        assert fingerprint("boundary", samples) == fingerprint("boundary", other)
+        assert fingerprint("diagnosis", samples) != fingerprint("diagnosis", other)

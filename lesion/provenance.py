@@ -1,0 +1,55 @@
+"""Which data a training learned from, told without the data."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lesion.layouts import find_collections
+from lesion.samples import ATTRIBUTES, Sample
+from lesion.splits import Split, SplitError
+from mrcnn.files import sha256_of
+
+
+def describe_data(task: str, datasets: Sequence[str | Path], split: Split) -> dict:
+    """Names of the data sets, and number and fingerprint of the images in each part of the split.
+
+    Raises:
+        lesion.splits.SplitError: if the data sets lack an image of the split.
+    """
+    collections = find_collections(datasets, task=task)
+    samples = {sample.key: sample for collection in collections for sample in collection.samples}
+    missing = [key for keys in split.parts.values() for key in keys if key not in samples]
+    if missing:
+        raise SplitError(
+            f"{len(missing)} images of the split, such as {missing[0]}, are not in "
+            f"{', '.join(map(str, datasets))}. Give the data sets of the training, in folders of "
+            "the same names."
+        )
+    return {
+        "collections": [collection.name for collection in collections],
+        "parts": {
+            name: {
+                "images": len(keys),
+                "sha256": fingerprint(task, (samples[key] for key in keys)),
+            }
+            for name, keys in split.parts.items()
+        },
+    }
+
+
+def fingerprint(task: str, samples: Iterable[Sample]) -> str:
+    """SHA-256 of what a task learns from samples: names, image files and truths, in any order."""
+    lines = []
+    for sample in samples:
+        truths = {
+            "boundary": [sample.mask],
+            "attributes": [sample.attributes.get(name) for name in ATTRIBUTES],
+            "diagnosis": [],
+        }[task]
+        words = [sample.image_id, sha256_of(sample.image)]
+        words += [sha256_of(truth) if truth else "" for truth in truths]
+        if task == "diagnosis":
+            words += [str(sample.diagnosis), json.dumps(dict(sample.metadata), sort_keys=True)]
+        lines.append("\t".join(words))
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

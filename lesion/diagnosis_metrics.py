@@ -131,6 +131,9 @@ class Sheet:
         Draws in which a figure is undefined, as the recall of a category that was not drawn, do
         not count for it; nor, for means over categories, do draws that lack one of them, whose mean
         is of something else. None where fewer than half of the draws count.
+
+        That of the calibration error lies too high: what a draw adds by chance to a bin can only
+        raise a mean of absolute values. It tells how far the error may reach, not how small it is.
         """
         occurs = np.bincount(self.labels, minlength=len(DIAGNOSES)) > 0
         draws = []

@@ -49,17 +49,17 @@ def cross_validate(
     start = None if arguments.weights in STARTS else Path(arguments.weights)
     earlier = learned_before(start) or Split({"train": []}, 0, {})
     split = _kept_split(folder / SPLIT_FILE, learned, split, earlier)
-    folds = split_folds(learned, arguments.folds, arguments.seed)
+    folds = split_folds(learned, arguments.folds, arguments.split_seed)
     fold_files = {}
     for number, fold in enumerate(folds, start=1):
         fold_file = folder / f"fold-{number}.json"
         rest = [key for other in folds if other is not fold for key in other]
         parts = {"train": sorted(rest), "validation": sorted(fold), "test": split.parts["test"]}
-        drawn = Split(parts, arguments.seed, split.fractions).with_learned(earlier)
+        drawn = Split(parts, arguments.split_seed, split.fractions).with_learned(earlier)
         if fold_file.exists() and Split.load(fold_file).with_learned(earlier).parts != drawn.parts:
             raise DatasetError(
-                f"{fold_file} holds other folds than --seed={arguments.seed} draws. Give the seed "
-                "that the cross-validation was begun with, or another --logs."
+                f"{fold_file} holds other folds than --split-seed={arguments.split_seed} draws. "
+                "Give the one that the cross-validation was begun with, or another --logs."
             )
         drawn.save(fold_file)
         fold_files[folder / f"fold-{number}"] = {"split": fold_file}

@@ -53,6 +53,7 @@ RUN_SETTINGS = (
     "learning_rate",
     "precision",
     "seed",
+    "split_seed",
 )
 
 
@@ -122,7 +123,18 @@ def build_parser(task="boundary"):
         metavar="SHARE",
         help="of the lesions, set aside to test on; 0 where a test set is at hand (%(default)s)",
     )
-    parser.add_argument("--seed", type=natural, default=0)
+    parser.add_argument(
+        "--seed",
+        type=natural,
+        default=0,
+        help="of order, changes of images and what begins at random (0); not of the split",
+    )
+    parser.add_argument(
+        "--split-seed",
+        type=natural,
+        default=0,
+        help="of the split, and of folds: another one learns from other images (0)",
+    )
     parser.add_argument("--workers", type=positive, default=2, help="threads that prepare images")
     parser.add_argument("--strict", action="store_true", help="stop if any image is unsound")
     training.add_options(parser)

@@ -40,14 +40,14 @@ def choose_split(
     fractions["test"] = arguments.test_share
     earlier = learned_before(start)
     if not earlier:
-        return split_by_parts(samples, fractions, arguments.seed)
+        return split_by_parts(samples, fractions, arguments.split_seed)
     if split_of(start, samples):
         logger.info("The split is that of %s.", start)
         return earlier
-    carried = carried_over(earlier, samples, fractions, arguments.seed)
+    carried = carried_over(earlier, samples, fractions, arguments.split_seed)
     if carried:
         logger.info("The split is that of %s, as far as it knows the images.", start)
-    split = carried or split_by_parts(samples, fractions, arguments.seed)
+    split = carried or split_by_parts(samples, fractions, arguments.split_seed)
     return split.with_learned(earlier)
 
 

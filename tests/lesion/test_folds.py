@@ -185,8 +185,8 @@ class TestFolds:
 
     def test_other_folds_are_refused(self, trained, capsys):
         before = (trained[0] / "fold-1.json").read_bytes()
-        assert train([*trained[1], "--seed=1"]) == 2
-        assert "other folds than --seed=1 draws" in capsys.readouterr().err
+        assert train([*trained[1], "--split-seed=1"]) == 2
+        assert "other folds than --split-seed=1 draws" in capsys.readouterr().err
         assert (trained[0] / "fold-1.json").read_bytes() == before
 
     def test_weights_of_different_splits_are_refused(self, trained, moles, tmp_path, capsys):

@@ -18,6 +18,7 @@ from lesion.options import choose_precision
 from lesion.samples import DatasetError
 from lesion.splits import Split
 from lesion.train import build_parser, load_samples, main
+from lesion.training_split import choose_split
 from mrcnn.config import Config
 from mrcnn.model import CLASS_LAYERS, MaskRCNN
 from mrcnn.network import MaskRCNNNetwork
@@ -284,9 +285,20 @@ class TestSplit:
     def test_test_share_is_set_aside(self, phantoms, tmp_path, share):
         given = arguments(phantoms, f"--test-share={share}", logs=tmp_path)
         given = train_module.parse(given)
-        split = train_module._split(given, load_samples(given), None)
+        split = choose_split(given, load_samples(given), boundary_training)
         assert len(split.parts["test"]) == share * 12
         assert sum(map(len, split.parts.values())) == 12
+
+    def test_another_seed_learns_from_the_same_images(self, phantoms, tmp_path):
+        """Or networks of several seeds could not be compared, nor answer together."""
+
+        def parts(*options):
+            given = arguments(phantoms, "--test-share=0.25", *options, logs=tmp_path)
+            given = train_module.parse(given)
+            return choose_split(given, load_samples(given), boundary_training).parts
+
+        assert parts("--seed=1") == parts("--seed=2") == parts()
+        assert parts("--split-seed=1") != parts()
 
     def test_too_large_a_test_share(self, phantoms, tmp_path, capsys):
         code = main(arguments(phantoms, "--test-share=0.8", logs=tmp_path))

@@ -81,8 +81,8 @@ class Evidence:
         instances: float32 [height, width, 5]: the best score of an instance that covers a pixel.
         presence: float32 [5] in 0..1.
 
-    Of a long image the first two are means over the squares that a pixel is in, and the last is the
-    most that one of its squares says.
+    Of a long image the first two are `joined` of the squares that a pixel is in, and the last is
+    the most that one of its squares says.
     """
 
     semantic: np.ndarray

@@ -183,11 +183,21 @@ def _joined(size, parts, places, values):
         top, left, height, width = tf.unstack(parts[place])
         margins = [[top, size[0] - top - height], [left, size[1] - left - width], [0, 0]]
         shown = values(place)[:height, :width]
-        return tf.pad(shown, margins), tf.pad(tf.ones_like(shown), margins)
+        rows, columns = tf.ones([height]), tf.ones([width])
+        wide = size[1] > size[0]
+        rows, columns = tf.where(wide, rows, _ramp(height)), tf.where(wide, _ramp(width), columns)
+        weight = tf.ones_like(shown) * (rows[:, tf.newaxis] * columns)[..., tf.newaxis]
+        return tf.pad(weight * shown, margins), tf.pad(weight, margins)
 
     maps = tf.TensorSpec([None, None, len(ATTRIBUTES)])
     total, number = tf.map_fn(put, tf.cast(places, tf.int32), fn_output_signature=(maps, maps))
     return tf.reduce_sum(total, axis=0) / tf.reduce_sum(number, axis=0)
+
+
+def _ramp(length):
+    """As of `lesion.squares`."""
+    places = tf.range(tf.cast(length, tf.float32)) + 0.5
+    return tf.minimum(places, tf.cast(length, tf.float32) - places)
 
 
 def _best_scores(masks, class_ids, scores):

@@ -33,14 +33,28 @@ def squares(shape: Sequence[int]) -> list[Part]:
 
 
 def joined(parts: Sequence[Part], maps: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray:
-    """Maps float32 [h, w, ...] of parts as one [height, width, ...]: the mean where they overlap.
+    """Maps float32 [h, w, ...] of parts as one [height, width, ...].
+
+    Where parts overlap it is their mean, in which a pixel weighs by its distance from the ends of
+    the part: what a part sees cut off at its end leaves no seam.
 
     Args:
         parts: as `squares` gives them, of an image of this `shape`.
     """
+    beyond = [1] * (maps[0].ndim - 2)
     total = np.zeros((*shape[:2], *maps[0].shape[2:]), np.float32)
-    number = np.zeros((*shape[:2], *[1] * (total.ndim - 2)), np.float32)
+    weights = np.zeros((*shape[:2], *beyond), np.float32)
     for part, values in zip(parts, maps, strict=True):
-        total[part] += values
-        number[part] += 1
-    return total / number
+        # Across the image's longer axis a part reaches from edge to edge, and has no ends.
+        ramp = _ramp(values.shape[int(shape[1] > shape[0])])
+        ramp = ramp[np.newaxis] if shape[1] > shape[0] else ramp[:, np.newaxis]
+        weight = np.broadcast_to(ramp, values.shape[:2]).reshape(*values.shape[:2], *beyond)
+        total[part] += weight * values
+        weights[part] += weight
+    return total / weights
+
+
+def _ramp(length):
+    """float32 [length]: how far pixels lie from the nearer end."""
+    places = np.arange(length, dtype=np.float32) + 0.5
+    return np.minimum(places, length - places)

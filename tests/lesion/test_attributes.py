@@ -210,10 +210,10 @@ class TestPredictor:
         long, short = predictor.evidence(images)
         assert predictor.model.shapes == [(40, 40, 3), (40, 40, 3), (41, 40, 3)]
         assert long.semantic.shape == (40, 60, 5) and short.semantic.shape == (41, 40, 5)
-        # Each square's left half has the better instance; the second begins where it ends.
+        # Each square's left half has the better instance; the first's end weighs next to nothing.
         np.testing.assert_allclose(
             long.instances[0, [0, 19, 20, 39, 40, 59], 0],
-            [0.9, 0.9, (0.75 + 0.9) / 2, (0.75 + 0.9) / 2, 0.75, 0.75],
+            [0.9, 0.9, (39 * 0.75 + 0.9) / 40, (0.75 + 39 * 0.9) / 40, 0.75, 0.75],
         )
 
     def test_an_image_shows_what_one_of_its_squares_shows(self, fixed):

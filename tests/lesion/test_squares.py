@@ -63,7 +63,11 @@ class TestJoined:
         back = joined(parts, [image[part] for part in parts], image.shape)
         np.testing.assert_allclose(back, image, rtol=1e-6)
 
-    def test_takes_the_mean_where_squares_overlap(self):
-        parts = squares((2, 3))
-        maps = [np.full((2, 2), value, np.float32) for value in (0.2, 0.6)]
-        np.testing.assert_allclose(joined(parts, maps, (2, 3)), [[0.2, 0.4, 0.6]] * 2)
+    def test_weighs_by_the_distance_from_the_ends_where_squares_overlap(self):
+        parts = squares((4, 6))
+        maps = [np.full((4, 4), value, np.float32) for value in (0.0, 1.0)]
+        # Columns 2 and 3 are 1.5 and 0.5 from the first one's end, 0.5 and 1.5 from the second's.
+        expected = np.array([[0, 0, 0.25, 0.75, 1, 1]] * 4)
+        np.testing.assert_allclose(joined(parts, maps, (4, 6)), expected)
+        turned = joined(squares((6, 4)), maps, (6, 4))
+        np.testing.assert_allclose(turned, expected.T)

@@ -87,8 +87,9 @@ def read_image(path: str | os.PathLike, max_side: int | None = None) -> np.ndarr
 def read_mask(path: str | os.PathLike) -> np.ndarray:
     """A mask file: true where its grey value is above the middle of its range.
 
-    The range ends at 255; at 1 in a file that holds nothing but 0 and 1, and at 65,535 in one of
-    16 bits that uses more than eight of them. EXIF orientation is applied as in `read_image`.
+    The range ends at 255, and at 65,535 in a file of 16 bits that uses more than eight of them. A
+    file of 0 and one other value, as drawn in a colour, ends at that. EXIF orientation is applied
+    as in `read_image`.
 
     Returns:
         bool [height, width].
@@ -104,6 +105,9 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
                 f"the mask holds values from {values.min()} to {values.max()}; expected 0 to 1, "
                 "0 to 255 or 0 to 65535."
             )
+        peak = values.max()
+        if np.all((values == 0) | (values == peak)):
+            full_scale = peak
         mask = Image.fromarray(values > full_scale / 2)
         return np.array(_upright(mask, _orientation(image)))
 
@@ -140,7 +144,8 @@ def as_rgb8(array: np.ndarray) -> np.ndarray:
     Args:
         array: [height, width], or [height, width, channels] with 1 (grey), 3 (RGB) or 4 (RGBA,
             alpha is dropped) channels; of bool, uint8, uint16 (its 65,535 becomes 255), another
-            integer type with values 0 to 255, or float, with values 0 to 1 or 0 to 255.
+            integer type with values 0 to 255, or float, with values 0 to 1 or 0 to 255. Or an image
+            of Pillow, of any mode, read as a file is.
 
     Returns:
         uint8 [height, width, 3].
@@ -148,6 +153,9 @@ def as_rgb8(array: np.ndarray) -> np.ndarray:
     Raises:
         ImageError: for any other shape, type or range.
     """
+    if isinstance(array, Image.Image):
+        # As an array, a palette's would be its indices, and inks would be taken for light.
+        array = _rgb(array)
     array = np.asarray(array)
     if array.ndim == 2:
         array = array[:, :, np.newaxis]
@@ -323,8 +331,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image) -> np.ndarray:
     """uint8 [height, width] of an image that Pillow holds in more bits."""
     values = np.asarray(image)
-    if image.mode == "I" and values.min() >= 0 and values.max() <= 65535:
-        # 16-bit files come in 32-bit integers from some of Pillow's decoders.
+    small = values.max() <= 255 and image.format == "TIFF"
+    if image.mode == "I" and values.min() >= 0 and values.max() <= 65535 and not small:
+        # 16-bit files come in 32-bit integers from some of Pillow's decoders, though not of TIFF,
+        # whose 32 bits may hold what others have in eight.
         values = values.astype(np.uint16)
     return _as_uint8(values)
 

@@ -236,12 +236,29 @@ class TestUnsoundFiles:
             read_image(path)
 
 
+def test_tiff_of_32_bits_that_holds_eight(tmp_path):
+    values = np.array([[0, 100, 255]], np.int32)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 100, 255]
+    Image.fromarray(values * 257).save(tmp_path / "deep.tif")
+    assert read_image(tmp_path / "deep.tif")[0, :, 0].tolist() == [0, 100, 255]
+
+
 class TestReadMask:
     def test_true_above_127(self, tmp_path):
         values = np.array([[0, 1, 127, 128, 255]], np.uint8)
         mask = read_mask(save(tmp_path / "a.png", values))
         assert mask.dtype == bool
         np.testing.assert_array_equal(mask, [[False, False, False, True, True]])
+
+    def test_zero_and_another_value(self, tmp_path):
+        inside = np.array([[True, False, False]])
+        red = inside[:, :, np.newaxis] * np.array([255, 0, 0], np.uint8)
+        palette = Image.fromarray(red).convert("P")
+        assert (read_mask(save(tmp_path / "grey.png", inside * np.uint8(100))) == inside).all()
+        assert (read_mask(save(tmp_path / "red.png", red)) == inside).all()
+        palette.save(tmp_path / "palette.png")
+        assert (read_mask(tmp_path / "palette.png") == inside).all()
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, bool])
     def test_zeros_and_ones(self, tmp_path, dtype):
@@ -339,6 +356,15 @@ class TestAsRgb8:
 
     def test_pillow_image(self):
         np.testing.assert_array_equal(as_rgb8(Image.fromarray(CORNERS)), CORNERS)
+
+    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV"])
+    def test_pillow_image_of_any_mode(self, mode):
+        skin = Image.new("RGB", (8, 6), (200, 150, 120)).convert(mode)
+        np.testing.assert_array_equal(as_rgb8(skin), np.asarray(skin.convert("RGB")))
+
+    def test_pillow_image_of_sixteen_bits(self):
+        deep = np.array([[0, 257 * 100, 65535]], np.uint16)
+        assert as_rgb8(Image.fromarray(deep))[0, :, 0].tolist() == [0, 100, 255]
 
 
 class TestWriteImage:

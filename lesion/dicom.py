@@ -283,7 +283,9 @@ def _pixels(dataset):
         raise ImageError(f"the pixels have {bits} bits; at most 16 can be read.")
     full = 2**bits - 1
     values = np.minimum(values, full)
-    if bits != 8:
+    if bits == 8:
+        values = values.astype(np.uint8)  # they may be stored in sixteen
+    else:
         values = ((values.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
     if interpretation == "MONOCHROME1":
         values = 255 - values

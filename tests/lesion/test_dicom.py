@@ -166,6 +166,11 @@ class TestPixels:
         image = read(source(deep, "MONOCHROME2", BitsStored=12, HighBit=11))
         assert image.pixels[0, :, 0].tolist() == [0, 128, 255, 1]
 
+    def test_eight_of_sixteen_bits(self, read):
+        stored = np.array([[0, 100, 200, 255]], np.uint16)
+        image = read(source(stored, "MONOCHROME2", BitsStored=8, HighBit=7))
+        assert image.pixels[0, :, 0].tolist() == [0, 100, 200, 255]
+
     @pytest.mark.parametrize("name", ["rle", "jpeg-ls", "jpeg-2000", "deflated"])
     def test_compressed_without_loss(self, read, pixels, name):
         dataset = source(pixels)

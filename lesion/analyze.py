@@ -45,6 +45,7 @@ from lesion.results import (  # noqa: E402
     forget,
     is_done,
     output_stems,
+    record_of_another,
     write_results,
 )
 from lesion.samples import Problem  # noqa: E402
@@ -52,7 +53,6 @@ from lesion.tables import image_name, read_patients  # noqa: E402
 from mrcnn.images import ImageError, read_image  # noqa: E402
 
 _WRITERS = 2
-"""Values of a table that mean nothing and are named, at most."""
 
 
 class Prediction(NamedTuple):
@@ -115,7 +115,8 @@ def analyze_images(
         patients: what is known of them, by `lesion.tables.image_name`.
 
     Returns:
-        the files that could not be read.
+        the files that could not be read, or whose results are none that can be written, such as an
+        overlay larger than a JPEG can be.
 
     Raises:
         OSError: the results cannot be written.
@@ -126,21 +127,29 @@ def analyze_images(
     # `disable=None` shows the bar on a terminal only.
     progress = tqdm(total=len(stems), desc="Analysing", unit="image", disable=None)
     with progress, ThreadPoolExecutor(_WRITERS) as pool:
-        writing = deque()
+        writing: deque = deque()
+
+        def finish_oldest():
+            path, written = writing.popleft()
+            try:
+                written.result()
+            except ImageError as error:
+                problems.append(Problem(path, str(error)))
+            progress.update()
+
         for path, result in results:
             if isinstance(result, Problem):
                 forget(out, stems[path])
                 problems.append(result)
                 progress.update()
                 continue
-            writing.append(pool.submit(write_results, result, out, stems[path]))
+            written = pool.submit(write_results, result, out, stems[path])
+            writing.append((path, written))
             # As many wait to be written as go through the networks at once, and no more.
             while len(writing) > analyzer.batch:
-                writing.popleft().result()
-                progress.update()
+                finish_oldest()
         while writing:
-            writing.popleft().result()
-            progress.update()
+            finish_oldest()
     return problems
 
 
@@ -265,6 +274,13 @@ def _run(
                 path, analyzer.settings(scale, patients.get(image_name(path.name))), out, stem
             )
         }
+        for path, stem in left.items():
+            other = None if arguments.overwrite else record_of_another(path, out, stem)
+            if other is not None:
+                raise ValueError(
+                    f"{out} holds the results of {other} as {stem!r}, which those of {path} would "
+                    "replace; choose another folder with --out, or replace them by --overwrite."
+                )
         if left:
             analyzer.load()
     except (OSError, ValueError) as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lesion.samples import PARTS
 
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _TABLE_SUFFIXES = {".csv", ".tab", ".tsv"}
 
 

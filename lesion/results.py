@@ -24,7 +24,9 @@ from lesion.samples import ATTRIBUTES
 from mrcnn.files import atomic_path, sha256_of
 from mrcnn.images import ImageError, write_image
 
-IMAGE_SUFFIXES = (".bmp", ".dcm", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = tuple(
+    f".{suffix}" for suffix in "bmp dcm gif jfif jpeg jpg png tif tiff webp".split()
+)
 RECORD, OVERLAY, SEGMENTATION = ".json", "_overlay.jpg", "_segmentation.png"
 ATTRIBUTE_OVERLAY, DICOM_SEGMENTATION = "_attributes.jpg", "_segmentation.dcm"
 ATTRIBUTE_MASKS = {name: f"_attribute_{name}.png" for name in ATTRIBUTES}
@@ -36,6 +38,8 @@ _ENDINGS = (
     DICOM_SEGMENTATION,
     *ATTRIBUTE_MASKS.values(),
 )
+# Whatever is wrong with a record, it is made anew.
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 # Files that data sets and this command put beside images, and that are none themselves.
 _NO_IMAGE = re.compile(
     r"_(segmentation|mask|overlay|superpixels|attributes|attribute_\w+)$"
@@ -83,8 +87,27 @@ def _write_dicom(analysis, path):
 
 
 def forget(out: Path, stem: str) -> None:
-    """Removes an image's record, if there is one, so that the image counts as not analysed."""
-    (out / f"{stem}{RECORD}").unlink(missing_ok=True)
+    """Removes an image's record, and the files it names, so that it counts as not analysed."""
+    path = out / f"{stem}{RECORD}"
+    try:
+        outputs = set(json.loads(path.read_text(encoding="utf-8"))["outputs"].values())
+    except _UNREADABLE:
+        outputs = set()
+    path.unlink(missing_ok=True)
+    for ending in _ENDINGS:
+        if stem + ending in outputs:
+            (out / f"{stem}{ending}").unlink(missing_ok=True)
+
+
+def record_of_another(path: Path, out: Path, stem: str) -> str | None:
+    """The image whose record the results of `path` would replace, if it is not the same image."""
+    try:
+        source = json.loads((out / f"{stem}{RECORD}").read_text(encoding="utf-8"))["source"]
+        named, sha256 = source["path"], source["sha256"]
+        own = Path(named).resolve() == path.resolve() or sha256 == sha256_of(path)
+        return None if own else str(named)
+    except _UNREADABLE:
+        return None
 
 
 def is_done(path: Path, settings: Mapping, out: Path, stem: str) -> bool:
@@ -105,8 +128,7 @@ def is_done(path: Path, settings: Mapping, out: Path, stem: str) -> bool:
             and (source["modified"] == modified or source["sha256"] == sha256_of(path))
             and all((out / name).is_file() for name in record["outputs"].values())
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        # Whatever is wrong with a record, it is made anew.
+    except _UNREADABLE:
         return False
 
 
@@ -179,12 +201,14 @@ def output_stems(paths: Iterable[str | Path]) -> dict[Path, str]:
 def _is_image(path: Path, folder: Path, out: Path) -> bool:
     inside = path.relative_to(folder)
     hidden = any(part.startswith(".") for part in inside.parts)
+    # The layout of one's own data, whose masks may be named as the images are.
+    mask = path.parent.name == "masks" and (path.parent.parent / "images").is_dir()
     # Where the results go into the folder of the images itself, only their names tell them apart.
     result = folder.resolve() != out and out in path.resolve().parents
     return (
         path.suffix.lower() in IMAGE_SUFFIXES
         and not hidden
-        and not result
+        and not (result or mask)
         and not _NO_IMAGE.search(path.stem)
         and path.is_file()
     )

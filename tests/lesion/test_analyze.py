@@ -16,8 +16,8 @@ import pytest
 from lesion import NOTICE, analyze
 from lesion.analyze import analyze_images, main, predict_images
 from lesion.analyzer import Analyzer
-from lesion.results import output_stems
-from mrcnn.images import read_image, read_mask, write_image
+from lesion.results import output_stems, write_results
+from mrcnn.images import ImageError, read_image, read_mask, write_image
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -414,6 +414,47 @@ def test_damaged_result_of_an_earlier_run(done, command, folder, out, capsys):
     assert command(folder) == 3
     assert "a_overlay.jpg: the file is empty." in capsys.readouterr().err
     assert done("--overwrite") == 3
+
+
+def test_results_of_another_image_are_not_replaced(folder, command, out, tmp_path, capsys):
+    other = tmp_path / "other" / "b.png"
+    write_image(other, read_image(folder / "c.png"))
+    assert command(folder) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert command(other) == 2
+    assert f"the results of {folder / 'b.png'} as 'b'" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert command(other, "--overwrite") == 0
+    assert json.loads((out / "b.json").read_text())["source"]["path"] == str(other)
+
+
+def test_image_that_moved_is_no_other(folder, command, out, tmp_path):
+    assert command(folder) == 0
+    moved = folder.rename(tmp_path / "moved")
+    assert command(moved) == 0
+    assert json.loads((out / "a.json").read_text())["source"]["path"] == str(moved / "a.png")
+
+
+def test_nothing_stays_of_an_image_that_can_no_longer_be_read(folder, command, out):
+    assert command(folder) == 0
+    (folder / "a.png").write_bytes(b"")
+    (out / "a_note.txt").write_text("of the user")
+    assert command(folder) == 1
+    assert [path.name for path in out.glob("a[._]*")] == ["a_note.txt"]
+
+
+def test_result_that_cannot_be_a_file_is_a_problem(folder, darkness, out, monkeypatch):
+    def refuse(analysis, out, stem):
+        if stem == "b":
+            raise ImageError("too large for a JPEG")
+        return write_results(analysis, out, stem)
+
+    monkeypatch.setattr(analyze, "write_results", refuse)
+    problems = analyze_all(darkness, sorted(folder.iterdir()), out)
+    assert [(problem.path.name, problem.reason) for problem in problems] == [
+        ("b.png", "too large for a JPEG")
+    ]
+    assert {path.name for path in out.glob("*.json")} == {"a.json", "c.json"}
 
 
 # === Documentation ===

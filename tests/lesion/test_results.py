@@ -43,6 +43,17 @@ def test_folders_are_searched_for_images_alone(tmp_path, lesion_image):
     assert found == [tmp_path / "b.png", tmp_path / "sub" / "A.JPG"]
 
 
+def test_masks_beside_images_are_none(tmp_path, lesion_image):
+    for name in ("images/a.png", "images/b.jpg", "masks/a.png"):
+        write_image(tmp_path / name, lesion_image()[0])
+    (tmp_path / "images" / "b.jpg").rename(tmp_path / "images" / "b.jfif")
+    found = find_images([tmp_path], tmp_path / "out")
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "images/a.png",
+        "images/b.jfif",
+    ]
+
+
 def test_file_given_by_name_is_taken_whatever_its_name(tmp_path):
     path = tmp_path / "a_mask.dat"
     assert find_images([path], tmp_path / "out") == [path]

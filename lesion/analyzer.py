@@ -24,6 +24,8 @@ from mrcnn.images import ImageError, as_rgb8, read_image
 
 logger = logging.getLogger(__name__)
 
+METHOD = 2
+"""Raised where the same weights and options come to give other results."""
 _READERS = 2
 
 Item = TypeVar("Item")
@@ -67,6 +69,8 @@ class Analyzer:
     ):
         if batch < 1:
             raise ValueError(f"`batch` must be at least 1, received {batch}.")
+        if risk is not None and not 0 <= risk <= 1:
+            raise ValueError(f"`risk` is a share of answers, from 0 to 1; received {risk}.")
         given = zip(TASKS, (boundary, attributes, diagnosis), strict=True)
         self._found = {task: _find(task, weights) for task, weights in given}
         if not any(self._found.values()):
@@ -146,6 +150,7 @@ class Analyzer:
         """All that results depend on besides the image; known without loading a network."""
         return {
             "version": __version__,
+            "method": METHOD,
             "weights": self._hashes,
             "views": self.views,
             "risk": self.risk,
@@ -204,6 +209,8 @@ class Analyzer:
                 f"{millimetres_per_pixel}."
             )
         given = patients is not None
+        # The caller may fill the same memory with the next image.
+        images = (np.array(i) if isinstance(i, np.ndarray) else i for i in images)
         items = zip(images, patients if given else itertools.repeat(None), strict=given)
         for batch in read_ahead(_load, items, self.batch):
             loaded = [item for item in batch if isinstance(item, _Loaded)]

@@ -178,7 +178,12 @@ class Calibration:
 
         Images below it are to be referred. 1 where no confidence is enough; None where nothing was
         fitted, so that nobody knows which is.
+
+        Raises:
+            ValueError: if `risk` is no share.
         """
+        if not 0 <= risk <= 1:
+            raise ValueError(f"`risk` is a share of answers, from 0 to 1; received {risk}.")
         if not self.confidence:
             return None
         curve = coverage_curve(np.array(self.confidence), np.array(self.correct))

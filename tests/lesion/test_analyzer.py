@@ -273,6 +273,23 @@ def test_smallest_images(analyzer, tmp_path, shape):
         assert found._repr_html_()
 
 
+def test_memory_may_be_filled_anew_for_every_image(analyzer):
+    buffer = np.empty((40, 40, 3), np.uint8)
+
+    def frames():
+        for grey in (10, 110, 210):
+            buffer[:] = grey
+            yield buffer
+
+    assert [result.image[0, 0, 0] for result in analyzer.analyze_many(frames())] == [10, 110, 210]
+
+
+@pytest.mark.parametrize("risk", [5, -0.1, float("nan")])
+def test_risk_is_a_share(darkness, risk):
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        Analyzer(darkness, risk=risk)
+
+
 def test_reading_ahead_takes_no_more_than_two_batches():
     taken = []
 

@@ -1,6 +1,7 @@
 """Scores of the attributes task: the challenge's global index, each attribute's, and the files."""
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,7 @@ def evaluate_attributes(
         if not sample.attributes
     ]
     known = [sample for sample in samples if sample.attributes]
+    several = Counter(sample.image_id for sample in known)
     results = predict_images(_ByMethod(predictor), [sample.image for sample in known], batch)
     progress = tqdm(results, "Evaluating", len(known), unit="image", disable=None)
     for sample, (path, image, masks, error) in zip(known, progress, strict=True):
@@ -82,8 +84,15 @@ def evaluate_attributes(
             }
         )
         if predictions is not None:
+            stem = sample.image_id
+            if several[stem] > 1:  # the same id in two data sets
+                stem = sample.key.replace("/", "_")
             for name, mask in masks[predictor.method].items():
-                write_image(Path(predictions) / f"{sample.image_id}_attribute_{name}.png", mask)
+                file = Path(predictions) / f"{stem}_attribute_{name}.png"
+                try:
+                    write_image(file, mask)
+                except OSError as failure:  # the scores are not lost with it
+                    evaluation.problems.append(Problem(file, str(failure)))
     return evaluation
 
 

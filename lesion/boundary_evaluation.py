@@ -96,7 +96,7 @@ def summarize_boundary(evaluation: BoundaryEvaluation, names: Sequence[str] = ()
         95 % bootstrap intervals by lesion (by image where the lesion is unknown) for all and for
         each collection; `failed` and `problems`. Means of no image are null.
     """
-    groups = [sample.lesion_id or sample.image_id for sample in evaluation.samples]
+    groups = [sample.lesion_id or sample.key for sample in evaluation.samples]
     positions = evaluation.by_collection()
     parts = {name: positions.get(name, []) for name in [*names, *positions]}
 

@@ -330,6 +330,13 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
+    if arguments.heat_maps and len({m.crops for m in getattr(predictor, "members", [])}) > 1:
+        print(
+            "--heat-maps are of one picture: some members of this ensemble crop it to the lesion, "
+            "others see all of it. Give the weights of one member.",
+            file=sys.stderr,
+        )
+        return 2
     names = [collection.name for collection in collections]
     evaluation, summary, table = _evaluate(arguments, predictor, samples, names)
     model, nearby = predictor.describe(), arguments.boundary_weights != NONE
@@ -359,11 +366,18 @@ def main(argv: list[str] | None = None) -> int:
         result = arguments.json or arguments.out / "evaluation.json"
         with atomic_path(result) as temporary:
             temporary.write_text(json.dumps(summary, indent=2, allow_nan=False), encoding="utf-8")
-        written = _write(arguments, evaluation, predictor)
+        written = [result]
+    except OSError as error:
+        print(f"The figures cannot be written: {error}", file=sys.stderr)
+        written = []
+    try:
+        pictures = _write(arguments, evaluation, predictor)
     except (OSError, ImageError) as error:
         print(f"The results cannot be written: {error}", file=sys.stderr)
         return 1
-    print(f"Written: {', '.join(map(str, [result, *written]))}")
+    if not written:
+        return 1
+    print(f"Written: {', '.join(map(str, [*written, *pictures]))}")
     print(NOTICE)
 
     # Images that the data set could not offer at all; a split never named them.

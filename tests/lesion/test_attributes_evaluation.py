@@ -1,7 +1,9 @@
 """Scores of attributes, against the challenge's own scorer and on folders with faults."""
 
 import csv
+import errno
 import json
+import shutil
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -212,6 +214,25 @@ class TestCommand:
             assert len(list(csv.DictReader(file))) == 4 * len(ATTRIBUTES)
         assert (tmp_path / "evaluation" / "disagreements.png").stat().st_size > 1000
         assert len(list((tmp_path / "masks").glob("*_attribute_*.png"))) == 4 * len(ATTRIBUTES)
+
+    def test_full_disk_costs_no_score(self, folder, command, tmp_path, monkeypatch, capsys):
+        def full(path, mask):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        monkeypatch.setattr("lesion.attributes_evaluation.write_image", full)
+        code = command(f"--dataset={folder}", "--split=none", "--predictions=masks")
+        assert code == 1
+        assert "No space left on device" in capsys.readouterr().err
+        result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+        assert result["images"] == 4
+
+    def test_data_sets_with_the_same_names_keep_their_masks(self, folder, command, tmp_path):
+        shutil.copytree(folder, tmp_path / "again")
+        data = [f"--dataset={folder}", f"--dataset={tmp_path / 'again'}"]
+        assert command(*data, "--split=none", "--predictions=masks") == 0
+        masks = {path.name for path in (tmp_path / "masks").iterdir()}
+        assert len(masks) == 2 * 4 * len(ATTRIBUTES)
+        assert "again_ISIC_0000001_attribute_globules.png" in masks
 
     def test_a_data_set_without_attributes_is_refused(self, folder, command, capsys):
         for path in (folder / TRUTHS).iterdir():

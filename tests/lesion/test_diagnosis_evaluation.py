@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import ANY
 
 import numpy as np
@@ -87,6 +88,15 @@ def test_every_sample_is_predicted_with_its_patient(moles):
     assert evaluation.samples == samples
     assert [d.category for d in evaluation.diagnoses] == [s.diagnosis for s in samples]
     assert predictor.patients == [sample.metadata for sample in samples]
+
+
+def test_heat_maps_of_members_that_are_shown_different_pictures(moles, monkeypatch, capsys):
+    predictor = ColourPredictor()
+    predictor.members = [SimpleNamespace(crops=crops) for crops in (True, False)]
+    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *arguments: predictor)
+    options = ["--task=diagnosis", "--weights=w", f"--dataset={moles.data}", "--heat-maps=1"]
+    assert main(options) == 2
+    assert "Give the weights of one member" in capsys.readouterr().err
 
 
 def test_images_alone(command, moles, monkeypatch):

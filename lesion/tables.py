@@ -9,6 +9,8 @@ from lesion.patient import NAMES
 from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
 
 # Columns of the challenge's truth besides image and categories; its scorer reads them.
+# Of the test images of task 3; the published truth lists it like the others.
+_UNSCORED = "ISIC_0035068"
 _WEIGHT_COLUMNS = ("score_weight", "validation_weight")
 _IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
 _IMAGE_COLUMNS = ("image_id", "image", "isic_id", "image name", "image_name")
@@ -149,7 +151,8 @@ def read_categories(path: Path) -> dict[str, str]:
     """The diagnosis of each image id, from a table of the challenge's form.
 
     Its columns are `image` and one per category (`DIAGNOSES`); each row holds a single 1. A row
-    whose `score_weight` is 0 is passed over, as the challenge's scorer does.
+    whose `score_weight` is 0 is passed over, as the challenge's scorer does, and so is the image to
+    which the scorer itself gives that weight.
 
     Raises:
         DatasetError: naming the line, for other columns, a second row of an image, a row that does
@@ -179,7 +182,7 @@ def read_categories(path: Path) -> dict[str, str]:
                 f"Line {number} of the table {path} gives {image_id} the score_weight {weight!r}; "
                 "only images that count (1) or do not (0) are known here."
             )
-        if _is(0, weight):
+        if _is(0, weight) or image_id == _UNSCORED:
             continue
         categories[image_id] = DIAGNOSES[values.index(1.0)]
     return categories

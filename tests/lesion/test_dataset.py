@@ -659,9 +659,9 @@ def test_task3_table_beside_the_images(tmp_path):
 
 
 def test_task3_row_without_an_image(tmp_path):
-    rows = [f"ISIC_0024306,{MELANOMA}", f"ISIC_0024307,{NEVUS}", f"ISIC_0035068,{NEVUS}"]
+    rows = [f"ISIC_0024306,{MELANOMA}", f"ISIC_0024307,{NEVUS}", f"ISIC_0035069,{NEVUS}"]
     (problem,) = find_samples(make_task3(tmp_path, rows)).problems
-    assert "ISIC_0035068" in problem.reason
+    assert "ISIC_0035069" in problem.reason
 
 
 def test_task3_image_without_a_row(tmp_path):
@@ -696,6 +696,13 @@ def test_task3_weights_of_the_scorer_are_no_categories(tmp_path):
     rows = [f"ISIC_0024306,{MELANOMA},1.0", f"ISIC_0024307.jpg,{NEVUS},0.0"]
     found = find_samples(make_task3(tmp_path, rows, header=f"{CATEGORIES},score_weight"))
     assert [s.diagnosis for s in found.samples] == ["MEL", None]  # a weight of 0 is not scored
+
+
+def test_task3_image_that_the_scorer_leaves_out(tmp_path):
+    rows = [f"ISIC_0035068,{MELANOMA}", f"ISIC_0024307,{NEVUS}"]
+    found = find_samples(make_task3(tmp_path, rows))
+    known = {sample.image_id: sample.diagnosis for sample in found.samples}
+    assert known.get("ISIC_0035068") is None and known["ISIC_0024307"] == "NV"
 
 
 def test_task_decides_between_the_challenges_tasks(tmp_path):

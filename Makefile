@@ -120,7 +120,7 @@ train-diagnosis: data setup  ## Train the diagnosis ensemble on DATA=HAM10000
 		--logs=$(LOGS)/diagnosis-first $(TRAIN_FLAGS)
 	$(IN_VENV) lesion/train.py --task=diagnosis --weights=imagenet $(DATA:%=--dataset=%) $(OTHERS) \
 		--logs=$(LOGS) $(TRAIN_FLAGS)
-	$(IN_VENV) lesion/join.py --weights=$$(ls $(LOGS)/diagnosis-first/diagnosis*/diagnosis_0031.h5 | tail -1) \
+	$(IN_VENV) lesion/join.py --weights=$$(ls $(LOGS)/diagnosis-first/diagnosis*/diagnosis_*.h5 | tail -1) \
 		--weights=$(LOGS)/diagnosis-4-members/ensemble.json $(DATA:%=--dataset=%) \
 		--out=$(LOGS)/diagnosis-joined
 

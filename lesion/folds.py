@@ -50,11 +50,11 @@ def cross_validate(
     earlier = learned_before(start) or Split({"train": []}, 0, {})
     split = _kept_split(folder / SPLIT_FILE, learned, split, earlier)
     folds = split_folds(learned, arguments.folds, arguments.split_seed)
-    fold_files = {}
+    fold_files, test = {}, split.parts.get("test", [])
     for number, fold in enumerate(folds, start=1):
         fold_file = folder / f"fold-{number}.json"
         rest = [key for other in folds if other is not fold for key in other]
-        parts = {"train": sorted(rest), "validation": sorted(fold), "test": split.parts["test"]}
+        parts = {"train": sorted(rest), "validation": sorted(fold), "test": test}
         drawn = Split(parts, arguments.split_seed, split.fractions).with_learned(earlier)
         if fold_file.exists() and Split.load(fold_file).with_learned(earlier).parts != drawn.parts:
             raise DatasetError(
@@ -76,8 +76,8 @@ def cross_validate(
 def _kept_split(path, learned, split, earlier):
     """The split as it will be used; the one of an earlier call must be the same."""
     keys = sorted(sample.key for sample in learned)
-    whole = Split({"train": keys, "validation": [], "test": split.parts["test"]}, split.seed, {})
-    whole = whole.with_learned(earlier)
+    parts = {"train": keys, "validation": [], "test": split.parts.get("test", [])}
+    whole = Split(parts, split.seed, {}).with_learned(earlier)
     if path.exists() and Split.load(path).with_learned(earlier).parts != whole.parts:
         raise DatasetError(
             f"{path} belongs to a cross-validation of other images or another split. Give the data "

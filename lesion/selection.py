@@ -135,7 +135,7 @@ def _unknown(splits, samples):
 def _require_one_test_part(paths, samples):
     """Raises SplitError if a part by name would be another for each of several weights."""
     splits = [split_of(path, samples) for path in paths]
-    tests = [set(Split.load(path).parts["test"]) if path else None for path in splits]
+    tests = [set(Split.load(path).parts.get("test", [])) if path else None for path in splits]
     if any(test != tests[0] for test in tests):
         raise SplitError(
             "The weights were trained with splits of different test parts, so that some have "

@@ -29,6 +29,7 @@ if __package__ in (
 
 import argparse  # noqa: E402
 import json  # noqa: E402
+import math  # noqa: E402
 import re  # noqa: E402
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
@@ -117,13 +118,16 @@ def ship(
             key: joint_sha256([record[key] for record in records], calibration)
             for key in ("checkpoint_sha256", "sha256")
         }
+        # Members shipped before were scored as they are, the others before they were stored.
+        given = joint_sha256([sha256_of(path) for path in members.values()], calibration)
+        scored = {given, *hashes.values()}
         split = Split.load(_beside(weights, SPLIT_FILE))
         details = {
             **origin,
             "data": describe_data(task, datasets, split),
             **hashes,
             "bytes": sum(record["bytes"] for record in records),
-            "figures": [read_figures(file, hashes.values()) for file in figures],
+            "figures": [read_figures(file, scored) for file in figures],
             "notice": NOTICE,
         }
         split.save(written.enter_context(atomic_path(companion(target, ".split.json"))))
@@ -170,6 +174,11 @@ def _ship_network(written, task, weights, target, datasets, origin, figures=()):
             "validation part. Continue it with --weights=last."
         )
     settings = _read_json(_beside(path, RUN_FILE), "settings of a run", "seed")
+    if metadata.get("epoch", math.inf) < settings.get("epochs", 0):
+        raise WeightsError(
+            f"{path} is of epoch {metadata['epoch']} of {settings['epochs']}: the training did not "
+            "reach its last. Continue it with --weights=last."
+        )
     split = Split.load(_beside(path, SPLIT_FILE))
     if settings.get("crop_weights"):  # a path of the machine that trained
         settings["crop_weights"] = Path(settings["crop_weights"]).name

@@ -144,7 +144,11 @@ class TestFolds:
                 ending: (tmp_path / "first" / f"lesion_diagnosis_2{ending}").read_bytes()
                 for ending in (".weights.h5", ".split.json", ".json")
             }
+            figures = tmp_path / "evaluation.json"
+            scored = load_classifiers([joined]).describe()["sha256"]
+            figures.write_text(json.dumps({"weights": {"sha256": scored}, "images": 3}))
             again = [f"--weights={joined}", f"--out={tmp_path / out}", "--revision=2"]
+            again.append(f"--figures={figures}")
             assert ship([*words, *again]) == 0
             for ending, content in before.items():
                 assert (tmp_path / out / f"lesion_diagnosis_1{ending}").read_bytes() == content
@@ -197,6 +201,17 @@ class TestFolds:
         with pytest.raises(SystemExit):
             evaluate([*command, f"--weights={weights}", f"--weights={other}", "--part=test"])
         assert "different test parts" in capsys.readouterr().err
+
+
+def test_split_without_a_test_part(moles, small_backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)
+    split = Split.load(moles.split)
+    parts = {"train": [*split.parts["train"], *split.parts["test"]], "validation": []}
+    Split(parts, 0, {}).save(tmp_path / "split.json")
+    options = [f"--dataset={moles.data}", f"--logs={tmp_path}"]
+    assert train([*options, f"--split={tmp_path / 'split.json'}", *SETTINGS]) == 0
+    summary = json.loads((tmp_path / "diagnosis-2-folds" / "cross_validation.json").read_text())
+    assert summary["images"] == len(parts["train"])
 
 
 def test_start_that_has_seen_the_images_is_refused(trained, moles, tmp_path, capsys):

@@ -20,7 +20,7 @@ from mrcnn.arrays import load_arrays, read_metadata, save_arrays
 from mrcnn.files import sha256_of
 from mrcnn.images import write_image
 from mrcnn.model import MaskRCNN
-from mrcnn.weights import named_weights, save_weights
+from mrcnn.weights import WeightsError, named_weights, save_weights
 
 COMMAND = "make train-diagnosis DATA=data"
 
@@ -261,6 +261,26 @@ def test_mask_rcnn(tmp_path, mask_rcnn, task, config_class, load, added):
     assert read_metadata(shipped) == read_metadata(checkpoint)
     assert half_precision(shipped) == kernels(checkpoint)
     assert load(shipped).predict([image])
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_only_a_finished_training(tmp_path, mask_rcnn, epochs):
+    data, run = tmp_path / "data", tmp_path / "run"
+    image = np.zeros((48, 64, 3), np.uint8)
+    write_image(data / "images" / "a.png", image)
+    write_image(data / "masks" / "a.png", image[:, :, 0] == 0)
+    run.mkdir()
+    checkpoint = run / "mask_rcnn_boundary_0001.h5"
+    mask_rcnn(BoundaryConfig, checkpoint, tmp_path, task="boundary", epoch=1)
+    (run / "run.json").write_text(json.dumps({"seed": 0, "epochs": epochs}))
+    Split({"train": ["data/a"]}, 0, {}).save(run / "split.json")
+    out = tmp_path / "out"
+    if epochs == 1:
+        assert ship.ship("boundary", checkpoint, [data], "make", out, revision="a").is_file()
+        return
+    with pytest.raises(WeightsError, match="epoch 1 of 2"):
+        ship.ship("boundary", checkpoint, [data], "make", out, revision="a")
+    assert not list(out.glob("*"))
 
 
 class TestFingerprint:

@@ -170,7 +170,11 @@ def _square_layer(size):
 
 def prepare_square(image: np.ndarray, size: int) -> np.ndarray:
     """The network's square of an image of any size: float32 [size, size, 3], 0..255."""
-    pixels = as_rgb8(image).astype(np.float32)
+    pixels = as_rgb8(image)
+    # The layer would cut the same square, but after all of a large photograph is made float32.
+    side = min(pixels.shape[:2])
+    top, left = ((length - side) // 2 for length in pixels.shape[:2])
+    pixels = pixels[top : top + side, left : left + side].astype(np.float32)
     return ops.convert_to_numpy(_square_layer(size)(pixels[np.newaxis]))[0]
 
 

@@ -74,10 +74,12 @@ def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
     elif task == "diagnosis":
         predictor = load_classifiers([weights])
         if isinstance(predictor, DiagnosisEnsemble):
-            answer, first = serving.EnsembleAnswer(predictor), predictor.members[0]
+            answer = serving.EnsembleAnswer(predictor)
+            metadata = describe_network(predictor.members[0].config)
+            del metadata["config"]  # of each member its own
         else:
-            answer, first = serving.DiagnosisAnswer(predictor), predictor
-        metadata = describe_network(first.config)
+            answer = serving.DiagnosisAnswer(predictor)
+            metadata = describe_network(predictor.config)
     else:
         raise ValueError(f"The task must be one of {', '.join(TASKS)}; received {task!r}.")
     return answer, {**metadata, **predictor.describe(), "notice": NOTICE}

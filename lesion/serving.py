@@ -242,7 +242,7 @@ class DiagnosisAnswer:
             predictor.model.get_layer, ("square", "calibration", "probabilities")
         )
         self.boundary = predictor.boundary and BoundaryAnswer(predictor.boundary)
-        side = predictor.config.image_size
+        self.side = side = predictor.config.image_size
         self._square_spec = tf.TensorSpec([side, side, 3])
         # One function, so that the signatures share one copy of the weights.
         self._run = tf.function(
@@ -250,12 +250,20 @@ class DiagnosisAnswer:
         )
 
     def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
-        squares = tf.map_fn(
+        return _named(self.classify(self.shown(elements, read)), elements)
+
+    def shown(self, elements: tf.Tensor, read: Read) -> tf.Tensor:
+        """The network's squares of images, float32 [batch, side, side, 3]."""
+        return tf.map_fn(
             lambda element: self._prepare(read(element)),
             elements,
+            parallel_iterations=2,  # each holds a whole photograph
             fn_output_signature=self._square_spec,
         )
-        return _named(self._run(squares), elements)
+
+    def classify(self, shown: tf.Tensor) -> tf.Tensor:
+        """Probabilities [batch, 7] of the network's squares."""
+        return self._run(shown)
 
     def _prepare(self, image):
         """The network's square of an image, as `DiagnosisPredictor` cuts and reduces it."""
@@ -263,12 +271,16 @@ class DiagnosisAnswer:
             mask = self.boundary(image[tf.newaxis], tf.identity)["masks"][0, 0] > 0
             top, left, side = lesion_square(mask)
             image = image[top : top + side, left : left + side]
+        # The layer would cut the same square, but after all of the photograph is made float32.
+        side = tf.reduce_min(tf.shape(image)[:2])
+        top, left = tf.unstack((tf.shape(image)[:2] - side) // 2)
+        image = image[top : top + side, left : left + side]
         return self.square(tf.cast(image, tf.float32)[tf.newaxis])[0]
 
-    def _classify(self, squares):
-        inputs = squares
+    def _classify(self, shown):
+        inputs = shown
         if self.patient_data:
-            inputs = [squares, tf.zeros([tf.shape(squares)[0], VECTOR_SIZE])]
+            inputs = [shown, tf.zeros([tf.shape(shown)[0], VECTOR_SIZE])]
         with frozen(self.network):
             logits = self.network(inputs)
         return self.softmax(self.calibrate(logits))
@@ -284,7 +296,14 @@ class EnsembleAnswer:
             self.calibrate, self.softmax = calibration_layers(ensemble.calibration)
 
     def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
-        opinions = [member(elements, read)["probabilities"] for member in self.members]
+        # Members of one size are shown the same, which is read and reduced once.
+        shown = {}
+        opinions = []
+        for member in self.members:
+            key = (member.side, id(member) if member.boundary else None)
+            if key not in shown:
+                shown[key] = member.shown(elements, read)
+            opinions.append(member.classify(shown[key]))
         mean = tf.add_n(opinions) / len(opinions)
         if self.calibrated:
             mean = self.softmax(self.calibrate(tf.math.log(mean)))

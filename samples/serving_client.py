@@ -47,6 +47,9 @@ def describe(found, row):
     if "probabilities" in found:
         pairs = zip(found["class_names"][row], found["probabilities"][row], strict=True)
         return [f"{name.decode()} {probability:.3f}" for name, probability in pairs]
+    if "presence" in found:
+        pairs = zip(found["class_names"][row], found["presence"][row], strict=True)
+        return [f"{name.decode()} present {probability:.3f}" for name, probability in pairs]
     return [
         f"{found['class_names'][row, n].decode()} {found['scores'][row, n]:.3f} "
         f"box {found['boxes'][row, n].tolist()}"
@@ -54,11 +57,15 @@ def describe(found, row):
     ]
 
 
+def _count(found, row):
+    return found["num_detections"][row] if "num_detections" in found else found["masks"].shape[1]
+
+
 def write_masks(found, row, folder, stem):
-    """Each detection's mask as a PNG of the image's size."""
+    """The mask of each detection, or of each attribute, as a PNG of the image's size."""
     height, width = found["image_size"][row]
     folder.mkdir(parents=True, exist_ok=True)
-    for n in range(found["num_detections"][row]):
+    for n in range(_count(found, row)):
         # Masks are as large as the largest image of the request.
         mask = found["masks"][row, n, :height, :width] * np.uint8(255)
         Image.fromarray(mask).save(folder / f"{stem}_{n}.png")

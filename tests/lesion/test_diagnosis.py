@@ -60,6 +60,13 @@ class TestSquare:
         image[:, 10:50] = 200
         np.testing.assert_allclose(prepare_square(image, 20), 200, rtol=1e-5)
 
+    @pytest.mark.parametrize("shape", [(41, 60), (60, 41), (33, 32), (1, 7)])
+    def test_is_what_the_model_cuts_by_itself(self, shape):
+        image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        layer = keras.layers.Resizing(20, 20, crop_to_aspect_ratio=True, antialias=True)
+        own = keras.ops.convert_to_numpy(layer(image[np.newaxis].astype(np.float32)))[0]
+        np.testing.assert_array_equal(prepare_square(image, 20), own)
+
     def test_is_reduced_as_pillow_does(self):
         image = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
         expected = Image.fromarray(image).resize((30, 30), Image.Resampling.BILINEAR)

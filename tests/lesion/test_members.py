@@ -120,6 +120,9 @@ class TestMembers:
         assert export(["--task=diagnosis", f"--weights={weights}", f"--out={out}"]) == 0
         served = tf.saved_model.load(str(out)).signatures["images"](images=NOISE[np.newaxis])
         np.testing.assert_allclose(served["probabilities"][0], expected, atol=1e-5)
+        described = json.loads((out / "assets.extra" / "model.json").read_text())
+        # Members may differ: none speaks for all.
+        assert "config" not in described and len(described["members"]) > 1
 
     def test_is_scored_with_its_calibration(self, trained, moles, tmp_path, monkeypatch):
         monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)

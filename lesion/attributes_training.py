@@ -26,10 +26,11 @@ DEFAULTS = {"image_size": 384, "epochs": 12, "batch": 8, "learning_rate": 0.001}
 FRACTIONS = {"train": 0.75, "validation": 0.10, "test": 0.15}
 # A backbone that has learned from millions of images is to be changed with care.
 ALL_LAYERS_RATE = 0.4
+# Structures of a few pixels are the first to go where a photograph is out of focus.
+BLUR = 0.008  # of the side, largest standard deviation
 RUN_SETTINGS = ("with_boundary", "repeat_threshold", "semantic_loss", "frozen_stages")
 
 load_start_weights = boundary_training.load_start_weights
-augmentation = boundary_training.augmentation
 
 
 def add_options(parser):
@@ -87,6 +88,12 @@ def configure(config_class, arguments, samples):
         PRECISION=choose_precision(arguments.precision, backbone),
         LEARNING_RATE=arguments.learning_rate,
     )
+
+
+def augmentation(arguments):
+    from lesion.augment import DermoscopyAugmentation
+
+    return DermoscopyAugmentation(far=boundary_training.FAR, blur=BLUR * arguments.image_size)
 
 
 def datasets(arguments, parts, cache):

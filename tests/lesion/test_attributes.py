@@ -36,6 +36,19 @@ def small_network(five_convolutions):
         yield
 
 
+@pytest.mark.parametrize("side", [128, 384])
+def test_training_shows_images_out_of_focus(side):
+    augment = attributes_training.augmentation(SimpleNamespace(image_size=side))
+    rows = np.arange(side) // (side // 32)
+    stripes = np.repeat(np.uint8(255 * (rows % 2))[:, None, None], side, 1).repeat(3, 2)
+    contrasts = [
+        augment(stripes, np.zeros((side, side, 0), bool), np.random.default_rng(seed))[0].std()
+        for seed in range(60)
+    ]
+    # Stripes of a thirty-second of the side lose much of their contrast in some of them.
+    assert min(contrasts) < 0.5 * max(contrasts)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Images of 64 x 64 pixels on which each attribute is a square of its own colour."""

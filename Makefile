@@ -95,7 +95,10 @@ train-boundary: FIRST := --epochs=12 --head-epochs=1 --steps=720 --learning-rate
 train-boundary: MAP := --semantic --image-size=256 --head-epochs=0 --learning-rate=0.0008
 train-boundary: SECOND := $(MAP) --epochs=4 --steps=680
 train-boundary: THIRD := $(MAP) --epochs=5 --steps=900 --seed=1
-train-attributes: SETTINGS := --image-size=384 --batch=8 --epochs=10 --head-epochs=1
+# That of the attributes then sees more images out of focus and from afar.
+train-attributes: SQUARES := --image-size=384 --batch=8
+train-attributes: FIRST := $(SQUARES) --epochs=10 --head-epochs=1
+train-attributes: SECOND := $(SQUARES) --epochs=3 --head-epochs=0 --steps=150 --learning-rate=0.0006 --seed=1
 # Of the ensemble the first network is trained alone, and longer.
 train-diagnosis: FIRST := --image-size=224 --epochs=31 --head-epochs=1 --steps=200
 train-diagnosis: OTHERS := --members=4 --jobs=2 --image-size=192 --epochs=10 --head-epochs=1 \
@@ -112,8 +115,11 @@ train-boundary:
 	$(IN_VENV) lesion/train.py --weights=$$(ls $(LOGS)/boundary-second/boundary*/mask_rcnn_boundary_*.h5 | tail -1) \
 		$(DATA:%=--dataset=%) $(THIRD) --logs=$(LOGS) $(TRAIN_FLAGS)
 train-attributes:
-	$(IN_VENV) lesion/train.py --task=attributes --weights=imagenet $(DATA:%=--dataset=%) $(SETTINGS) \
-		--logs=$(LOGS) $(TRAIN_FLAGS)
+	$(IN_VENV) lesion/train.py --task=attributes --weights=imagenet $(DATA:%=--dataset=%) $(FIRST) \
+		--logs=$(LOGS)/attributes-first $(TRAIN_FLAGS)
+	$(IN_VENV) lesion/train.py --task=attributes \
+		--weights=$$(ls $(LOGS)/attributes-first/attributes*/mask_rcnn_attributes_*.h5 | tail -1) \
+		$(DATA:%=--dataset=%) $(SECOND) --logs=$(LOGS) $(TRAIN_FLAGS)
 
 train-diagnosis: data setup  ## Train the diagnosis ensemble on DATA=HAM10000
 	$(IN_VENV) lesion/train.py --task=diagnosis --weights=imagenet $(DATA:%=--dataset=%) $(FIRST) \

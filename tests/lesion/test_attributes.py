@@ -21,7 +21,7 @@ SETTINGS = [
     "--weights=none",
     "--image-size=64",
     "--epochs=2",
-    "--steps=20",
+    "--steps=40",
     "--batch=4",
     "--learning-rate=0.01",
 ]

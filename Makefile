@@ -95,7 +95,7 @@ train-boundary: FIRST := --epochs=12 --head-epochs=1 --steps=720 --learning-rate
 train-boundary: MAP := --semantic --image-size=256 --head-epochs=0 --learning-rate=0.0008
 train-boundary: SECOND := $(MAP) --epochs=4 --steps=680
 train-boundary: THIRD := $(MAP) --epochs=5 --steps=900 --seed=1
-# That of the attributes then sees more images out of focus and from afar.
+# The attributes' network goes on once, with images out of focus and from afar.
 train-attributes: SQUARES := --image-size=384 --batch=8
 train-attributes: FIRST := $(SQUARES) --epochs=10 --head-epochs=1
 train-attributes: SECOND := $(SQUARES) --epochs=3 --head-epochs=0 --steps=150 --learning-rate=0.0006 --seed=1

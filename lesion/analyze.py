@@ -127,7 +127,7 @@ def analyze_images(
     # `disable=None` shows the bar on a terminal only.
     progress = tqdm(total=len(stems), desc="Analysing", unit="image", disable=None)
     with progress, ThreadPoolExecutor(_WRITERS) as pool:
-        writing: deque = deque()
+        writing = deque()
 
         def finish_oldest():
             path, written = writing.popleft()

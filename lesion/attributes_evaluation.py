@@ -1,7 +1,6 @@
 """Scores of the attributes task: the challenge's global index, each attribute's, and the files."""
 
 import csv
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from lesion.analyze import predict_images
 from lesion.attribute_thresholds import METHODS
 from lesion.metrics import Confusion, bootstrap_weights
-from lesion.samples import ATTRIBUTES, Problem, Sample
+from lesion.samples import ATTRIBUTES, Problem, Sample, distinct_names
 from lesion.tables import aligned
 from mrcnn.files import atomic_path
 from mrcnn.images import ImageError, read_mask, write_image
@@ -63,10 +62,10 @@ def evaluate_attributes(
         if not sample.attributes
     ]
     known = [sample for sample in samples if sample.attributes]
-    several = Counter(sample.image_id for sample in known)
+    names = distinct_names(known)
     results = predict_images(_ByMethod(predictor), [sample.image for sample in known], batch)
     progress = tqdm(results, "Evaluating", len(known), unit="image", disable=None)
-    for sample, (path, image, masks, error) in zip(known, progress, strict=True):
+    for sample, stem, (path, image, masks, error) in zip(known, names, progress, strict=True):
         if error is not None:
             evaluation.problems.append(Problem(path, error))
             continue
@@ -84,11 +83,8 @@ def evaluate_attributes(
             }
         )
         if predictions is not None:
-            stem = sample.image_id
-            if several[stem] > 1:  # the same id in two data sets
-                stem = sample.key.replace("/", "_")
             for name, mask in masks[predictor.method].items():
-                file = Path(predictions) / f"{stem}_attribute_{name}.png"
+                file = Path(predictions) / f"{stem.replace('/', '_')}_attribute_{name}.png"
                 try:
                     write_image(file, mask)
                 except OSError as failure:  # the scores are not lost with it

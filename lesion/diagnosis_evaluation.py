@@ -20,7 +20,7 @@ from lesion.diagnosis_figures import (
     roc_figure,
 )
 from lesion.diagnosis_metrics import Sheet, confusion_matrix, subgroups
-from lesion.samples import DIAGNOSES, Problem, Sample
+from lesion.samples import DIAGNOSES, Problem, Sample, distinct_names
 from mrcnn.files import atomic_path
 from mrcnn.images import ImageError, read_image
 
@@ -188,7 +188,7 @@ def write_diagnosis(evaluation: DiagnosisEvaluation, out: str | Path) -> list[Pa
     answers = [*zip(evaluation.samples, evaluation.diagnoses, strict=True), *evaluation.unscored]
     if not answers:
         return []
-    names = _names([sample for sample, _ in answers])
+    names = distinct_names([sample for sample, _ in answers])
     paths = {
         name: out / name
         for name in (
@@ -264,12 +264,6 @@ def write_heat_maps(
     path = Path(out) / "heat_maps.png"
     heat_figure(cases, LABEL, path)
     return [path]
-
-
-def _names(samples):
-    """The images' ids, as the challenge lists them; keys where two data sets share an id."""
-    ids = [sample.image_id for sample in samples]
-    return ids if len(set(ids)) == len(ids) else [sample.key for sample in samples]
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:

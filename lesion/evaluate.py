@@ -284,6 +284,12 @@ def _write(arguments, evaluation, predictor):
     return written
 
 
+def _write_figures(path, summary):
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False), encoding="utf-8")
+    return [path]
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
@@ -361,23 +367,19 @@ def main(argv: list[str] | None = None) -> int:
     title = arguments.task.capitalize()
     print(f"{title}, part {part}, weights {model['weights']} (sha256 {model['sha256'][:12]})")
     print(table)
-    try:
-        # The numbers first: a disk that the pictures fill is to cost none of them.
-        result = arguments.json or arguments.out / "evaluation.json"
-        with atomic_path(result) as temporary:
-            temporary.write_text(json.dumps(summary, indent=2, allow_nan=False), encoding="utf-8")
-        written = [result]
-    except OSError as error:
-        print(f"The figures cannot be written: {error}", file=sys.stderr)
-        written = []
-    try:
-        pictures = _write(arguments, evaluation, predictor)
-    except (OSError, ImageError) as error:
-        print(f"The results cannot be written: {error}", file=sys.stderr)
-        return 1
-    if not written:
-        return 1
-    print(f"Written: {', '.join(map(str, [*written, *pictures]))}")
+    written, lost = [], False
+    # The numbers first: neither they nor the pictures are to cost the other.
+    for write in (
+        lambda: _write_figures(arguments.json or arguments.out / "evaluation.json", summary),
+        lambda: _write(arguments, evaluation, predictor),
+    ):
+        try:
+            written += write()
+        except (OSError, ImageError) as error:
+            print(f"The results cannot be written: {error}", file=sys.stderr)
+            lost = True
+    if written:
+        print(f"Written: {', '.join(map(str, written))}")
     print(NOTICE)
 
     # Images that the data set could not offer at all; a split never named them.
@@ -387,7 +389,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{len(evaluation.problems)} of {len(samples)} samples failed:", file=sys.stderr)
         for problem in evaluation.problems:
             print(f"  {problem}", file=sys.stderr)
-    return 1 if evaluation.problems or left_out else 0
+    return 1 if evaluation.problems or left_out or lost else 0
 
 
 if __name__ == "__main__":

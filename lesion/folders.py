@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lesion.samples import PARTS
 
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Of the images of a data set."""
 _TABLE_SUFFIXES = {".csv", ".tab", ".tsv"}
 
 
@@ -60,7 +61,7 @@ def table_in(entry: Path) -> Path:
 def image_files(folder: Path) -> list[Path]:
     """Image files by name; system files, licences and tables are none."""
     files = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in files if path.suffix.lower() in _IMAGE_SUFFIXES)
+    return sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def table_files(folder: Path) -> list[Path]:

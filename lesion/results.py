@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from lesion import folders
 from lesion.analysis import SCHEMA_VERSION, Analysis, size_and_time
 from lesion.dicom import write_segmentation
 from lesion.quality import QualityWarning
@@ -24,9 +25,7 @@ from lesion.samples import ATTRIBUTES
 from mrcnn.files import atomic_path, sha256_of
 from mrcnn.images import ImageError, write_image
 
-IMAGE_SUFFIXES = tuple(
-    f".{suffix}" for suffix in "bmp dcm gif jfif jpeg jpg png tif tiff webp".split()
-)
+IMAGE_SUFFIXES = tuple(sorted((*folders.IMAGE_SUFFIXES, ".dcm", ".gif")))
 RECORD, OVERLAY, SEGMENTATION = ".json", "_overlay.jpg", "_segmentation.png"
 ATTRIBUTE_OVERLAY, DICOM_SEGMENTATION = "_attributes.jpg", "_segmentation.dcm"
 ATTRIBUTE_MASKS = {name: f"_attribute_{name}.png" for name in ATTRIBUTES}

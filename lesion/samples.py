@@ -1,7 +1,7 @@
 """What is known of a dermoscopic image, and of a collection of them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +45,12 @@ class Sample:
     def key(self) -> str:
         """Names the sample among all collections; split files hold these."""
         return f"{self.collection}/{self.image_id}"
+
+
+def distinct_names(samples: Sequence[Sample]) -> list[str]:
+    """The images' ids, as the challenge lists them; keys where two data sets share an id."""
+    ids = [sample.image_id for sample in samples]
+    return ids if len(set(ids)) == len(ids) else [sample.key for sample in samples]
 
 
 @dataclass(frozen=True)

@@ -244,8 +244,9 @@ class DiagnosisAnswer:
         self.boundary = predictor.boundary and BoundaryAnswer(predictor.boundary)
         self.side = side = predictor.config.image_size
         self._square_spec = tf.TensorSpec([side, side, 3])
-        # One function, so that the signatures share one copy of the weights.
-        self._run = tf.function(
+        # From `shown` to probabilities [batch, 7]. One function, so that the signatures share one
+        # copy of the weights.
+        self.classify = tf.function(
             self._classify, [tf.TensorSpec([None, side, side, 3])], autograph=False
         )
 
@@ -260,10 +261,6 @@ class DiagnosisAnswer:
             parallel_iterations=2,  # each holds a whole photograph
             fn_output_signature=self._square_spec,
         )
-
-    def classify(self, shown: tf.Tensor) -> tf.Tensor:
-        """Probabilities [batch, 7] of the network's squares."""
-        return self._run(shown)
 
     def _prepare(self, image):
         """The network's square of an image, as `DiagnosisPredictor` cuts and reduces it."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from lesion.patient import NAMES
 from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
 
-# Columns of the challenge's truth besides image and categories; its scorer reads them.
-# Of the test images of task 3; the published truth lists it like the others.
+# The test image of task 3 that the scorer leaves out; the truth lists it like the others.
 _UNSCORED = "ISIC_0035068"
+# Columns of the challenge's truth besides image and categories; its scorer reads them.
 _WEIGHT_COLUMNS = ("score_weight", "validation_weight")
 _IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
 _IMAGE_COLUMNS = ("image_id", "image", "isic_id", "image name", "image_name")

@@ -1,4 +1,4 @@
-"""From samples with a diagnosis to batches for the classifier."""
+"""From samples to batches for the classifier."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,20 +11,25 @@ from lesion.patient import patient_vector
 from lesion.samples import DIAGNOSES, Sample
 from mrcnn.data import SampleError
 
+UNLABELLED = len(DIAGNOSES)
+"""The label of a sample without a diagnosis."""
+
 
 @dataclass(frozen=True)
 class DiagnosisDataset:
-    """Samples that all have a diagnosis.
+    """Samples with a diagnosis, and where a teacher has answers also without one.
 
     Attributes:
         samples: the samples.
         cache: of their images.
         crops: `lesion.crop.lesion_square`s of the cache's images, by path; None keeps them whole.
+        answers: float32 [samples, 7], a teacher's probabilities (`lesion.distillation.taught`).
     """
 
     samples: Sequence[Sample]
     cache: ImageCache
     crops: Mapping[str, tuple[int, int, int]] | None = None
+    answers: np.ndarray | None = None
 
     def image(self, position: int) -> np.ndarray:
         """The image of a sample, uint8 [height, width, 3]."""
@@ -37,19 +42,20 @@ class DiagnosisDataset:
 
     @property
     def labels(self) -> np.ndarray:
-        """int [samples], positions in `DIAGNOSES`."""
-        return np.array([DIAGNOSES.index(sample.diagnosis) for sample in self.samples], int)
+        """int [samples], positions in `DIAGNOSES`, or `UNLABELLED`."""
+        known = (sample.diagnosis for sample in self.samples)
+        return np.array([DIAGNOSES.index(each) if each else UNLABELLED for each in known], int)
 
 
 def sampling_shares(labels: np.ndarray, power: float) -> np.ndarray:
     """float64 [7]: the share of each category among the images drawn.
 
     Args:
-        labels: int [samples].
+        labels: int [samples]; those without a diagnosis do not count.
         power: of a category's frequency: 1 draws all images alike, 0 all categories, 0.5 is
             square-root sampling (Mahajan et al. 2018).
     """
-    counts = np.bincount(labels, minlength=len(DIAGNOSES)).astype(float)
+    counts = np.bincount(labels, minlength=UNLABELLED)[:UNLABELLED].astype(float)
     weights = np.where(counts > 0, np.maximum(counts, 1) ** power, 0)
     return weights / weights.sum()
 
@@ -65,6 +71,9 @@ class DiagnosisBatches(keras.utils.PyDataset):
     patients (mixup; Zhang et al. 2018, equation 1): between images the network has to go straight,
     which keeps it from learning them by heart.
 
+    Where the dataset has a teacher's answers, they are a part of the truth; of images without a
+    diagnosis they are all of it.
+
     Args:
         dataset: a `DiagnosisDataset`.
         size: images per batch.
@@ -75,6 +84,8 @@ class DiagnosisBatches(keras.utils.PyDataset):
             images alone.
         mixing: alpha of the distribution Beta(alpha, alpha) of an image's share in its blend; 0
             blends nothing.
+        teacher_share: of the dataset's `answers` in the truth of images with a diagnosis.
+        unlabelled_share: of the images drawn, where the dataset has any without a diagnosis.
         seed: of order, `prepare` and blends.
         epoch: number of the epoch.
         workers: threads that prepare batches.
@@ -93,6 +104,8 @@ class DiagnosisBatches(keras.utils.PyDataset):
         power: float | None = None,
         patient_dropout: float | None = None,
         mixing: float = 0.0,
+        teacher_share: float = 0.0,
+        unlabelled_share: float = 0.0,
         seed: int = 0,
         epoch: int = 0,
         workers: int = 2,
@@ -106,6 +119,8 @@ class DiagnosisBatches(keras.utils.PyDataset):
         self.power = power
         self.patient_dropout = patient_dropout
         self.mixing = mixing
+        self.teacher_share = teacher_share
+        self.unlabelled_share = unlabelled_share if UNLABELLED in self.labels else 0.0
         self.seed = seed
         self.epoch = epoch
         self.failure = None
@@ -117,7 +132,9 @@ class DiagnosisBatches(keras.utils.PyDataset):
         """Positions of an epoch's images among the samples, int [images]."""
         if self.power is None:
             return np.arange(len(self.labels))
-        places = _places(sampling_shares(self.labels, self.power), self.steps * self.size)
+        shares = (1 - self.unlabelled_share) * sampling_shares(self.labels, self.power)
+        shares = np.append(shares, self.unlabelled_share)  # in the place of `UNLABELLED`
+        places = _places(shares, self.steps * self.size)
         drawn = []
         for label, count in enumerate(places):
             members = np.flatnonzero(self.labels == label)
@@ -140,7 +157,7 @@ class DiagnosisBatches(keras.utils.PyDataset):
                 for place in range(len(positions))
             ]
             images = np.stack([self._image(i, rng) for i, rng in zip(positions, rngs, strict=True)])
-            truth = np.eye(len(DIAGNOSES), dtype=np.float32)[self.labels[positions]]
+            truth = self._truth(positions)
             inputs = [images]
             if self.patient_dropout is not None:
                 inputs.append(self._patients(positions, rngs))
@@ -155,6 +172,15 @@ class DiagnosisBatches(keras.utils.PyDataset):
         if getattr(self, "_ordered", (None,))[0] != self.epoch:
             self._ordered = self.epoch, self.order(self.epoch)
         return self._ordered[1][index * self.size : (index + 1) * self.size]
+
+    def _truth(self, positions):
+        """float32 [images, 7]: one-hot, or blended with the teacher's answers."""
+        labels = self.labels[positions]
+        truth = np.eye(UNLABELLED + 1, UNLABELLED, dtype=np.float32)[labels]
+        if self.dataset.answers is None:
+            return truth
+        share = np.where(labels == UNLABELLED, 1, self.teacher_share).astype(np.float32)[:, None]
+        return (1 - share) * truth + share * self.dataset.answers[positions]
 
     def _patients(self, positions, rngs):
         return np.stack(
@@ -186,7 +212,7 @@ class DiagnosisBatches(keras.utils.PyDataset):
 
 
 def _places(shares: np.ndarray, total: int) -> np.ndarray:
-    """Whole numbers [7] that sum to `total`, nearest to the shares of it (largest remainders)."""
+    """Whole numbers that sum to `total`, nearest to the shares of it (largest remainders)."""
     exact = shares * total
     places = exact.astype(int)
     places[np.argsort(places - exact, kind="stable")[: total - places.sum()]] += 1

@@ -125,6 +125,8 @@ class DiagnosisModel:
             power=self.config.sampling_power,
             withheld=self.config.patient_dropout,
             mixing=self.config.mixing,
+            teacher_share=self.config.teacher_share,
+            unlabelled_share=self.config.unlabelled_share,
             seed=seed,
             epoch=self.epoch,
             workers=workers,

@@ -50,7 +50,7 @@ class DiagnosisConfig:
         logit_adjustment: multiple of the log of the sampled shares that is added to the logits in
             the loss (Menon et al. 2021); with 1 the network's own probabilities are those of a
             clinic in which all categories were equally common.
-        mixing: see `lesion.diagnosis_data.DiagnosisBatches`.
+        mixing, teacher_share, unlabelled_share: see `lesion.diagnosis_data.DiagnosisBatches`.
         patient_dropout: share of training images whose patient data are withheld.
     """
 
@@ -70,6 +70,8 @@ class DiagnosisConfig:
     sampling_power: float = 0.5
     logit_adjustment: float = 1.0
     mixing: float = 0.0
+    teacher_share: float = 0.0
+    unlabelled_share: float = 0.0
     patient_dropout: float = 0.2
 
     def to_mrcnn(self) -> Config:

@@ -13,7 +13,7 @@ from lesion.options import (
     share,
 )
 from lesion.samples import DIAGNOSES
-from lesion.weights import find_weights
+from lesion.weights import find_weights, member_files, weights_path
 from mrcnn.arrays import load_arrays, save_arrays
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 STARTS = ("imagenet", "none")
 SIZE_HELP = "side of the network's square input"
 DEFAULTS = {"image_size": 224, "epochs": 30, "batch": 32, "learning_rate": 0.001}
+TEACHER_SHARE, UNLABELLED_SHARE = 0.7, 0.25
 FRACTIONS = {"train": 0.80, "validation": 0.05, "test": 0.15}
 # A backbone that has learned from millions of images is to be changed with care.
 ALL_LAYERS_RATE = 0.4
@@ -33,10 +34,19 @@ CONFIG_SETTINGS = (
     "weight_decay",
     "label_smoothing",
     "mixing",
+    "teacher_share",
+    "unlabelled_share",
     "sampling_power",
     "logit_adjustment",
 )
-RUN_SETTINGS = (*CONFIG_SETTINGS, "strong_changes", "crop_weights", "prevalence_power")
+RUN_SETTINGS = (
+    *CONFIG_SETTINGS,
+    "strong_changes",
+    "crop_weights",
+    "teacher",
+    "unlabelled",
+    "prevalence_power",
+)
 # What costs no training, and its usual value: a run that is gone on with takes another value, but
 # keeps its own if none is given.
 CHANGEABLE = {"prevalence_power": 0.25}
@@ -106,6 +116,31 @@ def add_options(parser):
         action="store_true",
         help="change light, focus, size and compression of the training's images more",
     )
+    add(
+        "--teacher",
+        metavar="PATH",
+        help="learn in part from the answers of these weights, or of an ensemble (distillation); "
+        "lesion: the project's own",
+    )
+    add(
+        "--teacher-share",
+        type=share,
+        metavar="SHARE",
+        help="of the teacher's answer in the truth of an image that has a diagnosis (0.7)",
+    )
+    add(
+        "--unlabelled",
+        action="append",
+        metavar="DIR",
+        help="folder of images without a diagnosis, which the teacher alone answers for; may be "
+        "repeated",
+    )
+    add(
+        "--unlabelled-share",
+        type=share,
+        metavar="SHARE",
+        help="of images without a diagnosis among those drawn (0.25)",
+    )
     add("--weight-decay", type=share, default=0.02, metavar="SHARE", help="of AdamW (0.02)")
     add("--dropout", type=share, default=0.2, metavar="SHARE", help="before the last layer (0.2)")
     add_frozen_stages(parser)
@@ -137,6 +172,31 @@ def check_arguments(arguments):
             "with --folds or --members."
         )
     check_frozen_stages(arguments)
+    _check_teacher(arguments)
+
+
+def _check_teacher(arguments):
+    """Finds the teacher, and gives its share where it was not given."""
+    if arguments.unlabelled and not arguments.teacher:
+        raise ValueError(
+            "--unlabelled gives images without a diagnosis, which need a --teacher that answers "
+            "for them; --teacher=lesion is the project's own."
+        )
+    for name, whole, usual in (
+        ("teacher_share", "teacher", TEACHER_SHARE),
+        ("unlabelled_share", "unlabelled", UNLABELLED_SHARE),
+    ):
+        if not getattr(arguments, whole):
+            if getattr(arguments, name):
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} is of what --{whole} gives, which is missing.")
+            setattr(arguments, name, 0.0)
+        elif getattr(arguments, name) is None:
+            setattr(arguments, name, usual)
+    if arguments.teacher:
+        arguments.teacher = str(weights_path(arguments.teacher, "diagnosis"))
+        for member in member_files([arguments.teacher]):
+            find_weights(member, "diagnosis")  # says what is wrong before any image is read
 
 
 def build_model(arguments, samples):
@@ -171,8 +231,17 @@ def load_start_weights(model, arguments, last):
         model.set_log_dir()  # a run of its own, also from the weights of another run
 
 
+def find_more(arguments, samples):
+    """Samples besides those of the data sets: images that a teacher answers for."""
+    if not arguments.unlabelled:
+        return []
+    from lesion.distillation import find_unlabelled
+
+    return find_unlabelled(arguments.unlabelled, samples)
+
+
 def datasets(arguments, parts, cache):
-    """Each part's samples with their images, cropped if that is wanted."""
+    """Each part's samples with their images, cropped if that is wanted; the first one is taught."""
     from lesion.diagnosis_data import DiagnosisDataset
 
     crops = None
@@ -183,7 +252,13 @@ def datasets(arguments, parts, cache):
         paths = [sample.image for samples in parts for sample in samples]
         boundary = load_predictor(arguments.crop_weights, batch=8)
         crops = find_crops(boundary, paths, cache, cache.directory / "lesions.json")
-    return [DiagnosisDataset(samples, cache, crops) for samples in parts]
+    training, *others = (DiagnosisDataset(samples, cache, crops) for samples in parts)
+    if arguments.teacher:
+        from lesion.distillation import taught
+
+        power = arguments.sampling_power
+        training = taught(training, arguments.teacher, power, cache.directory)
+    return [training, *others]
 
 
 def augmentation(arguments):

@@ -31,7 +31,7 @@ from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, positive, rate, share  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
-from lesion.splits import SPLIT_FILE  # noqa: E402
+from lesion.splits import SPLIT_FILE, Split  # noqa: E402
 from lesion.training_split import choose_split, refuse_seen_folds  # noqa: E402
 from lesion.weights import checked_metadata, member_files  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
@@ -215,8 +215,10 @@ def train(arguments):
     training, validation = (split.select(samples, part) for part in ("train", "validation"))
     if not training:
         raise DatasetError("The split leaves no image to train on; give more images.")
+    more = task.find_more(arguments, samples) if hasattr(task, "find_more") else []
+    split = split.with_learned(Split({"train": [sample.key for sample in more]}, split.seed, {}))
     # Loading weights resets the run's folder, so the model comes first.
-    model = task.build_model(arguments, training)
+    model = task.build_model(arguments, [*training, *more])
     task.load_start_weights(model, arguments, last)
     if model.epoch >= arguments.epochs:
         logger.info(
@@ -236,7 +238,7 @@ def train(arguments):
     head_epochs = arguments.head_epochs
     if head_epochs is None:
         head_epochs = max(1, arguments.epochs // 10) if arguments.epochs > 1 else 0
-    datasets = task.datasets(arguments, (training, validation), cache)
+    datasets = task.datasets(arguments, ([*training, *more], validation), cache)
     for layers, last_epoch in (("heads", head_epochs), ("all", arguments.epochs)):
         if last_epoch:
             factor = task.ALL_LAYERS_RATE if layers == "all" else 1

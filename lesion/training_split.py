@@ -8,7 +8,7 @@ from typing import Any
 
 from lesion.samples import Sample
 from lesion.splits import SPLIT_FILE, Split, carried_over, learned_keys, split_by_parts
-from lesion.weights import learned_by, own_split, split_of
+from lesion.weights import learned_by, member_files, own_split
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def choose_split(
     arguments: argparse.Namespace, samples: Sequence[Sample], task: Any, last: str | None = None
 ) -> Split:
-    """The split of a training. It knows all that its start weights have learned from, too.
+    """The split of a training. It knows all that start weights and teacher learned from, too.
 
     Args:
         arguments: of `lesion train`.
@@ -26,29 +26,51 @@ def choose_split(
 
     Raises:
         ValueError: if `--split` is another than the run has learned by so far, or scores start
-            weights on what they have learned from.
+            weights, or what a teacher taught, on what these have learned from.
         lesion.splits.SplitError: if a split file cannot be used.
     """
     begun = Path(last).parent / SPLIT_FILE if last else None
     if begun and begun.exists():
         return _kept(arguments, begun)
-    start = None if last or arguments.weights in task.STARTS else Path(arguments.weights)
+    sources = _sources(arguments, task, last)
     if arguments.split:
-        return _given(arguments, samples, start)
+        split = Split.load(arguments.split)
+    else:
+        split = _drawn(arguments, samples, task, sources)
+    for option, earlier in sources:
+        _refuse_seen(arguments, option, earlier, split, samples)
+        split = split.with_learned(earlier)
+    return split
+
+
+def _sources(arguments, task, last):
+    """Splits of what has learned before, each with what it was given as: start and teacher."""
+    paths = []
+    if not last and arguments.weights not in task.STARTS:
+        paths.append((f"--weights={arguments.weights}", Path(arguments.weights)))
+    if teacher := getattr(arguments, "teacher", None):
+        paths += [(f"--teacher={teacher}", path) for path in member_files([teacher])]
+    splits = {}  # the members of an ensemble mostly have one in common
+    for option, path in paths:
+        if earlier := learned_before(path):
+            splits.setdefault((option, str(earlier.parts)), (option, earlier))
+    return list(splits.values())
+
+
+def _drawn(arguments, samples, task, sources):
+    """The split of what has learned before, as far as it knows the images; the rest is drawn."""
     fractions = dict(task.FRACTIONS)
     fractions["train"] += fractions["test"] - arguments.test_share
     fractions["test"] = arguments.test_share
-    earlier = learned_before(start)
-    if not earlier:
-        return split_by_parts(samples, fractions, arguments.split_seed)
-    if split_of(start, samples):
-        logger.info("The split is that of %s.", start)
-        return earlier
-    carried = carried_over(earlier, samples, fractions, arguments.split_seed)
-    if carried:
-        logger.info("The split is that of %s, as far as it knows the images.", start)
-    split = carried or split_by_parts(samples, fractions, arguments.split_seed)
-    return split.with_learned(earlier)
+    for option, earlier in sources:
+        if earlier.among(samples):
+            logger.info("The split is that of %s.", option)
+            return earlier
+        carried = carried_over(earlier, samples, fractions, arguments.split_seed)
+        if carried:
+            logger.info("The split is that of %s, as far as it knows the images.", option)
+            return carried
+    return split_by_parts(samples, fractions, arguments.split_seed)
 
 
 def _kept(arguments, begun):
@@ -62,22 +84,20 @@ def _kept(arguments, begun):
     return kept
 
 
-def _given(arguments, samples, start):
-    """The split of `--split`, which may not score start weights on what they have seen."""
-    split, earlier = Split.load(arguments.split), learned_before(start)
-    if not earlier:
-        return split
+def _refuse_seen(arguments, option, earlier, split, samples):
+    """ValueError where a split scores images that start weights or a teacher have learned from."""
     trained = Split({"train": earlier.parts.get("train", ())}, earlier.seed, {})
     # To have been chosen by images does not forbid to choose by them again.
     for part, learned in (("validation", trained), ("test", earlier)):
-        scored = split.select(samples, part) if part in split.parts else []
+        keys = set(split.parts.get(part, ()))
+        scored = [sample for sample in samples if sample.key in keys]
         if seen := learned_keys([learned], scored):
+            named = f" of --split={arguments.split}" if arguments.split else ""
             raise ValueError(
-                f"--weights={start} has learned from {len(seen)} of the {len(scored)} images that "
-                f"the part {part!r} of --split={arguments.split} is to score, or from their "
-                "lesions. Move these to its training part, or start from other weights."
+                f"{option} has learned from {len(seen)} of the {len(scored)} images that the part "
+                f"{part!r}{named} is to score, or from their lesions. Move these to its training "
+                f"part, or take other weights than {option}."
             )
-    return split.with_learned(earlier)
 
 
 def learned_before(start: Path | None) -> Split | None:
@@ -103,11 +123,16 @@ def refuse_seen_folds(
         samples: all that are sound.
         starts: words for start weights that have seen none.
     """
-    if not arguments.folds or arguments.weights in starts:
+    if not arguments.folds:
         return
-    if seen := learned_by([Path(arguments.weights)], samples):
-        raise ValueError(
-            f"--weights={arguments.weights} has learned from {len(seen)} of these {len(samples)} "
-            "images, on which --folds is to test what starts from it. Start from "
-            f"{' or '.join(starts)}, or train --members."
-        )
+    sources = {}
+    if arguments.weights not in starts:
+        sources[f"--weights={arguments.weights}"] = [Path(arguments.weights)]
+    if teacher := getattr(arguments, "teacher", None):
+        sources[f"--teacher={teacher}"] = member_files([teacher])
+    for option, paths in sources.items():
+        if seen := learned_by(paths, samples):
+            raise ValueError(
+                f"{option} has learned from {len(seen)} of these {len(samples)} images, on which "
+                f"--folds is to test what comes of it. Leave {option} out, or train --members."
+            )

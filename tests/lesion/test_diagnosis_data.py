@@ -1,11 +1,17 @@
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lesion.cache import ImageCache
-from lesion.diagnosis_data import DiagnosisBatches, DiagnosisDataset, sampling_shares
+from lesion.diagnosis_data import (
+    UNLABELLED,
+    DiagnosisBatches,
+    DiagnosisDataset,
+    sampling_shares,
+)
 from lesion.patient import patient_vector
 from lesion.samples import DIAGNOSES, Sample
 from mrcnn.data import SampleError
@@ -16,8 +22,9 @@ LABELS = np.repeat([0, 1, 2], [16, 4, 1])
 
 def batches(labels=LABELS, size=7, **settings):
     """Batches of images that hold the position of their sample; `prepare` adds what it drew."""
+    names = (*DIAGNOSES, None)
     samples = [
-        Sample("a", f"{i}", f"{i}.png", diagnosis=DIAGNOSES[label], metadata={"age": f"{i}"})
+        Sample("a", f"{i}", f"{i}.png", diagnosis=names[label], metadata={"age": f"{i}"})
         for i, label in enumerate(labels)
     ]
     cache = SimpleNamespace(image=lambda path: np.full((1, 1, 3), int(path[:-4]), np.float32))
@@ -117,6 +124,48 @@ def test_blends_of_whole_numbers_are_rounded():
         np.maximum(images, np.roll(images, -1, 0)),
     )
     assert ((blends >= low) & (blends <= high)).all() and (blends != images).any()
+
+
+@pytest.fixture
+def answered():
+    """Batches of 21 images with a diagnosis and 10 without, all of them answered by a teacher."""
+
+    def make(**settings):
+        labels = np.concatenate([LABELS, np.full(10, UNLABELLED)])
+        drawn = batches(labels, power=0.5, steps=6, **settings)
+        answers = np.random.default_rng(0).dirichlet(np.ones(7), len(labels)).astype(np.float32)
+        drawn.dataset = replace(drawn.dataset, answers=answers)
+        return drawn
+
+    return make
+
+
+@pytest.mark.parametrize("share", [0, 0.7, 1])
+def test_truth_is_in_part_the_teachers(answered, share):
+    drawn = answered(teacher_share=share, unlabelled_share=0.25)
+    labels = drawn.labels
+    for index in range(len(drawn)):
+        images, truth = drawn[index]
+        positions = images[:, 0, 0, 0].astype(int)
+        expected = drawn.dataset.answers[positions].copy()
+        known = labels[positions] != UNLABELLED
+        expected[known] *= share
+        expected[known, labels[positions[known]]] += 1 - share
+        np.testing.assert_allclose(truth, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_share_without_a_diagnosis(answered):
+    drawn = answered(teacher_share=0.7, unlabelled_share=0.25)
+    for epoch in range(3):
+        labels = drawn.labels[drawn.order(epoch)]
+        counts = Counter(labels)
+        assert counts[UNLABELLED] in (10, 11)  # a fourth of 42
+        assert counts[0] == pytest.approx(2 * counts[1], abs=1)  # as the roots of 16 and 4
+
+
+def test_nothing_without_a_diagnosis_is_drawn_without_a_share(answered):
+    drawn = answered(teacher_share=0.7)
+    assert UNLABELLED not in drawn.labels[drawn.order(0)]
 
 
 def test_unreadable_image_is_named(tmp_path):

@@ -1,0 +1,150 @@
+"""What trained classifiers make of images, for another to learn from (distillation).
+
+Hinton, Vinyals & Dean 2015: besides the one true category the answers of a teacher say what else an
+image looks like. They need no diagnosis, so that images without one can be learned from, too.
+"""
+
+import logging
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy.special import softmax
+from tqdm import tqdm
+
+from lesion.diagnosis import DiagnosisPredictor, load_classifier
+from lesion.diagnosis_data import DiagnosisDataset, sampling_shares
+from lesion.folders import image_files
+from lesion.samples import DIAGNOSES, DatasetError, Sample
+from lesion.weights import member_files
+from mrcnn.files import atomic_path, sha256_of
+from mrcnn.images import ImageError, read_image
+from mrcnn.weights import WeightsError
+
+logger = logging.getLogger(__name__)
+
+# Images at a time: large photographs are not all held at once.
+_CHUNK = 32
+
+
+def find_unlabelled(folders: Sequence[str | Path], samples: Sequence[Sample]) -> list[Sample]:
+    """The images of folders as samples without a diagnosis.
+
+    Left out is what cannot be read, and what `samples` have, too, by name or byte for byte: it may
+    be among those that the training is scored on.
+
+    Raises:
+        lesion.samples.DatasetError: if a folder is missing, or nothing in it can be used.
+    """
+    ids, hashes = {sample.image_id for sample in samples}, None
+    found: list[Sample] = []
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise DatasetError(f"The folder {folder} of --unlabelled does not exist.")
+        paths = image_files(folder)
+        fresh = [path for path in paths if path.stem not in ids]
+        if fresh and hashes is None:
+            hashes = {sha256_of(sample.image) for sample in samples}
+        fresh = [path for path in fresh if sha256_of(path) not in hashes]
+        sound = [path for path in fresh if _is_sound(path)]
+        logger.info(
+            "%s: %d images without a diagnosis; left out %d that the data sets have, too, and %d "
+            "that cannot be read.",
+            *(folder, len(sound), len(paths) - len(fresh), len(fresh) - len(sound)),
+        )
+        if not sound:
+            raise DatasetError(
+                f"The folder {folder} of --unlabelled holds no image that can be used and is not "
+                "in the data sets. Give the folder that the files themselves lie in."
+            )
+        ids |= {path.stem for path in sound}
+        hashes |= {sha256_of(path) for path in sound}
+        found += [Sample(folder.resolve().name, path.stem, path) for path in sound]
+    return found
+
+
+def _is_sound(path):
+    try:
+        read_image(path, max_side=512)
+    except ImageError as error:
+        logger.warning("%s", error)
+        return False
+    return True
+
+
+def taught(
+    dataset: DiagnosisDataset, teacher: str | Path, power: float, folder: str | Path
+) -> DiagnosisDataset:
+    """The same with the answers of a teacher, the mean of its members' for one view of each image.
+
+    Args:
+        dataset: of images with a diagnosis and without.
+        teacher: weights as for `lesion.weights.member_files`.
+        power: see `lesion.diagnosis_data.sampling_shares`. The answers are those of someone who
+            knows how often each category is drawn, as the loss supposes the network to be.
+        folder: keeps what the members said, for the next training.
+
+    Raises:
+        mrcnn.weights.WeightsError: if a member's answers depend on how often categories were drawn
+            in its own training.
+    """
+    shares = sampling_shares(dataset.labels, power)
+    offset = np.log(np.maximum(shares, shares[shares > 0].min()))
+    members = member_files([teacher])
+    mean = np.zeros((len(dataset.samples), len(DIAGNOSES)))
+    for member in members:
+        predictor = load_classifier(member)
+        if predictor.config.logit_adjustment != 1:
+            raise WeightsError(
+                f"{member} cannot teach: it was trained with --logit-adjustment="
+                f"{predictor.config.logit_adjustment}, so that its answers hold the frequencies of "
+                "its own training. Give a teacher that was trained with 1."
+            )
+        logits = _logits(predictor, dataset.samples, Path(folder))
+        mean += softmax(logits + offset, axis=1) / len(members)
+    return replace(dataset, answers=mean.astype(np.float32))
+
+
+def _logits(predictor: DiagnosisPredictor, samples: Sequence[Sample], folder: Path) -> np.ndarray:
+    """float [samples, 7], of one view each, from the folder as far as they are there."""
+    store = folder / f"answers_{sha256_of(predictor.weights)[:16]}.npz"
+    known = _stored(store)
+    stamps = [_stamp(sample) for sample in samples]
+    unknown = [i for i, stamp in enumerate(stamps) if stamp not in known]
+    chunks = [unknown[start : start + _CHUNK] for start in range(0, len(unknown), _CHUNK)]
+    for chunk in tqdm(chunks, f"Teacher {predictor.weights.name}", disable=None):
+        logits = predictor.logits_of_views(
+            [read_image(samples[i].image) for i in chunk], [samples[i].metadata for i in chunk]
+        )
+        known |= {stamps[i]: row for i, row in zip(chunk, logits[:, 0], strict=True)}
+    if unknown:
+        _store(store, known)
+    return np.array([known[stamp] for stamp in stamps])
+
+
+def _stamp(sample):
+    """What an answer depends on, as text."""
+    status = sample.image.stat()
+    facts = sample.image.resolve(), status.st_size, status.st_mtime_ns
+    return "|".join(map(str, (*facts, *sorted(sample.metadata.items()))))
+
+
+def _stored(path):
+    try:
+        with np.load(path) as content:
+            return dict(zip(content["stamps"].tolist(), content["logits"], strict=True))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        logger.warning("The teacher's answers in %s cannot be used (%s): made anew.", path, error)
+        return {}
+
+
+def _store(path, known):
+    try:
+        with atomic_path(path) as partial, open(partial, "wb") as file:
+            np.savez(file, stamps=np.array(list(known)), logits=np.array(list(known.values())))
+    except OSError as error:
+        logger.warning("The teacher's answers cannot be kept in %s: %s.", path, error)

@@ -1,0 +1,198 @@
+"""Learning from a teacher's answers, through the command line, on made-up moles."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from lesion import distillation
+from lesion.cache import ImageCache
+from lesion.diagnosis import load_classifier
+from lesion.diagnosis_data import UNLABELLED, DiagnosisDataset
+from lesion.distillation import find_unlabelled, taught
+from lesion.layouts import find_samples
+from lesion.samples import DatasetError, Sample
+from lesion.splits import Split
+from lesion.train import main
+from lesion.weights import write_ensemble
+from mrcnn.images import read_image, write_image
+from mrcnn.weights import WeightsError, load_arrays, read_metadata, save_arrays
+from tests.lesion.test_diagnosis_training import SETTINGS, command, run_of
+
+SHORT = [*SETTINGS, "--epochs=1", "--head-epochs=0", "--steps=2"]
+
+
+@pytest.fixture(scope="module")
+def teacher(moles, five_convolutions, tmp_path_factory):
+    """Weights of a training of one epoch, with its split beside them."""
+    logs = tmp_path_factory.mktemp("teacher")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lesion.diagnosis_network.build_backbone", five_convolutions)
+        assert main(command(moles, logs, *SHORT, "--patient-data")) == 0
+        yield run_of(logs) / "diagnosis_0001.h5"
+
+
+@pytest.fixture(scope="module")
+def more(moles, tmp_path_factory):
+    """A folder of four images without a diagnosis, and of some that are none or known."""
+    folder = tmp_path_factory.mktemp("more")
+    random = np.random.default_rng(1)
+    for number in range(4):
+        write_image(folder / f"x{number}.png", random.integers(0, 255, (40, 52, 3), np.uint8))
+    (folder / "broken.png").write_bytes(b"\x89PNG")
+    known = sorted(moles.data.glob("*/*.png"))
+    shutil.copy(known[0], folder / "other_name.png")
+    write_image(folder / known[1].name, np.zeros((40, 52, 3), np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples(moles):
+    return find_samples(moles.data, task="diagnosis").samples
+
+
+class TestUnlabelled:
+    def test_only_what_is_sound_and_not_known(self, more, samples, caplog):
+        found = find_unlabelled([more], samples)
+        assert [sample.image_id for sample in found] == ["x0", "x1", "x2", "x3"]
+        assert all(sample.diagnosis is None for sample in found)
+        assert "broken.png" in caplog.text
+
+    def test_second_folder_with_the_same_images(self, more, samples, tmp_path):
+        shutil.copy(more / "x0.png", tmp_path / "copy.png")
+        with pytest.raises(DatasetError, match="no image that can be used"):
+            find_unlabelled([more, tmp_path], samples)
+
+    def test_folder_that_is_missing(self, samples, tmp_path):
+        with pytest.raises(DatasetError, match="does not exist"):
+            find_unlabelled([tmp_path / "nothing"], samples)
+
+
+class TestTaught:
+    @pytest.fixture
+    def dataset(self, samples, more, tmp_path):
+        unlabelled = [Sample("more", "x0", more / "x0.png")]
+        return DiagnosisDataset([*samples[::9], *unlabelled], ImageCache(tmp_path / "cache", 64))
+
+    def test_answers_are_those_of_who_knows_the_frequencies(self, teacher, dataset, tmp_path):
+        answers = taught(dataset, teacher, 0.5, tmp_path).answers
+        predictor = load_classifier(teacher)
+        counts = np.bincount(dataset.labels, minlength=UNLABELLED)[:UNLABELLED]
+        for sample, answer in zip(dataset.samples, answers, strict=True):
+            logits = predictor.logits_of_views([read_image(sample.image)], [sample.metadata])[0, 0]
+            expected = softmax(logits + np.log(counts**0.5))
+            np.testing.assert_allclose(answer, expected, atol=1e-6)
+
+    def test_ensemble_answers_with_the_mean(self, teacher, dataset, tmp_path):
+        arrays, metadata = load_arrays(teacher)
+        arrays["diagnosis_logits/bias"] = np.arange(7, dtype=np.float32)
+        save_arrays(tmp_path / "other.h5", arrays, metadata)
+        shutil.copy(teacher, tmp_path / "one.h5")
+        write_ensemble(tmp_path / "both.json", "diagnosis", ["one.h5", "other.h5"])
+        one, other, both = (
+            taught(dataset, tmp_path / name, 0.5, tmp_path).answers
+            for name in ("one.h5", "other.h5", "both.json")
+        )
+        np.testing.assert_allclose(both, (one + other) / 2, atol=1e-6)
+        assert np.abs(one - other).max() > 0.1
+
+    def test_is_asked_once_for_each_image(self, teacher, dataset, tmp_path, monkeypatch):
+        first = taught(dataset, teacher, 0.5, tmp_path).answers
+        asked = []
+        monkeypatch.setattr(distillation, "read_image", lambda path: asked.append(path))
+        np.testing.assert_array_equal(taught(dataset, teacher, 0.5, tmp_path).answers, first)
+        assert not asked
+
+    def test_changed_image_is_asked_for_anew(self, teacher, samples, tmp_path):
+        path = tmp_path / "a.png"
+        cache = ImageCache(tmp_path / "cache", 64)
+        dataset = DiagnosisDataset([Sample("a", "a", path), samples[0]], cache)
+        answers = []
+        for value in (0, 255):
+            write_image(path, np.full((40, 40 + value, 3), value, np.uint8))
+            answers.append(taught(dataset, teacher, 0.5, tmp_path).answers)
+        assert np.abs(answers[0][0] - answers[1][0]).max() > 1e-4
+
+    @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04"])
+    def test_damaged_answers_are_made_anew(self, teacher, dataset, tmp_path, content, caplog):
+        first = taught(dataset, teacher, 0.5, tmp_path).answers
+        (kept,) = tmp_path.glob("answers_*.npz")
+        kept.write_bytes(content)
+        np.testing.assert_array_equal(taught(dataset, teacher, 0.5, tmp_path).answers, first)
+        assert "made anew" in caplog.text
+
+    def test_full_disk_only_costs_time(self, teacher, dataset, tmp_path, monkeypatch, caplog):
+        def full(path):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(distillation, "atomic_path", full)
+        assert taught(dataset, teacher, 0.5, tmp_path).answers.shape == (len(dataset.samples), 7)
+        assert "No space left" in caplog.text and not list(tmp_path.glob("answers*"))
+
+    def test_teacher_whose_answers_hold_its_own_frequencies(self, teacher, dataset, tmp_path):
+        arrays, metadata = load_arrays(teacher)
+        metadata["config"]["logit_adjustment"] = 0.5
+        save_arrays(tmp_path / "t.h5", arrays, metadata)
+        with pytest.raises(WeightsError, match="cannot teach"):
+            taught(dataset, tmp_path / "t.h5", 0.5, tmp_path)
+
+
+class TestRun:
+    def test_weights_and_run_tell_of_the_teacher(self, moles, teacher, more, tmp_path):
+        options = (f"--teacher={teacher}", f"--unlabelled={more}")
+        assert main(command(moles, tmp_path, *SHORT, *options)) == 0
+        run = run_of(tmp_path)
+        config = read_metadata(run / "diagnosis_0001.h5")["config"]
+        assert (config["teacher_share"], config["unlabelled_share"]) == (0.7, 0.25)
+        settings = json.loads((run / "run.json").read_text())
+        assert settings["teacher"] == str(teacher) and settings["unlabelled"] == [str(more)]
+        # What was learned from the teacher alone is no more to be tested on.
+        learned = Split.load(run / "split.json").parts["train"]
+        assert {f"{more.name}/x{i}" for i in range(4)} <= set(learned)
+        # The run goes on as it was begun.
+        again = ("--task=diagnosis", "--weights=last")
+        assert main([*again, f"--dataset={moles.data}", f"--logs={tmp_path}"]) == 0
+
+    def test_members(self, moles, teacher, tmp_path):
+        options = ("--members=2", f"--teacher={teacher}", "--teacher-share=1")
+        assert main(command(moles, tmp_path, *SHORT, *options)) == 0
+        assert (tmp_path / "diagnosis-2-members" / "ensemble.json").exists()
+
+    def test_split_of_the_teacher_is_taken(self, moles, teacher, tmp_path):
+        arguments = [f"--dataset={moles.data}", f"--logs={tmp_path}", f"--teacher={teacher}"]
+        assert main([*arguments, *SHORT]) == 0
+        kept = Split.load(run_of(tmp_path) / "split.json")
+        assert kept.parts == Split.load(moles.split).parts
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--unlabelled=x"], "need a --teacher"),
+            (["--teacher-share=0.5"], "--teacher-share is of what --teacher gives"),
+            (["--unlabelled-share=0.5"], "--unlabelled-share is of what --unlabelled gives"),
+            (["--teacher=nothing.h5"], "nothing.h5"),
+        ],
+    )
+    def test_before_any_image_is_read(self, tmp_path, capsys, options, message):
+        arguments = ["--task=diagnosis", f"--dataset={tmp_path}", f"--logs={tmp_path}", *options]
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+
+    def test_teacher_that_has_learned_from_what_is_to_be_tested_on(
+        self, moles, teacher, tmp_path, capsys
+    ):
+        split = Split.load(moles.split)
+        parts = {**split.parts, "train": split.parts["test"], "test": split.parts["train"]}
+        Split(parts, 0, {}).save(tmp_path / "split.json")
+        options = (f"--split={tmp_path / 'split.json'}", f"--teacher={teacher}")
+        assert main(command(moles, tmp_path, *SHORT, *options)) == 2
+        assert f"--teacher={teacher} has learned from 28 of the 28" in capsys.readouterr().err
+
+    def test_folds(self, moles, teacher, tmp_path, capsys):
+        options = ("--folds=2", f"--teacher={teacher}")
+        assert main(command(moles, tmp_path, *SHORT, *options)) == 2
+        assert f"--teacher={teacher} has learned from 42 of these" in capsys.readouterr().err

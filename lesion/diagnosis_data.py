@@ -91,7 +91,7 @@ class DiagnosisBatches(keras.utils.PyDataset):
         workers: threads that prepare batches.
 
     Attributes:
-        epoch: to be set before an epoch begins (`mrcnn.training.EpochOfBatches`).
+        epoch: to be set before an epoch begins (`mrcnn.callbacks.EpochOfBatches`).
         failure: the exception that ended the preparation of a batch, or None.
     """
 

@@ -18,18 +18,21 @@ from lesion.diagnosis_network import (
     prepare_square,
 )
 from lesion.samples import DIAGNOSES
-from mrcnn.data import failures_raised
-from mrcnn.runs import new_run, run_of
-from mrcnn.training import (
+from mrcnn.callbacks import (
     Checkpoint,
     EpochOfBatches,
-    Stage,
+    EpochOfModel,
     StopOnNonFiniteLoss,
+    log_callbacks,
+)
+from mrcnn.data import failures_raised
+from mrcnn.runs import InRun
+from mrcnn.training import (
+    Stage,
     build_optimizer,
     count_parameters,
     find_state,
     keep_freed_memory,
-    log_callbacks,
     restore_state,
     set_trainable,
     stopped_stage,
@@ -43,7 +46,7 @@ AVERAGES = 16
 LAYERS = {"heads": "diagnosis_.*", "all": ".*"}
 
 
-class DiagnosisModel:
+class DiagnosisModel(InRun):
     """A classifier in training, with its configuration and its folder of checkpoints.
 
     Args:
@@ -56,21 +59,13 @@ class DiagnosisModel:
         log_dir: folder of this run, made when training starts.
     """
 
+    run_name, run_prefix = NAME, ""
+
     def __init__(self, config: DiagnosisConfig, model_dir: str | Path):
         self.config = config
         self.model_dir = str(model_dir)
-        self._resume = None
         self.set_log_dir()
         self.keras_model = DiagnosisNetwork(config)
-
-    def set_log_dir(self, path: str | Path | None = None) -> None:
-        """Takes folder and epoch from a checkpoint's path, or names a new folder for epoch 0."""
-        run = run_of(path, NAME) if path else None
-        run = run or new_run(self.model_dir, NAME, prefix="")
-        self.epoch = run.epoch
-        self.log_dir = str(run.folder)
-        self.checkpoint_path = str(run.template)
-        self._resume = None
 
     def load_weights(self, path: str | Path, skip_mismatch: bool = False) -> LoadReport:
         """Loads weights by name and goes on in their run, if they are a checkpoint of one."""
@@ -148,7 +143,7 @@ class DiagnosisModel:
             count_parameters(self.keras_model.trainable_variables),
             self.keras_model.count_params(),
         )
-        Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+        self.make_log_dir()
         metadata = {**describe_network(self.config), **(metadata or {})}
         average = [keras.callbacks.SwapEMAWeights()] if averaged else []
         keep_freed_memory()
@@ -167,9 +162,9 @@ class DiagnosisModel:
                     AveragedCheckpoint(
                         self.checkpoint_path, metadata, stage, keep_checkpoints, *average
                     ),
+                    EpochOfModel(self),
                 ],
             )
-        self.epoch = history.epoch[-1] + 1
         return history
 
     def _middle(self, image, rng):

@@ -21,7 +21,7 @@ from mrcnn.backbone import build_backbone
 from mrcnn.config import Config
 from mrcnn.efficientnet_lite import SCALES, top_features
 from mrcnn.images import as_rgb8
-from mrcnn.network import precision_policy
+from mrcnn.tensors import precision_policy
 from mrcnn.weights import WeightsError
 
 NAME = "diagnosis"

@@ -227,8 +227,8 @@ def train(arguments):
             arguments.epochs,
             last,
         )
+    model.make_log_dir()
     folder = Path(model.log_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     split.save(folder / SPLIT_FILE)
     settings = (*RUN_SETTINGS, *task.RUN_SETTINGS)
     _write_json(folder / RUN_FILE, {name: getattr(arguments, name) for name in settings})

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrcnn.boxes import clip_boxes, compute_overlaps
+from mrcnn.boxes import clip_boxes, compute_overlaps, norm_boxes
 from mrcnn.config import Config
 from mrcnn.masks import extract_bboxes
 from mrcnn.molding import resize_image
@@ -113,6 +113,11 @@ def anchors_of(config: Config, image_shape: Sequence[int]) -> np.ndarray:
         config.BACKBONE_STRIDES,
         config.RPN_ANCHOR_STRIDE,
     )
+
+
+def normalised_anchors(config: Config, image_shape: Sequence[int]) -> np.ndarray:
+    """`anchors_of` float32 [a, 4], normalised."""
+    return norm_boxes(anchors_of(config, image_shape), image_shape[:2])
 
 
 class AnchorSuggestion(NamedTuple):

@@ -301,8 +301,9 @@ def _application_arrays(name, path) -> Mapping[str, np.ndarray]:
 def _resnet_arrays(path) -> dict[str, np.ndarray]:
     """Keras's ImageNet weights of ResNet-50 or -101 under matterport's names.
 
-    Two differences are made up for, so that the features are the same: those networks read blue,
-    green, red, and their batch normalizations add 1.001e-5 to the variance instead of 1e-3.
+    Two differences are made up for: those networks read blue, green, red, and their batch
+    normalizations add 1.001e-5 to the variance instead of 1e-3. (A third stays, matterport's: its
+    first pooling pads an even side at its end alone.)
     """
     arrays = {_resnet_name(name): value for name, value in read_arrays(path).items()}
     arrays["conv1/kernel"] = arrays["conv1/kernel"][:, :, ::-1]

@@ -7,6 +7,21 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
+# Settings that no weights show, and that change what these answer.
+MEANINGS = (
+    "MEAN_PIXEL",
+    "RPN_ANCHOR_SCALES",
+    "RPN_ANCHOR_RATIOS",
+    "RPN_ANCHOR_STRIDE",
+    "RPN_BBOX_STD_DEV",
+    "BBOX_STD_DEV",
+    "BACKBONE_STRIDES",
+    "ROI_ALIGNED",
+    "ROI_LEVEL_ROUNDING",
+    "ROI_CANONICAL_SIZE",
+    "MASK_CANONICAL_SIZE",
+    "MASK_BOX_SCALE",
+)
 COMPUTED = ("BATCH_SIZE", "IMAGE_SHAPE", "IMAGE_META_SIZE", "TRAIN_MASK_ROIS")
 
 
@@ -179,6 +194,13 @@ class Config:
                 "FREEZE_BACKBONE_STAGES is the number of the last stage that does not learn, 1 to "
                 f"5, or 0; received {self.FREEZE_BACKBONE_STAGES}."
             )
+        mask_side, mini_side = min(self.MASK_SHAPE), min(self.MINI_MASK_SHAPE)
+        if self.USE_MINI_MASK and mini_side < mask_side:
+            logger.warning(
+                "Masks of %d cells are learned from mini-masks of %d, which are no finer: set "
+                "MINI_MASK_SHAPE to (%d, %d) or more, or USE_MINI_MASK = False.",
+                *(mask_side, mini_side, 2 * mask_side, 2 * mask_side),
+            )
         choices = {
             "IMAGE_RESIZE_MODE": ("none", "square", "pad64", "crop", "stretch"),
             "ROI_LEVEL_ROUNDING": ("round", "floor"),
@@ -221,6 +243,19 @@ class Config:
         """Inverse of `to_dict`; computed settings are computed anew, unknown ones refused."""
         return cls(**{name: value for name, value in settings.items() if name not in COMPUTED})
 
+    def differences(self, settings):
+        """How settings that weights were trained with differ in what these mean, as phrases.
+
+        Args:
+            settings: as of `to_dict`; those that are missing do not count.
+        """
+        own = self.to_dict()
+        return [
+            f"{name}={settings[name]} and not {own[name]}"
+            for name in MEANINGS
+            if name in settings and settings[name] != own[name]
+        ]
+
     def display(self):
         """Prints all settings, one a line."""
         lines = [f"{name:30} {value}" for name, value in self.to_dict().items()]
@@ -231,7 +266,8 @@ class PaperConfig(Config):
     """The settings of He et al. 2017 on a feature pyramid; Detectron's where they are left open.
 
     They are for COCO on pictures whose shorter side becomes 800 pixels. The learning rate falls
-    to a tenth after three quarters of the steps (120,000 of 160,000): call `train` twice.
+    to a tenth after three quarters of the steps (120,000 of 160,000): call `train` twice,
+    the second time with `WARMUP_STEPS` of 0.
     """
 
     IMAGE_MAX_DIM = 1344  # 1333 rounded up to what the pyramid can halve

@@ -59,6 +59,7 @@ def load_image_gt(
         min_scale=config.IMAGE_MIN_SCALE,
         mode=config.IMAGE_RESIZE_MODE,
         antialias=config.IMAGE_ANTIALIAS,
+        rng=rng,
     )
     size = None if crop else (window[2] - window[0], window[3] - window[1])
     mask = resize_mask(mask, scale, padding, crop, size)
@@ -94,10 +95,13 @@ def load_sample(dataset, image_id, channels):
     try:
         image = as_channels(dataset.load_image(image_id), channels)
         mask, class_ids = dataset.load_mask(image_id)
-    except (OSError, ValueError) as error:
-        raise SampleError(f"Image {image_id} ({reference}) cannot be loaded: {error}") from error
-    mask, class_ids = np.asarray(mask), np.asarray(class_ids, np.int32)
-    if mask.shape[-1:] == (0,) or not len(class_ids):
+        mask, class_ids = np.asarray(mask), np.asarray(class_ids, np.int32).reshape(-1)
+    except Exception as error:  # whatever the data set's own code raises does not name the image
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        raise SampleError(
+            f"Image {image_id} ({reference}) cannot be loaded: {kind}{error}"
+        ) from error
+    if not mask.size and not len(class_ids):
         return image, np.zeros((*image.shape[:2], 0), bool), np.zeros(0, np.int32)
     if mask.shape != (*image.shape[:2], len(class_ids)):
         raise SampleError(
@@ -106,10 +110,10 @@ def load_sample(dataset, image_id, channels):
             "they must be [height, width, instances]."
         )
     highest = len(dataset.class_info) - 1
-    if np.abs(class_ids).max() > highest:
+    if np.abs(class_ids).max() > highest or not class_ids.all():
         raise SampleError(
             f"Image {image_id} ({reference}) has class ids {class_ids.tolist()}; the data set "
-            f"knows 0..{highest}."
+            f"knows 1..{highest}, 0 is the background, and negative ones are crowds."
         )
     return image, mask.astype(bool), class_ids
 
@@ -133,7 +137,7 @@ class Batches(keras.utils.PyDataset):
         workers: threads that prepare batches.
 
     Attributes:
-        epoch: to be set before an epoch begins (`mrcnn.training.EpochOfBatches`).
+        epoch: to be set before an epoch begins (`mrcnn.callbacks.EpochOfBatches`).
         failure: the exception that ended the preparation of a batch, or None.
         share: `mrcnn.distribution.process_share` of the process that made it.
 
@@ -163,6 +167,11 @@ class Batches(keras.utils.PyDataset):
             raise ValueError(
                 f"The data set has {dataset.num_classes} classes with the background "
                 f"({', '.join(dataset.class_names)}), but NUM_CLASSES is {config.NUM_CLASSES}."
+            )
+        if bare := {info["source"] for info in dataset.image_info} - set(dataset.source_class_ids):
+            raise ValueError(
+                f"The data set has images of the source {min(bare)!r}, of which it knows no class. "
+                "Give add_class() the source that add_image() has."
             )
         self.dataset = dataset
         self.config = config
@@ -225,6 +234,14 @@ class Batches(keras.utils.PyDataset):
             augmentation=None if plain else self.augmentation,
             rng=rng,
         )
+        if image.shape[:2] != tuple(config.IMAGE_SHAPE[:2]):
+            height, width = config.IMAGE_SHAPE[:2]
+            raise SampleError(
+                f"Image {image_id} ({dataset.image_reference(image_id)}) is {image.shape[0]}x"
+                f"{image.shape[1]} after IMAGE_RESIZE_MODE={config.IMAGE_RESIZE_MODE!r}, and "
+                f"training needs all images to be {height}x{width} (IMAGE_MAX_DIM). Train with "
+                "'square' or 'crop'; detection takes images of any size."
+            )
         semantic = ()
         if config.SEMANTIC_BRANCH:
             semantic = (semantic_targets(masks, class_ids, config.NUM_CLASSES - 1),)

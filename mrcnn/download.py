@@ -8,7 +8,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -178,21 +178,15 @@ def download(
         if not problem:
             return path
         logger.warning("%s is fetched again: %s.", path, problem)
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        resumed = part.exists()
-        _receive(url, part, size)
-        problem = _problem(part, size, md5, sha256)
-        if problem and resumed:
-            # The kept beginning may have been of another version of the file.
-            part.unlink()
-            _receive(url, part, size)
-            problem = _problem(part, size, md5, sha256)
+        with _alone_in(path.parent):
+            # Another process may have fetched it in the meantime.
+            if path.is_file() and not _problem(path, size, md5, sha256):
+                return path
+            problem = _fetch_into(path, url, size, md5, sha256)
         if not problem:
-            os.replace(part, path)
             return path
-        part.unlink()
     except (OSError, HTTPException) as error:
         problem = str(getattr(error, "reason", None) or error) or type(error).__name__
     checks = [f"{size:,} bytes" if size else "", f"MD5 {md5}" if md5 else ""]
@@ -202,6 +196,41 @@ def download(
         f"{path.name} could not be fetched from {url}: {problem}. Without internet access, fetch "
         f"it on another computer and put it at {path}{f' ({details})' if details else ''}."
     )
+
+
+def _fetch_into(path, url, size, md5, sha256) -> str | None:
+    """Fetches a file to `path`; what is wrong with what came, or None."""
+    part = path.with_name(path.name + ".part")
+    resumed = part.exists()
+    _receive(url, part, size)
+    problem = _problem(part, size, md5, sha256)
+    if problem and resumed:
+        # The kept beginning may have been of another version of the file.
+        part.unlink()
+        _receive(url, part, size)
+        problem = _problem(part, size, md5, sha256)
+    if problem:
+        part.unlink()
+    else:
+        os.replace(part, path)
+    return problem
+
+
+@contextmanager
+def _alone_in(folder: Path):
+    """Lets one process at a time fetch into a folder, where the system has locks for that."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have none
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _problem(path, size, md5, sha256) -> str | None:

@@ -7,7 +7,9 @@ it, so that there is nothing to restore; with variables it would be as quick.
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mrcnn.anchors import generate_anchors
+from mrcnn.anchors import generate_anchors, normalised_anchors
 from mrcnn.boxes import denorm_boxes_graph, norm_boxes_graph, scale_boxes
 from mrcnn.config import Config
 from mrcnn.files import atomic_path
 from mrcnn.images_graph import decode
 from mrcnn.molding import META
 from mrcnn.molding_graph import mold_image, paste_mask, unmold_semantic
-from mrcnn.network import normalised_anchors
 
 FILES, IMAGES = "serving_default", "images"
 """The signatures, of encoded files `image_bytes` and of `images` uint8 [batch, h, w, 3]."""
@@ -78,7 +79,7 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
                 "path of a new folder."
             )
     signatures = _signatures(answer)
-    with atomic_path(path) as temporary:
+    with _aside(path) as former, atomic_path(path) as temporary:
         extra = temporary / EXTRA
         try:
             tf.saved_model.save(tf.Module(), str(temporary), signatures)
@@ -88,9 +89,20 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
             raise OSError(f"{path}: {error.message}") from error
         text = json.dumps(metadata, indent=2, allow_nan=False, ensure_ascii=False)
         (extra / DESCRIPTION).write_text(text, encoding="utf-8")
-        former = temporary.with_name(f"{temporary.name}.former")
         if path.exists():  # a folder takes the name of an empty one only
             path.rename(former)
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """Where a former model is moved to make room; it goes back if the block fails, else away."""
+    former = path.with_name(f".{uuid.uuid4().hex}.former")
+    try:
+        yield former
+    except BaseException:
+        if former.exists() and not path.exists():
+            former.rename(path)
+        raise
     shutil.rmtree(former, ignore_errors=True)
 
 

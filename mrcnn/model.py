@@ -4,12 +4,11 @@ import contextlib
 import importlib
 import itertools
 import logging
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from mrcnn import compat, inspection, training
+from mrcnn import callbacks, compat, inspection, training
 from mrcnn.anchors import anchors_of
 from mrcnn.backbone import imagenet_weights, is_imagenet_file, load_imagenet
 from mrcnn.boxes import norm_boxes
@@ -20,7 +19,7 @@ from mrcnn.detection import unmold_detections
 from mrcnn.distribution import training_scope
 from mrcnn.molding import mold_inputs
 from mrcnn.network import MaskRCNNNetwork
-from mrcnn.runs import find_last, new_run, run_of
+from mrcnn.runs import InRun, find_last
 from mrcnn.semantic import unmold_semantic
 from mrcnn.weights import load_weights, read_metadata
 
@@ -39,7 +38,7 @@ CLASS_LAYERS = (
 )
 
 
-class MaskRCNN:
+class MaskRCNN(InRun):
     """A Mask R-CNN with its configuration and its folder of checkpoints.
 
     Args:
@@ -65,26 +64,21 @@ class MaskRCNN:
         self.model_dir = str(model_dir)
         self.class_names = None
         self._anchor_cache = {}
-        self._resume = None
         self.set_log_dir()
         self._scope = training_scope(config) if mode == "training" else contextlib.nullcontext
         with self._scope():
             self.keras_model = self.build(mode, config)
+
+    @property
+    def run_name(self):
+        """`Config.NAME`, by which the run's files are called."""
+        return self.config.NAME
 
     def build(self, mode, config):
         """The network of a configuration."""
         return MaskRCNNNetwork(mode, config)
 
     # ---- files -------------------------------------------------------------------------------
-
-    def set_log_dir(self, model_path=None):
-        """Takes folder and epoch from a checkpoint's path, or names a new folder for epoch 0."""
-        run = run_of(model_path, self.config.NAME) if model_path else None
-        run = run or new_run(self.model_dir, self.config.NAME)
-        self.epoch = run.epoch
-        self.log_dir = str(run.folder)
-        self.checkpoint_path = str(run.template)
-        self._resume = None
 
     def find_last(self):
         """Path of the latest checkpoint of the latest run that has one.
@@ -118,7 +112,8 @@ class MaskRCNN:
                 self.keras_model, filepath, exclude=exclude, skip_mismatch=skip_mismatch
             )
         logger.info(report.summary())
-        self.class_names = read_metadata(filepath).get("class_names", self.class_names)
+        metadata = read_metadata(filepath)
+        self.class_names = metadata.get("class_names", self.class_names)
         self.set_log_dir(filepath)
         if self.mode == "training" and self.epoch and not report.missing_layers:
             self._resume, self.epoch = training.find_state(self.log_dir, self.epoch)
@@ -128,6 +123,9 @@ class MaskRCNN:
                 filepath,
                 ", ".join(report.missing_layers),
             )
+        other = self.config.differences(metadata.get("config", {}))
+        if self.mode == "inference" and other:
+            logger.warning("%s was trained with %s; detections suffer.", filepath, ", ".join(other))
         return report
 
     def get_imagenet_weights(self):
@@ -183,16 +181,18 @@ class MaskRCNN:
             The Keras `History`, or None if the run had reached `epochs` before.
 
         Raises:
-            mrcnn.training.NonFiniteLossError: naming the images of the batch.
+            mrcnn.callbacks.NonFiniteLossError: naming the images of the batch.
             mrcnn.data.SampleError: naming an image that cannot be used.
             RuntimeError: if the network was built for inference.
+            ValueError: if no layer would learn, or a callback is to change a rate that follows a
+                schedule.
         """
         if self.mode != "training":
             raise RuntimeError("Build the network with mode='training' to train it.")
         if self.epoch >= epochs:
             logger.info("Epoch %d of %d is reached.", self.epoch, epochs)
             return None
-        layers = training.LAYER_SHORTCUTS.get(layers, layers)
+        callbacks.refuse_rate_callbacks(self.config, custom_callbacks or [])
         stage = training.Stage(layers, float(learning_rate), self.epoch, epochs)
         stopped = training.stopped_stage(self._resume, stage)
         stage = stopped or stage
@@ -212,8 +212,7 @@ class MaskRCNN:
             validation = Batches(
                 val_dataset,
                 self.config,
-                steps=self.config.VALIDATION_STEPS,
-                shuffle=False,
+                steps=self.config.VALIDATION_STEPS,  # the same images, of all kinds, every time
                 seed=seed,
                 workers=workers,
             )
@@ -229,7 +228,7 @@ class MaskRCNN:
             training.count_parameters(self.keras_model.trainable_variables),
             self.keras_model.count_params(),
         )
-        Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+        self.make_log_dir()
         metadata = {**self.metadata(), **(metadata or {})}
         training.keep_freed_memory()
         with failures_raised(*filter(None, (batches, validation))):
@@ -240,14 +239,14 @@ class MaskRCNN:
                 validation_data=validation,
                 shuffle=False,  # Keras would shuffle the batches, with no seed
                 callbacks=[
-                    training.EpochOfBatches(batches),
-                    training.StopOnNonFiniteLoss(batches),
+                    callbacks.EpochOfBatches(batches),
+                    callbacks.StopOnNonFiniteLoss(batches),
                     *(custom_callbacks or []),
-                    *training.log_callbacks(self.log_dir, self.epoch),
-                    training.Checkpoint(self.checkpoint_path, metadata, stage, keep_checkpoints),
+                    *callbacks.log_callbacks(self.log_dir, self.epoch),
+                    callbacks.Checkpoint(self.checkpoint_path, metadata, stage, keep_checkpoints),
+                    callbacks.EpochOfModel(self),
                 ],
             )
-        self.epoch = history.epoch[-1] + 1
         return history
 
     def compile(self, learning_rate, momentum=None, steps=1):
@@ -353,13 +352,14 @@ class MaskRCNN:
     def get_anchors(self, image_shape):
         """Normalised anchors float32 [a, 4] of an input of `image_shape`; `anchors` has pixels."""
         key = tuple(int(side) for side in image_shape[:2])
-        if key not in self._anchor_cache:
+        both = self._anchor_cache.get(key)  # another thread may clear it at any moment
+        if both is None:
             if len(self._anchor_cache) >= 8:  # with inputs of any size they would pile up
                 self._anchor_cache.clear()
             anchors = anchors_of(self.config, key)
-            self._anchor_cache[key] = norm_boxes(anchors, key), anchors
-        anchors, self.anchors = self._anchor_cache[key]
-        return anchors
+            both = self._anchor_cache[key] = norm_boxes(anchors, key), anchors
+        self.anchors = both[1]
+        return both[0]
 
     def export(self, path):
         """See `mrcnn.export.export_saved_model`."""

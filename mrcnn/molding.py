@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ def resize_image(
     min_scale: float | None = None,
     mode: str = "square",
     antialias: bool = False,
+    rng: np.random.Generator | None = None,
 ) -> tuple[np.ndarray, Window, float, Padding, Crop | None]:
     """Resize an image and pad or crop it to the size that the network takes.
 
@@ -51,6 +53,7 @@ def resize_image(
             "stretch": resized to the landscape format [min_dim, max_dim], each axis on its own.
         antialias: average over the pixels that a smaller image leaves out, instead of skipping
             them as matterport does; for uint8 images.
+        rng: `numpy.random.Generator` that draws the place of a crop instead.
 
     Returns:
         image: of the same type; interpolated values are truncated to integers where it has them.
@@ -94,8 +97,10 @@ def resize_image(
     if mode == "crop":
         side = _length("min_dim", min_dim, mode)
         resized = _resized(image, scaled_size((height, width), scale), antialias)
-        y = random.randint(0, resized.shape[0] - side)
-        x = random.randint(0, resized.shape[1] - side)
+        # Without a generator Python's own, as in matterport.
+        draw = random.randint if rng is None else partial(rng.integers, endpoint=True)
+        y = int(draw(0, resized.shape[0] - side))
+        x = int(draw(0, resized.shape[1] - side))
         part = resized[y : y + side, x : x + side]
         return part, (0, 0, side, side), scale, no_padding, (y, x, side, side)
     raise ValueError(
@@ -238,6 +243,11 @@ def mold_inputs(
     Raises:
         ValueError: if an image cannot be used, or the mode makes inputs of different sizes.
     """
+    if config.IMAGE_RESIZE_MODE == "crop":
+        raise ValueError(
+            "IMAGE_RESIZE_MODE='crop' takes a random part of an image, which is for training "
+            "alone: detect with a configuration that has 'square' or 'pad64'."
+        )
     parts = []
     active = np.zeros(config.NUM_CLASSES, np.int32)
     for image in images:
@@ -250,6 +260,12 @@ def mold_inputs(
             mode=config.IMAGE_RESIZE_MODE,
             antialias=config.IMAGE_ANTIALIAS,
         )
+        if config.IMAGE_RESIZE_MODE == "none" and any(side % 32 for side in resized.shape[:2]):
+            raise ValueError(
+                f"An image of {resized.shape[0]}x{resized.shape[1]} pixels cannot go through the "
+                "pyramid, which halves it five times. With IMAGE_RESIZE_MODE='none' both sides "
+                "must be divisible by 32; 'pad64' fills them up, 'square' resizes."
+            )
         meta = compose_image_meta(0, image.shape, resized.shape, window, scale, active)
         parts.append((mold_image(resized, config), meta, window))
     molded, metas, windows = map(np.stack, zip(*parts, strict=True))

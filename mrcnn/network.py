@@ -6,7 +6,6 @@ Both are built by the same functions from the same layers, so that the network i
 also detect (`MaskRCNNNetwork.inference`).
 """
 
-import contextlib
 import functools
 import os
 
@@ -14,9 +13,9 @@ import keras
 from keras import ops
 
 from mrcnn import __version__, losses
-from mrcnn.anchors import anchors_of
+from mrcnn.anchors import normalised_anchors
 from mrcnn.backbone import build_backbone
-from mrcnn.boxes import norm_boxes, norm_boxes_graph
+from mrcnn.boxes import norm_boxes_graph
 from mrcnn.detection import DetectionLayer
 from mrcnn.distribution import replica_count
 from mrcnn.fpn import feature_pyramid
@@ -24,6 +23,7 @@ from mrcnn.heads import build_branches
 from mrcnn.rpn import ProposalLayer, build_rpn_model
 from mrcnn.semantic import STRIDE, semantic_head
 from mrcnn.targets import DetectionTargetLayer
+from mrcnn.tensors import precision_policy
 from mrcnn.weights import load_weights, save_weights
 
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)
@@ -62,6 +62,8 @@ class MaskRCNNNetwork(_Network):
     Attributes:
         inference: the inference model; shares all layers with the training model.
         frozen_layers: names of the layers that never learn (`FREEZE_BACKBONE_STAGES`).
+        layers_before: names of the layers that "3+", "4+" and "5+" leave out: the backbone's up to
+            the stage before.
     """
 
     def __init__(self, mode, config, **kwargs):
@@ -74,6 +76,8 @@ class MaskRCNNNetwork(_Network):
             self.mode = mode
             self.config = config
             self.frozen_layers = shared.frozen_layers
+            self.layers_before = shared.layers_before
+            _leave_uncompiled(self)
             self._detecting = detecting
             names = LOSS_NAMES + SEMANTIC_LOSS_NAMES * bool(config.SEMANTIC_BRANCH)
             self.loss_trackers = [keras.metrics.Mean(name=name) for name in names]
@@ -83,7 +87,9 @@ class MaskRCNNNetwork(_Network):
         if self.mode == "inference":
             return self
         inputs, outputs = map(list, self._detecting)  # plain ones, as JAX's jit wants to see them
-        return _Network(inputs, outputs, name="mask_rcnn_inference")
+        network = _Network(inputs, outputs, name="mask_rcnn_inference")
+        _leave_uncompiled(network)
+        return network
 
     def metadata(self):
         """What a weights file says of its network."""
@@ -139,6 +145,12 @@ class MaskRCNNNetwork(_Network):
         return self.config.WEIGHT_DECAY * decay
 
 
+def _leave_uncompiled(network):
+    """On a GPU Keras would have XLA compile predictions, which lacks the suppression of boxes."""
+    if keras.backend.backend() == "tensorflow":
+        network.jit_compile = False
+
+
 class _Layers:
     """All layers of one network, and the two graphs through them."""
 
@@ -160,6 +172,10 @@ class _Layers:
                 )
             frozen = keras.Model(self.image, features).layers
             self.frozen_layers = tuple(layer.name for layer in frozen)
+        self.layers_before = {
+            f"{stage}+": frozenset(la.name for la in keras.Model(self.image, features).layers)
+            for stage, features in zip((3, 4, 5), stages[1:4], strict=True)
+        }
         *self.pyramid, coarsest = feature_pyramid(stages, config.TOP_DOWN_PYRAMID_SIZE)
         rpn = build_rpn_model(
             config.RPN_ANCHOR_STRIDE,
@@ -378,19 +394,3 @@ class _Loss(keras.layers.Layer):
 
     def compute_output_spec(self, *tensors):
         return keras.KerasTensor((), dtype="float32")
-
-
-def normalised_anchors(config, image_shape):
-    """Anchors float32 [a, 4] of an input of `image_shape`, normalised."""
-    return norm_boxes(anchors_of(config, image_shape), image_shape[:2])
-
-
-@contextlib.contextmanager
-def precision_policy(policy):
-    """Layers built inside get this dtype policy; variables stay float32."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -70,6 +70,43 @@ def find_last(model_dir, name):
     )
 
 
+class InRun:
+    """What is trained in a run, as a base class.
+
+    Attributes:
+        model_dir: folder of all runs' folders.
+        run_name: `name` of its runs.
+        run_prefix: `Run.prefix` of its runs.
+        epoch: number of epochs trained so far.
+        log_dir: folder of this run, made when training starts.
+        checkpoint_path: `Run.template` of this run.
+    """
+
+    run_prefix = "mask_rcnn_"
+
+    def set_log_dir(self, model_path=None):
+        """Takes folder and epoch from a checkpoint's path, or names a new folder for epoch 0."""
+        run = run_of(model_path, self.run_name) if model_path else None
+        self._has_folder = run is not None
+        self._set_run(run or new_run(self.model_dir, self.run_name, self.run_prefix))
+
+    def make_log_dir(self):
+        """Makes the folder of this run, under the next name if another has just taken its own."""
+        while not self._has_folder:
+            try:
+                Path(self.log_dir).mkdir(parents=True)
+                self._has_folder = True
+            except FileExistsError:
+                self._set_run(new_run(self.model_dir, self.run_name, self.run_prefix))
+        Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+
+    def _set_run(self, run):
+        self.epoch = run.epoch
+        self.log_dir = str(run.folder)
+        self.checkpoint_path = str(run.template)
+        self._resume = None  # the state file to go on from, found when weights are loaded
+
+
 def weights_path(weights, model_dir, name):
     """Path of a weights file; "last" stands for the latest checkpoint of `find_last`."""
     return Path(find_last(model_dir, name) if str(weights) == "last" else weights)

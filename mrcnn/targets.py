@@ -34,16 +34,12 @@ def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, config, rng=
     crowd = gt_class_ids < 0
     near_crowd = np.zeros(len(anchors), bool)
     if crowd.any():
-        near_crowd = compute_overlaps(anchors, gt_boxes[crowd]).max(axis=1) >= 0.001
+        near_crowd = _best_boxes(anchors, gt_boxes[crowd])[0] >= 0.001
         gt_boxes = gt_boxes[~crowd]
     if len(gt_boxes):
-        overlaps = compute_overlaps(anchors, gt_boxes)
-        assigned = overlaps.argmax(axis=1)
-        best = overlaps[np.arange(len(anchors)), assigned]
+        best, assigned, best_of_a_box = _best_boxes(anchors, gt_boxes)
         match[(best < 0.3) & ~near_crowd] = -1
-        # The best anchor of every box counts, however small its overlap, ties included.
-        best_of_box = overlaps.max(axis=0)
-        match[((overlaps == best_of_box) & (best_of_box > 0)).any(axis=1)] = 1
+        match[best_of_a_box] = 1  # however small its overlap
         match[best >= 0.7] = 1
     else:
         match[~near_crowd] = -1
@@ -60,6 +56,22 @@ def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, config, rng=
         refinement = box_refinement(anchors[positive], gt_boxes[assigned[positive]])
         deltas[: len(positive)] = refinement / config.RPN_BBOX_STD_DEV
     return match, deltas
+
+
+def _best_boxes(anchors, boxes):
+    """For each anchor [a]: its largest overlap, with which box, and whether a box has no larger.
+
+    Box by box, since all overlaps at once take memory by the gigabyte where instances are many.
+    """
+    best, assigned = np.zeros(len(anchors)), np.zeros(len(anchors), int)
+    best_of_a_box = np.zeros(len(anchors), bool)
+    for number, box in enumerate(boxes):
+        overlaps = compute_overlaps(anchors, box[None])[:, 0]
+        larger = overlaps > best
+        best[larger], assigned[larger] = overlaps[larger], number
+        if (highest := overlaps.max()) > 0:
+            best_of_a_box |= overlaps == highest
+    return best, assigned, best_of_a_box
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -123,6 +135,9 @@ class DetectionTargetLayer(keras.layers.Layer):
         else:
             ratio = 1.0 / config.ROI_POSITIVE_RATIO
             negative_count = ops.floor(ratio * positive_count) - positive_count
+            # An image without instances, which matterport left out, has nothing but negatives.
+            empty = ops.logical_not(ops.any(gt_class_ids > 0, axis=1, keepdims=True))
+            negative_count = ops.where(empty, float(total), negative_count)
         place = ops.arange(negative_rows.shape[1], dtype="float32")[None]
         negative_valid = ops.logical_and(negative_valid, place < negative_count)
 

@@ -1,5 +1,8 @@
 """Small tensor helpers shared by the network's layers."""
 
+import contextlib
+
+import keras
 from keras import ops
 
 
@@ -17,3 +20,14 @@ def gather_rows(values, indices):
 def batch_indices(batch, count):
     """int32 [batch * count]: the image's number for each of `count` rows of each image."""
     return ops.repeat(ops.arange(batch, dtype="int32"), count)
+
+
+@contextlib.contextmanager
+def precision_policy(policy):
+    """Layers built inside get this dtype policy; variables stay float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,6 +1,5 @@
-"""Optimizer, schedule and callbacks of a training that can be stopped and continued."""
+"""Optimizer, schedule and state of a training that can be stopped and continued."""
 
-import csv
 import ctypes
 import logging
 import math
@@ -13,37 +12,25 @@ import keras
 import numpy as np
 from keras import ops
 
-from mrcnn.distribution import ReplicatedAdamW, ReplicatedSGD, process_share, replica_count
-from mrcnn.files import atomic_path
+from mrcnn.distribution import ReplicatedAdamW, ReplicatedSGD, replica_count
 from mrcnn.weights import (
     assign_weights,
     load_arrays,
     named_weights,
     read_metadata,
     save_arrays,
-    save_weights,
 )
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "training_state.h5"
-HISTORY_FILE = "history.csv"
 
 # Numbers of <malloc.h>: M_TRIM_THRESHOLD (no limit), M_TOP_PAD (256 MiB at a time) and M_MMAP_MAX
 # (no block of its own mapping, which would be unmapped when freed).
 GLIBC_OPTIONS = {-1: 2**31 - 1, -2: 2**28, -4: 0}
 
-LAYER_SHORTCUTS = {
-    "heads": r"(mrcnn_|rpn_|fpn_).*",
-    "3+": r"(res[345]|bn[345]|mrcnn_|rpn_|fpn_).*",
-    "4+": r"(res[45]|bn[45]|mrcnn_|rpn_|fpn_).*",
-    "5+": r"(res5|bn5|mrcnn_|rpn_|fpn_).*",
-    "all": ".*",
-}
-
-
-class NonFiniteLossError(FloatingPointError):
-    """The loss of a batch was not a finite number; the message names the batch's images."""
+LAYER_SHORTCUTS = {"heads": r"(mrcnn_|rpn_|fpn_).*", "all": ".*"}
+"""Expressions; "3+", "4+" and "5+" depend on the backbone (`MaskRCNNNetwork.layers_before`)."""
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -85,7 +72,8 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
 def set_trainable(network, layer_regex):
     """Lets the layers learn whose names match the whole expression, and no others.
 
-    Layers frozen by `FREEZE_BACKBONE_STAGES` stay frozen.
+    `LAYER_SHORTCUTS` stand for expressions; "3+", "4+" and "5+" mean the heads and the backbone
+    from this stage on. Layers frozen by `FREEZE_BACKBONE_STAGES` stay frozen.
 
     Returns:
         Names of the layers with weights that learn.
@@ -98,17 +86,22 @@ def set_trainable(network, layer_regex):
     for layer in layers:
         if id(layer) in composite:
             layer.trainable = True  # the layers inside decide
+    before = getattr(network, "layers_before", {})
+    expression = re.compile(LAYER_SHORTCUTS.get(layer_regex, layer_regex))
     names = []
     for layer in layers:
         if id(layer) not in composite:
-            fits = re.fullmatch(layer_regex, layer.name) is not None
+            if layer_regex in before:
+                fits = layer.name not in before[layer_regex]
+            else:
+                fits = expression.fullmatch(layer.name) is not None
             layer.trainable = fits and layer.name not in getattr(network, "frozen_layers", ())
             if layer.trainable and layer.weights:
                 names.append(layer.name)
     if not names:
         raise ValueError(
             f"No layer with weights matches {layer_regex!r}, so nothing would learn. Use one of "
-            f"{', '.join(LAYER_SHORTCUTS)} or a regular expression of layer names."
+            f"{', '.join([*LAYER_SHORTCUTS, *before])} or a regular expression of layer names."
         )
     return names
 
@@ -116,26 +109,29 @@ def set_trainable(network, layer_regex):
 def build_optimizer(config, learning_rate, steps):
     """The optimizer of a configuration for a stage of `steps` steps.
 
-    Gradients are clipped by their joint norm, as Keras 2's `clipnorm` did for matterport.
+    Gradients are clipped by their joint norm, as Keras 2's `clipnorm` did for matterport. Without
+    warm-up and decay the rate is a plain number, which Keras's callbacks may change.
     """
-    schedule = WarmupSchedule(
-        learning_rate,
-        min(config.WARMUP_STEPS, steps // 2),
-        steps if config.LEARNING_RATE_DECAY == "cosine" else None,
-    )
+    rate = float(learning_rate)
+    if config.WARMUP_STEPS or config.LEARNING_RATE_DECAY:
+        rate = WarmupSchedule(
+            rate,
+            min(config.WARMUP_STEPS, steps // 2),
+            steps if config.LEARNING_RATE_DECAY == "cosine" else None,
+        )
     sgd, adamw = keras.optimizers.SGD, keras.optimizers.AdamW
     if replica_count() > 1:
         sgd, adamw = ReplicatedSGD, ReplicatedAdamW
     if config.OPTIMIZER == "adamw":
         optimizer = adamw(
-            schedule,
+            rate,
             weight_decay=config.WEIGHT_DECAY,
             global_clipnorm=config.GRADIENT_CLIP_NORM,
         )
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
         return optimizer
     return sgd(
-        schedule,
+        rate,
         momentum=config.LEARNING_MOMENTUM,
         global_clipnorm=config.GRADIENT_CLIP_NORM,
     )
@@ -152,131 +148,6 @@ class Stage:
 
     def to_dict(self):
         return dict(vars(self))
-
-
-class EpochOfBatches(keras.callbacks.Callback):
-    """Tells the `Batches` of a training which epoch begins.
-
-    Keras calls `on_epoch_end` of a data set once before the first epoch, too, and before the last
-    batch of an epoch has been learned from: counting there would go wrong.
-    """
-
-    def __init__(self, batches):
-        super().__init__()
-        self.batches = batches
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.batches.epoch = epoch
-
-
-class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Ends the training with an error that names the images of the batch.
-
-    Args:
-        batches: the `Batches` of the training.
-    """
-
-    def __init__(self, batches):
-        super().__init__()
-        self.batches = batches
-
-    def on_train_batch_end(self, batch, logs=None):
-        loss = (logs or {}).get("loss", 0.0)
-        if math.isfinite(loss):
-            return
-        raise NonFiniteLossError(
-            f"The loss became {loss} in batch {batch + 1} of epoch {self.batches.epoch + 1}, whose "
-            f"images are: {', '.join(self.batches.references(batch))}. Look at these images and "
-            "masks; if they are sound, lower the learning rate or GRADIENT_CLIP_NORM. The last "
-            "epoch's checkpoint is intact."
-        )
-
-
-class Checkpoint(keras.callbacks.Callback):
-    """Writes the weights after every epoch, and one file from which training continues.
-
-    Both are written aside and then renamed together: a training killed at any moment continues
-    from the last epoch that has both. Of several processes the first writes.
-
-    Args:
-        template: path of the weights with `{epoch:04d}` in it.
-        metadata: stored with the weights.
-        stage: the `Stage` in progress.
-        keep: number of weights files to keep, the latest; None keeps all.
-    """
-
-    def __init__(self, template, metadata, stage, keep=None):
-        super().__init__()
-        self.template = str(template)
-        self.metadata = metadata
-        self.stage = stage
-        self.keep = keep
-
-    def on_epoch_end(self, epoch, logs=None):
-        if process_share()[0]:
-            return
-        path = Path(self.template.format(epoch=epoch + 1))
-        logs = {name: float(value) for name, value in (logs or {}).items()}
-        metadata = {**self.metadata, "epoch": epoch + 1, "logs": logs}
-        with atomic_path(path.parent / STATE_FILE) as state, atomic_path(path) as weights:
-            self.save_weights(weights, metadata)
-            save_state(self.model, state, self.stage, epoch + 1)
-        old = path.parent / Path(self.template.format(epoch=epoch + 1 - (self.keep or 0))).name
-        if self.keep and old != path:
-            old.unlink(missing_ok=True)
-
-    def save_weights(self, path, metadata):
-        """Writes the weights by which the network is to be judged."""
-        save_weights(self.model, path, metadata)
-
-
-class HistoryFile(keras.callbacks.Callback):
-    """Adds a row of all logged values to `history.csv` after every epoch.
-
-    Unlike Keras's `CSVLogger` it takes in values that come later than the first epoch, from a
-    stage with other callbacks or from one that does not measure every time.
-    """
-
-    def __init__(self, path):
-        super().__init__()
-        self.path = Path(path)
-
-    def on_epoch_end(self, epoch, logs=None):
-        rows = [{"epoch": epoch, **(logs or {})}]
-        if self.path.exists():
-            with open(self.path, newline="") as file:
-                rows = [*csv.DictReader(file), *rows]
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        with atomic_path(self.path) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-
-
-def log_callbacks(folder, epoch):
-    """TensorBoard's logs and `history.csv`, which a training continued at `epoch` goes on with.
-
-    Of several processes the first writes them.
-    """
-    if process_share()[0]:
-        return []
-    history = Path(folder) / HISTORY_FILE
-    _cut_history(history, epoch)
-    return [
-        keras.callbacks.TensorBoard(folder, write_graph=False),
-        HistoryFile(history),
-    ]
-
-
-def _cut_history(path, epoch):
-    """Drops the rows that a killed training wrote for epochs it has no checkpoint of."""
-    if not path.exists():
-        return
-    # A row cut short by the kill has no end.
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    kept = lines[:1] + [row for row in lines[1:] if int(next(csv.reader([row]))[0]) < epoch]
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(kept))
 
 
 def save_state(model, path, stage, epoch):

@@ -205,6 +205,14 @@ class TestValidation:
     def test_mean_pixel_of_four_channels(self, mean):
         Config(IMAGE_CHANNEL_COUNT=4, MEAN_PIXEL=mean).validate()
 
+    def test_masks_finer_than_what_they_are_learned_from(self, caplog):
+        fine = {"MASK_SHAPE": [112, 112], "MASK_POOL_SIZE": 56}
+        Config(**fine, USE_MINI_MASK=False).validate()
+        Config(**fine, MINI_MASK_SHAPE=(112, 112)).validate()
+        assert not caplog.records
+        Config(**fine).validate()
+        assert "112 cells are learned from mini-masks of 56" in caplog.text
+
     def test_images_of_any_size_need_no_divisible_side(self):
         Config(IMAGE_RESIZE_MODE="none", IMAGE_MAX_DIM=1000).validate()
 

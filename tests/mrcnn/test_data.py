@@ -167,7 +167,42 @@ class TestUnusableSample:
     def test_unknown_class(self, rectangles, tiny_config):
         dataset = rectangles()
         dataset.load_mask = lambda image_id: (np.ones((48, 60, 1), bool), np.array([3]))
-        self.check(dataset, tiny_config, r"class ids \[3\]; the data set knows 0..2")
+        self.check(dataset, tiny_config, r"class ids \[3\]; the data set knows 1..2")
+
+    def test_background_as_an_instance(self, rectangles, tiny_config):
+        dataset = rectangles()
+        dataset.load_mask = lambda image_id: (np.ones((48, 60, 2), bool), np.array([0, 1]))
+        self.check(dataset, tiny_config, r"class ids \[0, 1\]; .* 0 is the background")
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            (np.ones((48, 60, 2), bool), np.zeros(0, int)),
+            (np.zeros((48, 60, 0), bool), np.array([1])),
+        ],
+    )
+    def test_nothing_on_one_side_alone(self, rectangles, tiny_config, answer):
+        dataset = rectangles()
+        dataset.load_mask = lambda image_id: answer
+        self.check(dataset, tiny_config, "but load_mask returned masks of shape")
+
+    def test_faulty_code_is_named_with_the_image(self, rectangles, tiny_config):
+        dataset = rectangles()
+        dataset.load_mask = lambda image_id: {}["mole"]
+        self.check(dataset, tiny_config, "cannot be loaded: KeyError: 'mole'")
+
+    @pytest.mark.parametrize("mode", ["none", "pad64"])
+    def test_other_size_than_the_networks(self, rectangles, tiny_config, mode):
+        config = tiny_config(IMAGE_RESIZE_MODE=mode, IMAGE_MIN_DIM=128, IMAGE_MAX_DIM=128)
+        with pytest.raises(SampleError, match=r"image0.png.*needs all images to be 128x128"):
+            Batches(rectangles(size=(64, 100)), config, shuffle=False)[0]
+
+    def test_source_without_a_class(self, rectangles, tiny_config):
+        dataset = rectangles()
+        dataset.add_image("photographs", 9, "photo.png", instances=[])
+        dataset.prepare()
+        with pytest.raises(ValueError, match="source 'photographs', of which it knows no class"):
+            Batches(dataset, tiny_config())
 
     def test_reference_of_the_data_set_is_used(self, rectangles, tiny_config):
         dataset = rectangles()

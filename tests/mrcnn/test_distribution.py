@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn import data, distribution, training
+from mrcnn import callbacks, data, distribution
 from mrcnn.config import Config
 from mrcnn.data import Batches
 from mrcnn.model import MaskRCNN
@@ -77,7 +77,7 @@ class TestProcess:
     @pytest.fixture(autouse=True)
     def second(self, monkeypatch):
         monkeypatch.setattr(data, "process_share", lambda: (1, 2))
-        monkeypatch.setattr(training, "process_share", lambda: (1, 2))
+        monkeypatch.setattr(callbacks, "process_share", lambda: (1, 2))
 
     def test_prepares_its_half_of_the_batch(self, tiny_config, rectangles, monkeypatch):
         config = tiny_config(IMAGES_PER_GPU=BATCH)
@@ -90,8 +90,8 @@ class TestProcess:
             np.testing.assert_array_equal(part, all_rows[BATCH // 2 :])
 
     def test_leaves_the_files_to_the_first(self, tmp_path):
-        assert training.log_callbacks(tmp_path, 0) == []
-        training.Checkpoint(tmp_path / "{epoch}.h5", {}, None).on_epoch_end(0)
+        assert callbacks.log_callbacks(tmp_path, 0) == []
+        callbacks.Checkpoint(tmp_path / "{epoch}.h5", {}, None).on_epoch_end(0)
         assert not list(tmp_path.iterdir())
 
 

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -131,6 +132,15 @@ def test_the_beginning_of_another_version_starts_anew(server, tmp_path):
     (tmp_path / "weights.h5.part").write_bytes(b"x" * 1000)
     assert fetch(server, tmp_path / "weights.h5").read_bytes() == CONTENT
     assert server.requested == ["bytes=1000-", None]
+
+
+def test_two_at_once_fetch_it_once(server, tmp_path):
+    pytest.importorskip("fcntl", reason="this system has no locks of folders")
+    path = tmp_path / "weights.h5"
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(fetch, server, path) for _ in range(2)]
+        assert [fetched.result() for fetched in both] == [path, path]
+    assert len(server.requested) == 1 and path.read_bytes() == CONTENT
 
 
 def test_a_wrong_checksum_leaves_nothing(server, tmp_path):

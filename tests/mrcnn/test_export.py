@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mrcnn import masks, semantic
+from mrcnn.anchors import normalised_anchors
 from mrcnn.config import Config
 from mrcnn.images import write_image
 from mrcnn.model import MaskRCNN
 from mrcnn.molding import mold_inputs, resize_image
-from mrcnn.network import normalised_anchors
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("a SavedModel is TensorFlow's", allow_module_level=True)
@@ -306,6 +306,19 @@ class TestWriting:
         with pytest.raises(ValueError, match="JSON"):
             export.write_saved_model(path, _double, {"number": float("nan")})
         assert (path / "saved_model.pb").read_bytes() == before
+        assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
+
+    def test_a_failure_at_the_end_brings_the_former_back(self, tmp_path, monkeypatch):
+        path = tmp_path / "1"
+        export.write_saved_model(path, _double, {"version": "a"})
+
+        def full(source, target):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("mrcnn.files.os.replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            export.write_saved_model(path, _double, {"version": "b"})
+        assert json.loads((path / "assets.extra" / "model.json").read_text()) == {"version": "a"}
         assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
 
 

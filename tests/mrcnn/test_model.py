@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import mrcnn.model
+from mrcnn.callbacks import NonFiniteLossError
 from mrcnn.data import Batches, SampleError
 from mrcnn.model import MaskRCNN
-from mrcnn.training import NonFiniteLossError
 from mrcnn.weights import WeightsError, named_weights, read_metadata, save_arrays
 
 LOSSES = {
@@ -174,6 +174,15 @@ class TestTrain:
         images = Batches(rectangles(), config, steps=3, seed=1, epoch=1).references(2)
         assert f"batch 3 of epoch 2, whose images are: {', '.join(images)}." in str(raised.value)
         assert model.find_last().endswith("_0001.h5")
+        assert model.epoch == 1  # from which another call goes on
+
+    def test_validation_sees_the_same_images_of_all_kinds(self, tiny_config, rectangles, tmp_path):
+        held_out, seen = rectangles([[(1, (5, 6, 25, 30))]] * 20), []
+        load_image = held_out.load_image
+        held_out.load_image = lambda image_id: seen.append(image_id) or load_image(image_id)
+        model = MaskRCNN("training", tiny_config(STEPS_PER_EPOCH=1, VALIDATION_STEPS=3), tmp_path)
+        model.train(rectangles(), held_out, 0.001, 2, "mrcnn_mask")
+        assert len(set(seen)) == 6 and set(seen) != set(range(6))
 
     def test_unusable_image_met_on_the_way_is_named(self, tiny_config, rectangles, tmp_path):
         dataset = rectangles([[(1, (5, 6, 25, 30))]] * 20)
@@ -273,6 +282,14 @@ class TestFiles:
         with caplog.at_level(logging.WARNING, "mrcnn"):
             inference.load_weights(whole.model.find_last(), exclude="mrcnn_mask")
         assert "stay random; detections mean nothing: mrcnn_mask." in caplog.text
+
+    def test_settings_of_another_meaning_are_warned_of(self, whole, tiny_config, tmp_path, caplog):
+        path = whole.model.find_last()
+        for settings, warned in (({}, False), ({"BBOX_STD_DEV": np.ones(4)}, True)):
+            model = MaskRCNN("inference", tiny_config(**{**RECIPE, **settings}), tmp_path)
+            caplog.clear()
+            model.load_weights(path)
+            assert ("BBOX_STD_DEV=[0.1, 0.1, 0.2, 0.2] and not [1.0" in caplog.text) == warned
 
     @pytest.mark.parametrize("mode", ["train", None])
     def test_other_mode(self, tiny_config, tmp_path, mode):

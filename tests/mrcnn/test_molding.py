@@ -13,6 +13,7 @@ from mrcnn.molding import (
     META,
     compose_image_meta,
     mold_image,
+    mold_inputs,
     parse_image_meta,
     resize,
     resize_bilinear,
@@ -222,6 +223,13 @@ class TestResizeImage:
         assert resize_image(NOISE, 20, mode="crop")[4] == first
         assert any(other != first for other in others)
 
+    def test_crop_follows_a_generator(self):
+        def crops(seed):
+            rng = np.random.default_rng(seed)
+            return [resize_image(NOISE, 20, mode="crop", rng=rng)[4] for _ in range(5)]
+
+        assert crops(1) == crops(1) != crops(2)
+
     def test_stretch_fills_the_format(self):
         image, window, scale, padding, crop = resize_image(NOISE, 120, 180, mode="stretch")
         expected = resize_bilinear(NOISE, (120, 180)).astype(np.uint8)
@@ -298,6 +306,18 @@ class TestMeta:
         np.testing.assert_array_equal(parts["active_class_ids"][0], [1, 0, 1, 1])
         np.testing.assert_allclose(parts["scale"], [1.6, 2.6])
         assert parts["scale"].dtype == np.float32 and parts["window"].dtype == np.int32
+
+
+class TestMoldInputs:
+    def test_random_part_is_refused(self):
+        with pytest.raises(ValueError, match="'crop' takes a random part"):
+            mold_inputs([NOISE], Config(IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=64))
+
+    def test_side_that_cannot_be_halved(self):
+        config = Config(IMAGE_RESIZE_MODE="none")
+        assert mold_inputs([np.zeros((64, 96, 3), np.uint8)], config)[0].shape == (1, 64, 96, 3)
+        with pytest.raises(ValueError, match="64x100 pixels cannot go through the pyramid"):
+            mold_inputs([np.zeros((64, 100, 3), np.uint8)], config)
 
 
 class TestMoldImage:

@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.anchors import compute_backbone_shapes
+from mrcnn.anchors import compute_backbone_shapes, normalised_anchors
 from mrcnn.boxes import denorm_boxes, norm_boxes
 from mrcnn.config import Config
 from mrcnn.masks import compute_overlaps_masks
 from mrcnn.model import MaskRCNN
 from mrcnn.molding import compose_image_meta
-from mrcnn.network import LOSS_NAMES, MaskRCNNNetwork, normalised_anchors
+from mrcnn.network import LOSS_NAMES, MaskRCNNNetwork
 from mrcnn.resnet import BatchNorm
 from mrcnn.targets import build_rpn_targets
 from mrcnn.training import count_parameters, set_trainable
@@ -242,6 +242,27 @@ def test_size_of_the_released_network():
     assert len(weights) == 690
     assert model.count_params() == 64_158_584
     assert count_parameters(model.trainable_variables) == 64_047_096
+
+
+@pytest.mark.parametrize(
+    ("layers", "fixed", "learns"),
+    [
+        ("3+", "block2b_", "block3a_"),
+        ("4+", "block3c_", "block4a_"),
+        ("5+", "block5c_", "block6a_"),
+    ],
+)
+def test_stages_of_a_backbone_that_is_no_resnet(layers, fixed, learns):
+    config = Config(BACKBONE="efficientnetlite0", NUM_CLASSES=2, IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=64)
+    names = set_trainable(MaskRCNNNetwork("inference", config), layers)
+    assert any(name.startswith(learns) for name in names) and "rpn_conv_shared" in names
+    assert not any(name.startswith((fixed, "stem")) for name in names)
+
+
+def test_predictions_are_not_compiled_by_xla(trained, tensorflow):
+    """Or the suppression of boxes fails on a GPU, where Keras compiles what it is not told of."""
+    assert trained.inference.jit_compile is False
+    assert MaskRCNNNetwork("inference", trained.config).jit_compile is False
 
 
 # ---- training ------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mrcnn import runs
-from mrcnn.runs import find_last, new_run, run_of
+from mrcnn.runs import InRun, find_last, new_run, run_of
 
 
 @pytest.fixture
@@ -45,6 +45,19 @@ class TestNewRun:
             "cell20260304T1205-2",
             "cell20260304T1205-3",
         ]
+
+    def test_two_that_were_named_before_either_began(self, tmp_path, noon):
+        class Network(InRun):
+            run_name, model_dir = "cell", tmp_path
+
+        first, second = Network(), Network()
+        for network in (first, second):
+            network.set_log_dir()
+        for network in (first, second, first):
+            network.make_log_dir()
+        assert Path(first.log_dir).name == "cell20260304T1205"
+        assert Path(second.log_dir).name == "cell20260304T1205-2"
+        assert Path(second.checkpoint_path).parent == Path(second.log_dir)
 
     def test_without_a_name(self, tmp_path, noon):
         assert new_run(tmp_path, None).folder.name == "mask_rcnn20260304T1205"

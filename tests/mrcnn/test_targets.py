@@ -210,7 +210,7 @@ def check(config, inputs, outputs):
         wanted = min(int((own > 0).sum()), config.TRAIN_MASK_ROIS)
         assert positive.sum() == wanted
         quota = config.TRAIN_ROIS_PER_IMAGE - wanted
-        if not config.SAMPLE_NEGATIVES_ALWAYS:
+        if not config.SAMPLE_NEGATIVES_ALWAYS and (class_ids > 0).any():
             quota = int(wanted / config.ROI_POSITIVE_RATIO) - wanted
         assert count - wanted == min(int(negative.sum()), quota)
         counts.append((wanted, count - wanted))
@@ -232,10 +232,17 @@ class TestSampling:
         """By default no negatives either, as in matterport."""
         config = configuration(SAMPLE_NEGATIVES_ALWAYS=always)
         inputs = scene(positives=0)
-        inputs[1][:] = 0
         outputs = run(config, inputs)
         assert check(config, inputs, outputs) == [(0, negatives)] * 2
         assert not outputs[3].any()
+
+    @pytest.mark.parametrize("always", [False, True])
+    def test_image_without_instances_is_background(self, always):
+        inputs = scene()
+        for values in inputs[1:]:
+            values[0] = 0
+        config = configuration(SAMPLE_NEGATIVES_ALWAYS=always)
+        assert check(config, inputs, run(config, inputs)) == [(0, 12), (3, 9)]
 
     def test_without_ground_truth_boxes(self):
         inputs = scene()

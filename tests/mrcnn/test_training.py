@@ -6,21 +6,23 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.config import Config
-from mrcnn.training import (
+from mrcnn.callbacks import (
     HISTORY_FILE,
-    LAYER_SHORTCUTS,
-    STATE_FILE,
     Checkpoint,
     HistoryFile,
     NonFiniteLossError,
-    Stage,
     StopOnNonFiniteLoss,
+    log_callbacks,
+    refuse_rate_callbacks,
+)
+from mrcnn.config import Config
+from mrcnn.training import (
+    STATE_FILE,
+    Stage,
     WarmupSchedule,
     build_optimizer,
     count_parameters,
     find_state,
-    log_callbacks,
     restore_state,
     save_state,
     set_trainable,
@@ -44,6 +46,8 @@ def network():
         proposals.name = "rpn_model"
         model = keras.Model(inputs, keras.layers.Dense(1, name="mrcnn_mask")(proposals(hidden)))
         model.frozen_layers = ()
+        names = ("input", "conv1", "dropout", "res2a", "res3a", "res4a")
+        model.layers_before = {f"{n}+": set(names[: n + 1]) for n in (3, 4, 5)}
         return model
 
     return make
@@ -103,6 +107,24 @@ class TestOptimizer:
         assert (optimizer.momentum, optimizer.global_clipnorm) == (0.9, 5.0)
         assert float(optimizer.learning_rate) == pytest.approx(0.02)
 
+    def test_rate_that_callbacks_may_change(self, network):
+        model = network()
+        model.compile(build_optimizer(Config(), 0.02, steps=10), "mse")
+        halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+        data = np.zeros((8, 4)), np.zeros((8, 1))
+        model.fit(*data, epochs=2, callbacks=[halve], verbose=0)
+        assert float(model.optimizer.learning_rate) == pytest.approx(0.005)
+
+    @pytest.mark.parametrize(
+        "setting", [{"WARMUP_STEPS": 5}, {"LEARNING_RATE_DECAY": "cosine"}], ids=str
+    )
+    def test_rate_that_they_may_not(self, setting):
+        plateau = keras.callbacks.ReduceLROnPlateau()
+        with pytest.raises(ValueError, match=f"ReduceLROnPlateau cannot.*{next(iter(setting))}"):
+            refuse_rate_callbacks(Config(**setting), [plateau])
+        refuse_rate_callbacks(Config(**setting), [keras.callbacks.EarlyStopping()])
+        refuse_rate_callbacks(Config(), [plateau])
+
     def test_adamw_decays_kernels_alone(self, network):
         optimizer = build_optimizer(Config(OPTIMIZER="adamw", WEIGHT_DECAY=0.03), 0.02, steps=10)
         assert optimizer.weight_decay == 0.03
@@ -134,18 +156,18 @@ class TestSetTrainable:
     def test_shortcuts(self, network, layers, left_out):
         model = network()
         everything = {"conv1", "res2a", "res3a", "res4a", "res5a", "fpn_c5p5", "mrcnn_mask"}
-        names = set_trainable(model, LAYER_SHORTCUTS[layers])
+        names = set_trainable(model, layers)
         assert set(names) == (everything | {"rpn_class_raw"}) - left_out
         assert len(model.trainable_variables) == 2 * len(names)
 
     def test_later_stage_brings_layers_back(self, network):
         model = network()
-        set_trainable(model, LAYER_SHORTCUTS["heads"])
+        set_trainable(model, "heads")
         set_trainable(model, ".*")
         assert len(model.trainable_variables) == 16
 
     def test_whole_name_must_match(self, network):
-        with pytest.raises(ValueError, match="No layer with weights matches 'res'.*heads, 3"):
+        with pytest.raises(ValueError, match="No layer with weights matches 'res'.*heads, all, 3"):
             set_trainable(network(), "res")
 
     def test_frozen_layers_stay_frozen(self, network):
@@ -284,6 +306,14 @@ class TestCheckpoint:
         names = sorted(path.name for path in (tmp_path / "run").iterdir())
         assert names == ["mask_rcnn_cell_0004.h5", "mask_rcnn_cell_0005.h5", STATE_FILE]
 
+    def test_old_ones_of_a_run_that_kept_all(self, callback, tmp_path):
+        for keep, epochs in ((None, range(4)), (2, range(4, 5))):
+            kept = callback(keep=keep)
+            for epoch in epochs:
+                kept.on_epoch_end(epoch)
+        names = sorted(path.name for path in (tmp_path / "run").iterdir())
+        assert names == ["mask_rcnn_cell_0004.h5", "mask_rcnn_cell_0005.h5", STATE_FILE]
+
     def test_failure_leaves_the_last_one_whole(self, callback, tmp_path, monkeypatch):
         callback = callback()
         callback.on_epoch_end(0)
@@ -291,7 +321,7 @@ class TestCheckpoint:
         def full(*arguments):
             raise OSError("No space left on device")
 
-        monkeypatch.setattr("mrcnn.training.save_state", full)
+        monkeypatch.setattr("mrcnn.callbacks.save_state", full)
         with pytest.raises(OSError, match="space"):
             callback.on_epoch_end(1)
         names = sorted(path.name for path in (tmp_path / "run").iterdir())

@@ -1,0 +1,174 @@
+"""What a training does between batches and epochs: checks, checkpoints, logs."""
+
+import csv
+import math
+from pathlib import Path
+
+import keras
+
+from mrcnn.distribution import process_share
+from mrcnn.files import atomic_path
+from mrcnn.training import STATE_FILE, save_state
+from mrcnn.weights import save_weights
+
+HISTORY_FILE = "history.csv"
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss of a batch was not a finite number; the message names the batch's images."""
+
+
+def refuse_rate_callbacks(config, callbacks):
+    """Raises ValueError where callbacks would change a rate that follows a schedule.
+
+    Keras finds out when they first do, which may be hours later.
+    """
+    settings = ((n, getattr(config, n)) for n in ("WARMUP_STEPS", "LEARNING_RATE_DECAY"))
+    given = " and ".join(f"{name}={value!r}" for name, value in settings if value)
+    kinds = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler)
+    for callback in callbacks:
+        if given and isinstance(callback, kinds):
+            raise ValueError(
+                f"{type(callback).__name__} cannot change the learning rate, which follows the "
+                f"schedule of {given}. Leave the callback out, or set WARMUP_STEPS = 0 and "
+                "LEARNING_RATE_DECAY = None."
+            )
+
+
+class EpochOfBatches(keras.callbacks.Callback):
+    """Tells the `Batches` of a training which epoch begins.
+
+    Keras calls `on_epoch_end` of a data set once before the first epoch, too, and before the last
+    batch of an epoch has been learned from: counting there would go wrong.
+    """
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.epoch = epoch
+
+
+class EpochOfModel(keras.callbacks.Callback):
+    """Tells a model the epoch it has reached, so that one that is stopped knows it, too.
+
+    Args:
+        owner: has the attribute `epoch`.
+    """
+
+    def __init__(self, owner):
+        super().__init__()
+        self.owner = owner
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.owner.epoch = epoch + 1
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Ends the training with an error that names the images of the batch.
+
+    Args:
+        batches: the `Batches` of the training.
+    """
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = (logs or {}).get("loss", 0.0)
+        if math.isfinite(loss):
+            return
+        raise NonFiniteLossError(
+            f"The loss became {loss} in batch {batch + 1} of epoch {self.batches.epoch + 1}, whose "
+            f"images are: {', '.join(self.batches.references(batch))}. Look at these images and "
+            "masks; if they are sound, lower the learning rate or GRADIENT_CLIP_NORM. The last "
+            "epoch's checkpoint is intact."
+        )
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Writes the weights after every epoch, and one file from which training continues.
+
+    Both are written aside and then renamed together: a training killed at any moment continues
+    from the last epoch that has both. Of several processes the first writes.
+
+    Args:
+        template: path of the weights with `{epoch:04d}` in it.
+        metadata: stored with the weights.
+        stage: the `Stage` in progress.
+        keep: number of weights files to keep, the latest; None keeps all.
+    """
+
+    def __init__(self, template, metadata, stage, keep=None):
+        super().__init__()
+        self.template = str(template)
+        self.metadata = metadata
+        self.stage = stage
+        self.keep = keep
+
+    def on_epoch_end(self, epoch, logs=None):
+        if process_share()[0]:
+            return
+        path = Path(self.template.format(epoch=epoch + 1))
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        metadata = {**self.metadata, "epoch": epoch + 1, "logs": logs}
+        with atomic_path(path.parent / STATE_FILE) as state, atomic_path(path) as weights:
+            self.save_weights(weights, metadata)
+            save_state(self.model, state, self.stage, epoch + 1)
+        for old in range(1, epoch + 2 - self.keep if self.keep else 1):
+            Path(self.template.format(epoch=old)).unlink(missing_ok=True)
+
+    def save_weights(self, path, metadata):
+        """Writes the weights by which the network is to be judged."""
+        save_weights(self.model, path, metadata)
+
+
+class HistoryFile(keras.callbacks.Callback):
+    """Adds a row of all logged values to `history.csv` after every epoch.
+
+    Unlike Keras's `CSVLogger` it takes in values that come later than the first epoch, from a
+    stage with other callbacks or from one that does not measure every time.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = Path(path)
+
+    def on_epoch_end(self, epoch, logs=None):
+        rows = [{"epoch": epoch, **(logs or {})}]
+        if self.path.exists():
+            with open(self.path, newline="") as file:
+                rows = [*csv.DictReader(file), *rows]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        with atomic_path(self.path) as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def log_callbacks(folder, epoch):
+    """TensorBoard's logs and `history.csv`, which a training continued at `epoch` goes on with.
+
+    Of several processes the first writes them.
+    """
+    if process_share()[0]:
+        return []
+    history = Path(folder) / HISTORY_FILE
+    _cut_history(history, epoch)
+    return [
+        keras.callbacks.TensorBoard(folder, write_graph=False),
+        HistoryFile(history),
+    ]
+
+
+def _cut_history(path, epoch):
+    """Drops the rows that a killed training wrote for epochs it has no checkpoint of."""
+    if not path.exists():
+        return
+    # A row cut short by the kill has no end.
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    kept = lines[:1] + [row for row in lines[1:] if int(next(csv.reader([row]))[0]) < epoch]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(kept))

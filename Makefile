@@ -1,6 +1,6 @@
 # Everything runs in .venv, an environment of this checkout, which `make setup` makes and keeps.
 #
-#   PYTHON=/path/to/python3   the interpreter to make it from (3.11 or newer)
+#   PYTHON=/path/to/python3   the interpreter to make it from (3.11 to 3.13)
 #   PIP_FLAGS="..."           more flags for every pip install
 #   DATA="DIR ..."            folders of data sets that the targets train-... learn from
 #   LOGS=DIR                  where the targets train-... keep their runs (logs)
@@ -41,13 +41,13 @@ setup:  ## Make the environment .venv, or bring it up to date
 	if [ ! -x $(IN_VENV) ] || ! $(IN_VENV) -m pip --version > /dev/null 2>&1; then \
 		python=; \
 		for name in $${PYTHON:-python3.11 python3.12 python3.13 python3}; do \
-			if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then \
+			if "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null; then \
 				python=$$name; \
 				break; \
 			fi; \
 		done; \
 		if [ -z "$$python" ]; then \
-			echo "setup: found no Python 3.11 or newer (tried $${PYTHON:-python3.11, python3.12, python3.13, python3})." >&2; \
+			echo "setup: found no Python 3.11 to 3.13, for which TensorFlow 2.21 is made (tried $${PYTHON:-python3.11, python3.12, python3.13, python3})." >&2; \
 			echo "setup: install one, or name it: make setup PYTHON=/path/to/python3" >&2; \
 			exit 1; \
 		fi; \

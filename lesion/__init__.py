@@ -1,4 +1,4 @@
-"""Dermoscopic image analysis for melanoma detection on top of `mrcnn` (ISIC 2018 tasks)."""
+"""Dermoscopic image analysis on top of `mrcnn`: the three tasks of ISIC 2018, for research."""
 
 from mrcnn import __version__
 

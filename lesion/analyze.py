@@ -41,6 +41,7 @@ from lesion.patient import known_of  # noqa: E402
 from lesion.report import write_report  # noqa: E402
 from lesion.results import (  # noqa: E402
     Records,
+    file_of_another,
     find_images,
     forget,
     is_done,
@@ -277,9 +278,16 @@ def _run(
         for path, stem in left.items():
             other = None if arguments.overwrite else record_of_another(path, out, stem)
             if other is not None:
+                before = " as it was, or of another image of that name" * (other == str(path))
                 raise ValueError(
-                    f"{out} holds the results of {other} as {stem!r}, which those of {path} would "
-                    "replace; choose another folder with --out, or replace them by --overwrite."
+                    f"{out} holds the results of {other}{before} as {stem!r}, which those of "
+                    f"{path} would replace; choose another folder with --out, or replace them by "
+                    "--overwrite."
+                )
+            if foreign := file_of_another(out, stem):
+                raise ValueError(
+                    f"{foreign} is no result of `lesion analyze`, and one of {path} would replace "
+                    "it; choose another folder with --out."
                 )
         if left:
             analyzer.load()

@@ -109,13 +109,14 @@ def main(argv: list[str] | None = None) -> int:
             print("Loading the networks …", flush=True)
             analyzer = Analyzer(arguments.boundary, arguments.attributes, arguments.diagnosis)
             page = build_page(analyzer.load(), Uploads(folder), arguments.max_megapixels)
-            address = open_page(page, arguments.host, arguments.port)
+            alone = is_loopback(arguments.host)
+            address = open_page(page, arguments.host, arguments.port, alone)
         except (OSError, ValueError) as error:
             print(error, file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             return 0
-        if not is_loopback(arguments.host):
+        if not alone:
             print(
                 f"Warning: --host {arguments.host} lets other computers use this page, without "
                 "password or encryption.",

@@ -2,16 +2,16 @@
 
 Nothing in it comes from elsewhere. Two things make sure of that whatever a future gradio does: the
 theme names fonts of the system alone, and every answer carries a policy by which the browser
-refuses any other server. A page's uploads are deleted as `lesion.app_uploads` says; its results
-are nowhere but in it.
+refuses any other server (`lesion.app_policy`). A page's uploads are deleted as
+`lesion.app_uploads` says; its results are nowhere but in it.
 """
 
 import gradio as gr
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 
 from lesion import NOTICE
 from lesion.analyzer import Analyzer
+from lesion.app_policy import Policy
 from lesion.app_style import PAGE_STYLE
 from lesion.app_uploads import Uploads
 from lesion.app_view import FORMATS, MAX_UPLOAD, SUFFIXES, examine
@@ -20,11 +20,6 @@ from lesion.report_style import CASE_STYLE
 _TITLE = "Analysis of dermoscopic images"
 # Analyses that may wait; whoever comes then is told to come back.
 _MAX_WAITING = 8
-# Gradio evaluates the templates of its components, and writes styles into elements.
-_POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
-    "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
-)
 _FONTS = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "sans-serif")]
 _FIXED_FONTS = [gr.themes.Font(name) for name in ("ui-monospace", "monospace")]
 
@@ -44,11 +39,11 @@ def build_page(analyzer: Analyzer, uploads: Uploads, max_megapixels: float) -> g
     def received(path: str, request: gr.Request):
         uploads.received(request.session_hash, path)
 
-    def analyze(path: str):
+    def analyze(path: str, request: gr.Request):
         try:
             return examine(analyzer, path, max_megapixels), None
         finally:
-            uploads.done(path)
+            uploads.done(request.session_hash, path)
 
     def closed(request: gr.Request):
         uploads.closed(request.session_hash)
@@ -81,12 +76,19 @@ def build_page(analyzer: Analyzer, uploads: Uploads, max_megapixels: float) -> g
     return page.queue(max_size=_MAX_WAITING, default_concurrency_limit=1)
 
 
-def open_page(page: gr.Blocks, host: str, port: int) -> str:
+def open_page(page: gr.Blocks, host: str, port: int, alone: bool = True) -> str:
     """Opens the page in the background, and gives its address.
+
+    Args:
+        page: from `build_page`.
+        host: address to listen at.
+        port: to listen at.
+        alone: whether only this computer is meant to reach it.
 
     Raises:
         OSError: there can be no page at this host and port.
     """
+    hosts = ("localhost", "127.0.0.1", "::1", host) if alone else None
     try:
         _, address, _ = page.launch(
             # Gradio wants IPv6 as addresses in a browser are written.
@@ -104,7 +106,7 @@ def open_page(page: gr.Blocks, host: str, port: int) -> str:
             max_file_size=MAX_UPLOAD,
             theme=gr.themes.Default(font=_FONTS, font_mono=_FIXED_FONTS),
             css=CASE_STYLE + PAGE_STYLE,
-            app_kwargs={"middleware": [Middleware(_Policy)]},
+            app_kwargs={"middleware": [Middleware(Policy, hosts=hosts)]},
         )
     except OSError as error:
         raise OSError(
@@ -112,21 +114,3 @@ def open_page(page: gr.Blocks, host: str, port: int) -> str:
             "is none of this computer's. Give others by --port and --host."
         ) from error
     return address
-
-
-class _Policy:
-    """Adds to each answer what the browser may load, and that it tells no one where it was."""
-
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send):
-        async def send_with_policy(message):
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = _POLICY
-                headers["Referrer-Policy"] = "no-referrer"
-                headers["X-Content-Type-Options"] = "nosniff"
-            await send(message)
-
-        await self.app(scope, receive, send_with_policy)

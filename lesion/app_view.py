@@ -7,6 +7,7 @@ hides those whose box is not ticked, so that switching asks nothing of the serve
 
 import base64
 import dataclasses
+import math
 import tempfile
 from collections.abc import Iterator
 from html import escape
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 from skimage.measure import approximate_polygon, find_contours
 
+from lesion import NOTICE
 from lesion.analysis import Analysis
 from lesion.analyzer import Analyzer
 from lesion.attribute_overlay import ATTRIBUTE_COLORS, ATTRIBUTE_LABELS, DASHED, attribute_overlay
@@ -24,7 +26,7 @@ from lesion.overlay import PREDICTION_COLOR, boundary_overlay
 from lesion.report import write_report
 from lesion.report_case import PICTURE_SIDE, case_name, color_swatch, data_url, facts_html
 from lesion.results import ATTRIBUTE_OVERLAY, IMAGE_SUFFIXES, OVERLAY
-from mrcnn.images import ImageError, image_size, write_image
+from mrcnn.images import ImageError, write_image
 
 SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".dcm")
 """Of files that are taken. DICOM files, which say who the patient is, are left to the command."""
@@ -56,8 +58,10 @@ def examine(analyzer: Analyzer, path: str | Path, max_megapixels: float) -> str:
     try:
         _check(path, max_megapixels)
         analysis = analyzer.analyze(path)
-    except (ImageError, OSError) as error:
+    except ImageError as error:
         return error_html(f"{path.name}: {str(error).removeprefix(f'{path}: ')}")
+    except OSError as error:  # whose text would name the folder
+        return error_html(f"{path.name}: {error.strerror or 'it cannot be read'}")
     # The folder is no one's business, and soon gone.
     source = dataclasses.replace(analysis.source, path=path.name)
     return result_html(dataclasses.replace(analysis, source=source))
@@ -74,18 +78,23 @@ def _check(path: Path, max_megapixels: float) -> None:
         raise ImageError(
             f"the file has {size / 2**20:.0f} MB; up to {MAX_UPLOAD // 2**20} MB are taken."
         )
-    height, width = image_size(path)
-    if height * width > max_megapixels * 1e6:
-        raise ImageError(
-            f"the image has {height * width / 1e6:,.1f} megapixels; up to {max_megapixels:g} are "
-            "taken. Reduce it, or give --max-megapixels when starting the page."
-        )
     try:
-        Image.open(path, formats=FORMATS).close()
+        # These formats are opened by their header alone.
+        with Image.open(path, formats=FORMATS) as image:
+            megapixels = image.width * image.height / 1e6
     except Image.UnidentifiedImageError:
         raise ImageError(
-            f"the file's content is none of {', '.join(FORMATS)}, whatever its name says."
+            f"the file's content is none of {', '.join(FORMATS)}, whatever its name says, or it is "
+            "damaged."
         ) from None
+    except Image.DecompressionBombError:
+        megapixels = math.inf
+    if megapixels > max_megapixels:
+        size = f"has {megapixels:,.1f}" if megapixels < math.inf else "has far too many"
+        raise ImageError(
+            f"the image {size} megapixels; up to {max_megapixels:g} are taken. Reduce it, or give "
+            "--max-megapixels when starting the page."
+        )
 
 
 def error_html(message: str) -> str:
@@ -100,7 +109,7 @@ def result_html(analysis: Analysis) -> str:
     height, width = analysis.image.shape[:2]
     report = base64.b64encode(report_html(analysis).encode("utf-8", "replace")).decode("ascii")
     stem = escape(Path(case_name(record)).stem)
-    return f"""<article class="lesion-case lesion-result" aria-label="Result">
+    return f"""<article class="lesion-case lesion-result" aria-label="Result. {NOTICE}">
 <header><div><h2>{name}</h2>
 <p class="about">{width:,} × {height:,} pixels</p></div>
 <a class="download" download="{stem}_report.html"

@@ -1,6 +1,5 @@
 """Scores of the attributes task: the challenge's global index, each attribute's, and the files."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +8,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from lesion import NOTICE
 from lesion.analyze import predict_images
 from lesion.attribute_thresholds import METHODS
 from lesion.metrics import Confusion, bootstrap_weights
 from lesion.samples import ATTRIBUTES, Problem, Sample, distinct_names
-from lesion.tables import aligned
-from mrcnn.files import atomic_path
+from lesion.splits import lesion_groups
+from lesion.tables import aligned, write_table
 from mrcnn.images import ImageError, read_mask, write_image
 
 _CASES = 8
@@ -34,6 +34,18 @@ class AttributesEvaluation:
     samples: list[Sample] = field(default_factory=list)
     scores: list[dict[str, dict[str, Confusion]]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+
+
+def refuse_masks_in(folder: str | Path | None, samples: Sequence[Sample]) -> None:
+    """Raises ValueError if predictions in a folder would replace the samples' own masks."""
+    if folder is None:
+        return
+    own = {path.parent.resolve() for sample in samples for path in sample.attributes.values()}
+    if Path(folder).resolve() in own:
+        raise ValueError(
+            f"{folder} holds the masks of the data set, which predictions have the names of and "
+            "would replace; give another folder with --predictions."
+        )
 
 
 def evaluate_attributes(
@@ -86,7 +98,7 @@ def evaluate_attributes(
             for name, mask in masks[predictor.method].items():
                 file = Path(predictions) / f"{stem.replace('/', '_')}_attribute_{name}.png"
                 try:
-                    write_image(file, mask)
+                    write_image(file, mask, NOTICE)
                 except OSError as failure:  # the scores are not lost with it
                     evaluation.problems.append(Problem(file, str(failure)))
     return evaluation
@@ -132,7 +144,7 @@ def summarize_attributes(evaluation: AttributesEvaluation, method: str) -> dict:
         `methods` (the same of every method), `failed` and `problems`.
     """
     tables = {by: _table([scores[by] for scores in evaluation.scores]) for by in METHODS}
-    groups = [sample.lesion_id or sample.key for sample in evaluation.samples]
+    groups = lesion_groups(evaluation.samples)
     return {
         "images": len(evaluation.samples),
         **tables[method],
@@ -223,18 +235,15 @@ def write_attributes(
 
     out, method = Path(out), predictor.method
     table, sheet = out / "attributes.csv", out / "disagreements.png"
-    with (
-        atomic_path(table) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["dataset", "image_id", "attribute", "jaccard", "truth", "predicted"])
-        for sample, scores in zip(evaluation.samples, evaluation.scores, strict=True):
-            for name, own in scores[method].items():
-                truth = own.true_positive + own.false_negative
-                predicted = own.true_positive + own.false_positive
-                values = [f"{value:.6f}" for value in (own.jaccard, truth, predicted)]
-                writer.writerow([sample.collection, sample.image_id, name, *values])
+    rows = []
+    for sample, scores in zip(evaluation.samples, evaluation.scores, strict=True):
+        for name, own in scores[method].items():
+            truth = own.true_positive + own.false_negative
+            predicted = own.true_positive + own.false_positive
+            values = [f"{value:.6f}" for value in (own.jaccard, truth, predicted)]
+            rows.append([sample.collection, sample.image_id, name, *values])
+    header = ["dataset", "image_id", "attribute", "jaccard", "truth", "predicted"]
+    write_table(table, header, rows)
 
     # What costs most of the global index: pixels that one side marked and the other did not.
     totals = [Confusion.total(scores[method].values()) for scores in evaluation.scores]

@@ -69,7 +69,7 @@ def build_model(arguments, samples):
 
 
 def configure(config_class, arguments, samples):
-    """The configuration for an epoch of `samples`, each seen once if no `--steps` are given."""
+    """The configuration; without `--steps` an epoch has as many squares as there are images."""
     side = arguments.image_size
     backbone = arguments.backbone or config_class.BACKBONE
     scale = side / config_class.IMAGE_MAX_DIM

@@ -1,6 +1,5 @@
 """Scores of the boundary task: Jaccard and its like for each image, tables and figures of them."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,8 @@ from lesion.analyze import predict_images
 from lesion.metrics import METRICS, aggregate, bootstrap_interval, boundary_metrics
 from lesion.overlay import Case, contact_sheet, jaccard_histogram
 from lesion.samples import Problem, Sample
-from lesion.tables import aligned
-from mrcnn.files import atomic_path
+from lesion.splits import lesion_groups
+from lesion.tables import aligned, write_table
 from mrcnn.images import ImageError, read_mask
 
 _INTERVAL_METRICS = ("jaccard", "threshold_jaccard")
@@ -96,7 +95,7 @@ def summarize_boundary(evaluation: BoundaryEvaluation, names: Sequence[str] = ()
         95 % bootstrap intervals by lesion (by image where the lesion is unknown) for all and for
         each collection; `failed` and `problems`. Means of no image are null.
     """
-    groups = [sample.lesion_id or sample.key for sample in evaluation.samples]
+    groups = lesion_groups(evaluation.samples)
     positions = evaluation.by_collection()
     parts = {name: positions.get(name, []) for name in [*names, *positions]}
 
@@ -143,15 +142,17 @@ def write_boundary(
         return []
     out = Path(out)
     table, histogram, sheet = out / "jaccard.csv", out / "jaccard.png", out / "cases.png"
-    with (
-        atomic_path(table) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["dataset", "image_id", "lesion_id", *METRICS])
-        for sample, scores in zip(evaluation.samples, evaluation.scores, strict=True):
-            values = [format(scores[name], ".6f") for name in METRICS]
-            writer.writerow([sample.collection, sample.image_id, sample.lesion_id or "", *values])
+    write_table(
+        table,
+        ["dataset", "image_id", "lesion_id", *METRICS],
+        (
+            [
+                *(sample.collection, sample.image_id, sample.lesion_id or ""),
+                *(format(scores[name], ".6f") for name in METRICS),
+            ]
+            for sample, scores in zip(evaluation.samples, evaluation.scores, strict=True)
+        ),
+    )
     jaccards = [scores["jaccard"] for scores in evaluation.scores]
     positions = evaluation.by_collection()
     jaccard_histogram(

@@ -34,6 +34,7 @@ def check_samples(
     task: str = "boundary",
     workers: int = 2,
     record: str | Path | None = None,
+    used: dict[str, Path] | None = None,
 ) -> Collection:
     """Decodes all files once and keeps the samples that are sound for a task.
 
@@ -50,6 +51,8 @@ def check_samples(
         workers: number of decoding threads.
         record: JSON file that remembers sound files by path, size and time of change, so that the
             next check does not decode them again. Files at fault are looked at each time.
+        used: images of the data sets checked before by SHA-256, copies of which are left out, too;
+            those of this one are added.
 
     Returns:
         A new collection; `left_out` counts the images that were dropped.
@@ -65,7 +68,7 @@ def check_samples(
     sound: list[Sample] = []
     problems: list[Problem] = []
     sizes: Counter = Counter()
-    first_of: dict[str, Path] = {}
+    used = {} if used is None else used
     empty = 0
     bare = _folders_without(truth, samples)
     problems += [
@@ -77,9 +80,9 @@ def check_samples(
         if isinstance(image, str):
             problems.append(Problem(sample.image, image))
             continue
-        first = first_of.setdefault(image["sha256"], sample.image)
-        if first is not sample.image:
-            reason = f"duplicate: the same bytes as {first.name}, which is used"
+        if first := used.get(image["sha256"]):
+            here = first.parent == sample.image.parent
+            reason = f"duplicate: the same bytes as {first.name if here else first}, which is used"
             problems.append(Problem(sample.image, reason))
             continue
         if not getattr(sample, truth):
@@ -99,6 +102,7 @@ def check_samples(
             continue
         empty += task == "boundary" and facts[sample.mask]["cover"] == "none"
         sizes[image["height"], image["width"]] += 1
+        used[image["sha256"]] = sample.image
         sound.append(sample)
     notes = list(collection.notes)
     if empty:

@@ -80,17 +80,25 @@ def find_crops(
     known = _read_record(record, source)
     stamps = {str(path): _stamp(path) for path in paths}
     missing = [path for path, stamp in stamps.items() if known.get(path, [None])[0] != stamp]
-    for start in tqdm(
-        range(0, len(missing), _BATCH), "Finding lesions", unit="batch", disable=None
-    ):
-        chunk = missing[start : start + _BATCH]
-        found = boundary.predict([cache.image(path) for path in chunk])
-        for path, lesion in zip(chunk, found, strict=True):
-            known[path] = stamps[path], lesion_square(lesion.mask)
-    if missing:
-        with atomic_path(record) as temporary:
-            temporary.write_text(json.dumps({"source": source, "stamped": known}))
+    starts = range(0, len(missing), _BATCH)
+    try:
+        for start in tqdm(starts, "Finding lesions", unit="batch", disable=None):
+            chunk = missing[start : start + _BATCH]
+            found = boundary.predict([cache.image(path) for path in chunk])
+            for path, lesion in zip(chunk, found, strict=True):
+                known[path] = stamps[path], lesion_square(lesion.mask)
+    finally:  # what was found before an interruption need not be found again
+        if missing:
+            _write_record(record, {"source": source, "stamped": known})
     return {path: tuple(known[path][1]) for path in stamps}
+
+
+def _write_record(record, content):
+    try:
+        with atomic_path(record) as temporary:
+            temporary.write_text(json.dumps(content))
+    except OSError as error:
+        logger.warning("The record of lesions %s cannot be written: %s.", record, error)
 
 
 def _stamp(path):

@@ -81,7 +81,8 @@ def main(argv=None):
     report = out / "report"
     chosen = [] if shipped else [f"--weights={weights}"]
     code = analyze.main([str(shown / IMAGE_FOLDER), *chosen, f"--out={report}"])
-    print(f"\nOpen {(report / 'report.html').absolute()} in a browser.")
+    if code in (0, 1):  # of 2 and 3 there is no report
+        print(f"\nOpen {(report / 'report.html').absolute()} in a browser.")
     return code
 
 

@@ -42,6 +42,7 @@ from mrcnn.weights import (
 logger = logging.getLogger(__name__)
 
 BOUNDARY = "boundary"  # what belongs to the boundary network in a file of weights
+_CHUNK = 8  # images at a time, of which large photographs may be gigabytes
 VIEWS = (1, 8)
 """Numbers of views that can be averaged: the image alone, or all its quarter turns and mirrors."""
 
@@ -245,7 +246,7 @@ def logits_of_samples(
     Args:
         title: of a bar that shows the progress; None shows none.
     """
-    chunks = [samples[start : start + 32] for start in range(0, len(samples), 32)]
+    chunks = [samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK)]
     return np.concatenate(
         [
             predictor.logits_of_views(

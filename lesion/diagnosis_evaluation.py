@@ -1,7 +1,6 @@
 """Scores of the diagnosis task: recall, calibration, subgroups, and the files that show them."""
 
-import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,8 @@ from lesion.diagnosis_figures import (
 )
 from lesion.diagnosis_metrics import Sheet, confusion_matrix, subgroups
 from lesion.samples import DIAGNOSES, Problem, Sample, distinct_names
-from mrcnn.files import atomic_path
+from lesion.splits import lesion_groups
+from lesion.tables import write_table
 from mrcnn.images import ImageError, read_image
 
 _READERS = 2
@@ -62,8 +62,7 @@ class DiagnosisEvaluation:
 
     def sheet(self) -> Sheet:
         """What is scored; where the lesion is unknown, an image stands for itself."""
-        groups = [sample.lesion_id or sample.key for sample in self.samples]
-        return Sheet(self.labels, self.probabilities, groups)
+        return Sheet(self.labels, self.probabilities, lesion_groups(self.samples))
 
 
 def evaluate_diagnosis(
@@ -200,7 +199,7 @@ def write_diagnosis(evaluation: DiagnosisEvaluation, out: str | Path) -> list[Pa
             "coverage.png",
         )
     }
-    _write_table(
+    write_table(
         paths["submission.csv"],
         ["image", *DIAGNOSES],
         # All digits, as rounded values could be equal, and points, as the scorer wants floats.
@@ -208,10 +207,11 @@ def write_diagnosis(evaluation: DiagnosisEvaluation, out: str | Path) -> list[Pa
             [name, *map(repr, diagnosis.probabilities.tolist())]
             for name, (_, diagnosis) in zip(names, answers, strict=True)
         ),
+        notice=False,
     )
     if not evaluation.samples:
         return [paths["submission.csv"]]
-    _write_table(
+    write_table(
         paths["predictions.csv"],
         ["dataset", "image_id", "lesion_id", "diagnosis", "predicted", "confidence", "refer"],
         (
@@ -264,13 +264,6 @@ def write_heat_maps(
     path = Path(out) / "heat_maps.png"
     heat_figure(cases, LABEL, path)
     return [path]
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 # === Tables ===

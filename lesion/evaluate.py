@@ -29,6 +29,7 @@ from lesion.attribute_thresholds import METHODS  # noqa: E402
 from lesion.attributes_evaluation import (  # noqa: E402
     evaluate_attributes,
     format_attributes,
+    refuse_masks_in,
     summarize_attributes,
     write_attributes,
 )
@@ -186,10 +187,15 @@ def _say_what_is_scored(parser, arguments, collections, selection):
     truth, description = _TRUTHS[arguments.task]
     problems = [f"Data set {c.name}: {problem}" for c in collections for problem in c.problems]
     first = "".join(f"\n{problem}" for problem in problems[:_SHOWN])
+    new = (
+        f"Left out: {selection.unused} images in folders of the training that its split does not "
+        "list: unsound then, or new. New ones belong into a folder of another name."
+    )
     if not selection.samples and selection.left_out:
         parser.error(
-            f"The weights have learned from all {selection.left_out} images, or from others of "
-            "their lesions. Give others, or --split=none to score these nevertheless."
+            f"The weights have learned from all {selection.left_out} images that their split "
+            "knows, or from others of their lesions. Give others, or --split=none to score these "
+            f"nevertheless.{f' {new}' if selection.unused else ''}"
         )
     if not selection.samples:
         parser.error(f"Part {selection.part!r} has no image.")
@@ -220,10 +226,7 @@ def _say_what_is_scored(parser, arguments, collections, selection):
     if selection.unused and arguments.split:
         print(f"Left out: {selection.unused} images that the split does not know.")
     elif selection.unused:
-        print(
-            f"Left out: {selection.unused} images in folders of the training that its split does "
-            "not list: unsound then, or new. New ones belong into a folder of another name."
-        )
+        print(new)
     if selection.learned:
         print(
             f"Of these {count} images the weights have seen {selection.learned} in training or "
@@ -332,6 +335,7 @@ def main(argv: list[str] | None = None) -> int:
     samples, part = selection.samples, selection.part
     _say_what_is_scored(parser, arguments, collections, selection)
     try:
+        refuse_masks_in(arguments.predictions, samples)
         predictor = _load_predictor(arguments)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

@@ -31,9 +31,11 @@ def heat_map(predictor: Any, image: np.ndarray, category: str) -> np.ndarray:
         where nothing speaks for the category.
     """
     members = getattr(predictor, "members", [predictor])
-    mean = np.mean([_map_of(member, image, category) for member in members], axis=0)
     side = min(image.shape[:2])
-    return np.asarray(Image.fromarray(mean).resize((side, side), Image.Resampling.BILINEAR))
+    # Members may see squares of several sizes.
+    maps = (Image.fromarray(_map_of(member, image, category)) for member in members)
+    maps = [each.resize((side, side), Image.Resampling.BILINEAR) for each in maps]
+    return np.mean(maps, axis=0, dtype=np.float32)
 
 
 def _map_of(predictor: DiagnosisPredictor, image, category):

@@ -121,20 +121,19 @@ def find_samples(
 def find_collections(
     roots: Iterable[str | Path], part: str | None = None, task: str | None = None
 ) -> list[Collection]:
-    """`find_samples` of several folders, under names that differ."""
+    """`find_samples` of several folders, whose names must differ."""
     roots = [Path(root) for root in roots]
     resolved = [root.resolve() for root in roots]
     twice = [str(root) for root, times in Counter(resolved).items() if times > 1]
     if twice:
         raise DatasetError(f"The data set {twice[0]} is given twice; give it once.")
     times = Counter(root.name for root in resolved)
-    names = [r.name if times[r.name] == 1 else f"{r.parent.name}-{r.name}" for r in resolved]
-    if len(set(names)) < len(names):
+    if alike := [str(root) for root in resolved if times[root.name] > 1]:
         raise DatasetError(
-            f"The data sets {', '.join(map(str, roots))} cannot be told apart by the names of "
-            "their folders and of those above; rename one."
+            f"The data sets {' and '.join(alike)} have one name, by which splits know their "
+            "images; rename a folder."
         )
-    return [find_samples(root, part, name, task) for root, name in zip(roots, names, strict=True)]
+    return [find_samples(root, part, task=task) for root in roots]
 
 
 def detect_layout(root: Path, task: str | None = None) -> str:

@@ -52,4 +52,5 @@ def fingerprint(task: str, samples: Iterable[Sample]) -> str:
         if task == "diagnosis":
             words += [str(sample.diagnosis), json.dumps(dict(sample.metadata), sort_keys=True)]
         lines.append("\t".join(words))
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    text = "\n".join(sorted(lines))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

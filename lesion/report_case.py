@@ -60,11 +60,11 @@ def _figures(record: Mapping, pictures: Mapping[str, str]) -> Iterator[str]:
 
 def facts_html(record: Mapping) -> Iterator[str]:
     """What a record says in numbers: diagnosis, attributes, measurements, warnings."""
-    found = [
-        describe(record[name])
-        for name, describe in (("diagnosis", _diagnosis), ("attributes", _attributes))
-        if record[name] is not None
-    ]
+    found = []
+    if record["diagnosis"] is not None:
+        found.append(_diagnosis(record))
+    if record["attributes"] is not None:
+        found.append(_attributes(record["attributes"]))
     if found:
         yield f"<div>{''.join(found)}</div>\n"
     measured = record["measurements"]
@@ -149,17 +149,30 @@ def _bars(rows: Mapping[str, float], swatches: Mapping[str, str] | None = None) 
     return f'<ul class="bars">{"".join(lines)}</ul>'
 
 
-def _diagnosis(diagnosis: Mapping) -> str:
+def _diagnosis(record: Mapping) -> str:
+    """Probabilities, what they are of, and whether they are to be relied on at all."""
+    diagnosis = record["diagnosis"]
     rows = {
         f"{DIAGNOSIS_NAMES[name]} ({name})": probability
         for name, probability in diagnosis["probabilities"].items()
     }
-    refer = {
-        True: '<p class="small">Too uncertain for the risk chosen: to be referred.</p>',
-        False: '<p class="small">Certain enough for the risk chosen.</p>',
-        None: "",
-    }[diagnosis["refer"]]
-    return f"<section><h3>Probabilities of the seven categories</h3>{_bars(rows)}{refer}</section>"
+    settings, notes = record.get("settings", {}), []
+    if diagnosis["refer"] is not None:
+        risk = settings.get("risk")
+        share = "" if risk is None else f" {risk:.0%} of"
+        limit = f"the threshold by which{share} the answers above it may be wrong"
+        notes.append(
+            f"Below {limit}: to be referred."
+            if diagnosis["refer"]
+            else f"Above {limit}. Of melanomas more are: this is no reassurance."
+        )
+    if record.get("nearby"):
+        notes.append("Of the square around the lesion, not of the whole image.")
+    if told := settings.get("patient"):
+        facts = ", ".join(f"{name} {value}" for name, value in told.items())
+        notes.append(f"Told of the patient: {escape(facts)}.")
+    small = "".join(f'<p class="small">{note}</p>' for note in notes)
+    return f"<section><h3>Probabilities of the seven categories</h3>{_bars(rows)}{small}</section>"
 
 
 def _attributes(attributes: Mapping) -> str:

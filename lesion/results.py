@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from lesion import folders
+from lesion import NOTICE, folders
 from lesion.analysis import SCHEMA_VERSION, Analysis, size_and_time
 from lesion.dicom import write_segmentation
 from lesion.quality import QualityWarning
@@ -29,6 +29,8 @@ IMAGE_SUFFIXES = tuple(sorted((*folders.IMAGE_SUFFIXES, ".dcm", ".gif")))
 RECORD, OVERLAY, SEGMENTATION = ".json", "_overlay.jpg", "_segmentation.png"
 ATTRIBUTE_OVERLAY, DICOM_SEGMENTATION = "_attributes.jpg", "_segmentation.dcm"
 ATTRIBUTE_MASKS = {name: f"_attribute_{name}.png" for name in ATTRIBUTES}
+_MARK = b"not a medical device"  # of the notice, however its dashes are encoded
+_LONGEST_NAME = 255  # bytes of a file's name, of most file systems
 _ENDINGS = (
     RECORD,
     OVERLAY,
@@ -56,16 +58,16 @@ def write_results(analysis: Analysis, out: Path, stem: str) -> dict:
     # Interrupted half-way, an earlier record would vouch for files of two analyses.
     forget(out, stem)
     outputs = {"overlay": stem + OVERLAY}
-    write_image(out / outputs["overlay"], analysis.overlay())
+    _write(out / outputs["overlay"], analysis.overlay())
     if analysis.mask is not None:
         outputs["segmentation"] = stem + SEGMENTATION
-        write_image(out / outputs["segmentation"], analysis.mask)
+        _write(out / outputs["segmentation"], analysis.mask)
     if analysis.attributes is not None:
         outputs["attribute_overlay"] = stem + ATTRIBUTE_OVERLAY
-        write_image(out / outputs["attribute_overlay"], analysis.attribute_overlay())
+        _write(out / outputs["attribute_overlay"], analysis.attribute_overlay())
         for name, mask in analysis.attributes.masks.items():
             outputs[f"attribute_{name}"] = stem + ATTRIBUTE_MASKS[name]
-            write_image(out / outputs[f"attribute_{name}"], mask)
+            _write(out / outputs[f"attribute_{name}"], mask)
     record = {**analysis.to_dict(), "outputs": outputs}
     if analysis.dicom is not None and analysis.mask is not None:
         try:
@@ -77,6 +79,10 @@ def write_results(analysis: Analysis, out: Path, stem: str) -> dict:
     with atomic_path(out / f"{stem}{RECORD}") as temporary:
         temporary.write_text(json.dumps(record, indent=2, allow_nan=False), encoding="utf-8")
     return record
+
+
+def _write(path, image):
+    write_image(path, image, NOTICE)
 
 
 def _write_dicom(analysis, path):
@@ -99,14 +105,41 @@ def forget(out: Path, stem: str) -> None:
 
 
 def record_of_another(path: Path, out: Path, stem: str) -> str | None:
-    """The image whose record the results of `path` would replace, if it is not the same image."""
+    """The image whose record the results of `path` would replace, if it is not the same image.
+
+    Of a relative path nobody knows from which folder it was meant: the content decides alone.
+    """
     try:
         source = json.loads((out / f"{stem}{RECORD}").read_text(encoding="utf-8"))["source"]
-        named, sha256 = source["path"], source["sha256"]
-        own = Path(named).resolve() == path.resolve() or sha256 == sha256_of(path)
-        return None if own else str(named)
+        named, sha256 = Path(source["path"]), str(source["sha256"])
     except _UNREADABLE:
         return None
+    if named.is_absolute() and named.resolve() == path.resolve():
+        return None
+    try:
+        return None if sha256 == sha256_of(path) else str(named)
+    except OSError:  # it has no results that could replace any
+        return str(named)
+
+
+def file_of_another(out: Path, stem: str) -> Path | None:
+    """A file that an image's results would replace, and that is none of them.
+
+    What is named by a record, or says the notice, is a result. Masks of a data set have the names
+    that results have.
+    """
+    try:
+        record = json.loads((out / f"{stem}{RECORD}").read_text(encoding="utf-8"))
+        outputs = set(record["outputs"].values())
+    except (KeyError, TypeError, AttributeError):  # somebody else's JSON
+        return out / f"{stem}{RECORD}"
+    except _UNREADABLE:  # missing, or damaged and to be made anew
+        outputs = set()
+    for ending in _ENDINGS[1:]:
+        path = out / f"{stem}{ending}"
+        if path.name not in outputs and path.is_file() and _MARK not in path.read_bytes():
+            return path
+    return None
 
 
 def is_done(path: Path, settings: Mapping, out: Path, stem: str) -> bool:
@@ -181,6 +214,7 @@ def output_stems(paths: Iterable[str | Path]) -> dict[Path, str]:
     """What each image's results are named after: its stem, numbered where another has it, too.
 
     Case is ignored, as some file systems do. A number never takes a name that an image has itself.
+    A name too long for what is added to it is cut.
     """
     paths = list(dict.fromkeys(map(Path, paths)))
     own = {path.stem.casefold() for path in paths}
@@ -188,13 +222,20 @@ def output_stems(paths: Iterable[str | Path]) -> dict[Path, str]:
     taken: set[str] = set()
     stems = {}
     for path in paths:
-        stem = path.stem
+        stem = base = _cut(path.stem)
         while stem.casefold() in taken or (stem != path.stem and stem.casefold() in own):
-            last_number[path.stem.casefold()] += 1
-            stem = f"{path.stem}_{last_number[path.stem.casefold()] + 1}"
+            last_number[base.casefold()] += 1
+            stem = f"{base}_{last_number[base.casefold()] + 1}"
         taken.add(stem.casefold())
         stems[path] = stem
     return stems
+
+
+def _cut(stem):
+    room = _LONGEST_NAME - max(map(len, _ENDINGS))
+    encoded = stem.encode("utf-8", "surrogateescape")
+    # Some bytes are left for a number.
+    return stem if len(encoded) <= room else encoded[: room - 8].decode("utf-8", "ignore")
 
 
 def _is_image(path: Path, folder: Path, out: Path) -> bool:

@@ -84,10 +84,13 @@ class Split:
         parts = {**self.parts, "train": sorted([*self.parts.get("train", ()), *added])}
         return Split(parts, self.seed, self.fractions) if added else self
 
+    def part_of(self, sample: Sample) -> str | None:
+        """The part of a sample, by its key or as an image of the ISIC archive; None: unknown."""
+        return self._part_by_key.get(sample.key) or self.part_by_id.get(sample.image_id)
+
     def has_learned(self, sample: Sample) -> bool:
         """Whether a training on this split has seen an image, be it to choose or to calibrate."""
-        part = self._part_by_key.get(sample.key) or self.part_by_id.get(sample.image_id)
-        return part not in (None, "test")
+        return self.part_of(sample) not in (None, "test")
 
     @functools.cached_property
     def part_by_id(self) -> dict[str, str]:
@@ -159,11 +162,12 @@ def split_samples(
 ) -> Split:
     """Divides samples at random into parts that share neither a lesion nor an image.
 
-    Images of one lesion stay together, as do images of one id in several collections; where the
-    lesion is unknown, an image stands for itself. Every collection and diagnosis is divided in the
-    given fractions of its images, as far as whole lesions allow; what rounding leaves over is made
-    up for in the next, so that many small ones do not all fall to the largest part. The result
-    depends on the samples, the fractions and the seed, not on the order of the samples.
+    Images of one lesion stay together, as do those of one id of the ISIC archive in several
+    collections; where the lesion is unknown, an image stands for itself. Every collection and
+    diagnosis is divided in the given fractions of its images, as far as whole lesions allow; what
+    rounding leaves over is made up for in the next, so that many small ones do not all fall to the
+    largest part. The result depends on the samples, the fractions and the seed, not on the order
+    of the samples.
 
     Raises:
         ValueError: if the fractions do not sum to 1, or two samples have one key.
@@ -243,12 +247,24 @@ def learned_keys(splits: Sequence[Split], samples: Sequence[Sample]) -> set[str]
     }
 
 
+def lesion_groups(samples: Sequence[Sample]) -> list[str]:
+    """A name for each sample, the same for those of one lesion; an unknown one is the image's own.
+
+    An image of the ISIC archive that several data sets have is one image.
+    """
+    names = {}
+    for group in _groups(samples):
+        names |= dict.fromkeys((sample.key for sample in group), group[0].key)
+    return [names[sample.key] for sample in samples]
+
+
 def carried_over(
     split: Split, samples: Sequence[Sample], fractions: Mapping[str, float], seed: int = 0
 ) -> Split | None:
-    """A split's parts for images of the ISIC archive in folders of other names; the rest is drawn.
+    """A split's parts for the samples that it knows; the rest is drawn.
 
-    Lesions stay together: with the part that learned from one of their images, if any did.
+    Images of the ISIC archive are known in folders of other names, too. Lesions stay together: with
+    the part that learned from one of their images, if any did.
 
     Returns:
         None if the split has none of the images.
@@ -256,7 +272,7 @@ def carried_over(
     parts: dict[str, list[str]] = {name: [] for name in fractions}
     rest: list[Sample] = []
     for group in _groups(samples):
-        own = {split.part_by_id[s.image_id] for s in group if s.image_id in split.part_by_id}
+        own = {split.part_of(sample) for sample in group}
         name = next((name for name in fractions if name in own), None)  # the training's first
         if name is None:
             rest += group
@@ -295,11 +311,14 @@ def split_folds(samples: Sequence[Sample], folds: int, seed: int = 0) -> list[li
 
 def _draw(seed: int, key: str) -> bytes:
     """A random sort key: the same on every machine and with every version of every library."""
-    return hashlib.sha256(f"{seed}|{key}".encode()).digest()
+    return hashlib.sha256(f"{seed}|{key}".encode("utf-8", "surrogateescape")).digest()
 
 
 def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Samples that share a lesion or an image id, directly or through others (union-find)."""
+    """Samples that share a lesion or an image of the ISIC archive, also through others.
+
+    Other names of files mean nothing beyond their data set. (Union-find.)
+    """
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 
     def find(token):
@@ -309,11 +328,15 @@ def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:
             token = parent[token]
         return token
 
+    def image_of(sample):
+        published = _ARCHIVE_ID.fullmatch(sample.image_id)
+        return "image", sample.image_id if published else sample.key
+
     for sample in samples:
-        root = find(("image", sample.image_id))
+        root = find(image_of(sample))
         if sample.lesion_id is not None:
             parent[root] = find(("lesion", sample.lesion_id))
     groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for sample in samples:
-        groups[find(("image", sample.image_id))].append(sample)
+        groups[find(image_of(sample))].append(sample)
     return list(groups.values())

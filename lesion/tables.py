@@ -2,14 +2,18 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lesion import NOTICE
 from lesion.patient import NAMES
 from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
+from mrcnn.files import atomic_path
 
 # The test image of task 3 that the scorer leaves out; the truth lists it like the others.
 _UNSCORED = "ISIC_0035068"
+# How tables say that a lesion is not known; the second to the fourth are R's and pandas' words.
+_UNKNOWN = {"", "na", "nan", "none", "n/a", "null", "unknown"}
 # Columns of the challenge's truth besides image and categories; its scorer reads them.
 _WEIGHT_COLUMNS = ("score_weight", "validation_weight")
 _IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
@@ -90,7 +94,9 @@ def read_metadata(
         elif fault:
             problem = f"{fault} of {image_id} is unknown and not used"
         else:
-            wanted = [n for n in ("lesion_id", "dx", "diagnosis") if row.get(n) == ""]
+            wanted = [n for n in ("dx", "diagnosis") if row.get(n) == ""]
+            if "lesion_id" in row and found["lesion_id"] is None:
+                wanted.insert(0, "lesion_id")
             if wanted:
                 problem = f"{image_id} has no {' and no '.join(wanted)}"
         if problem:
@@ -133,11 +139,17 @@ def _facts(row, categories):
     if row.get("dx_type"):
         metadata["confirmation"] = row["dx_type"]
     facts = {
-        "lesion_id": row.get("lesion_id") or None,
+        "lesion_id": _lesion_in(row),
         "diagnosis": diagnosis,
         "metadata": metadata,
     }
     return facts, fault
+
+
+def _lesion_in(row):
+    """The lesion that a row names; None where it says in some word that it is not known."""
+    name = row.get("lesion_id") or ""
+    return None if name.strip().lower() in _UNKNOWN else name
 
 
 def _is(number, text):
@@ -194,7 +206,7 @@ def read_groupings(path: Path) -> dict[str, dict[str, str]]:
     for _, row in read_table(path, ("image", "lesion_id")):
         kind = row.get("diagnosis_confirm_type", "")
         groupings[image_name(row["image"])] = {
-            "lesion_id": row["lesion_id"],
+            "lesion_id": _lesion_in(row) or "",
             "confirmation": _CONFIRMATIONS.get(kind, kind),
         }
     return groupings
@@ -240,6 +252,26 @@ def read_patients(path: Path) -> dict[str, dict[str, str]]:
     if not patients:
         raise DatasetError(f"The table {path} lists no image.")
     return patients
+
+
+def write_table(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence], notice: bool = True
+) -> None:
+    """Writes a CSV file, whole or not at all.
+
+    Args:
+        notice: whether a last column says the notice in every row; not in a form that is
+            prescribed.
+    """
+    last = {"notice": NOTICE} if notice else {}
+    with (
+        atomic_path(path) as temporary,
+        # Names of files need not be Unicode.
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow([*header, *last])
+        writer.writerows([*row, *last.values()] for row in rows)
 
 
 def read_table(

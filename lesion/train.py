@@ -100,7 +100,10 @@ def build_parser(task="boundary"):
         help="with the backbone fixed; default a tenth",
     )
     parser.add_argument(
-        "--steps", type=positive, default=None, help="batches per epoch; default all images once"
+        "--steps",
+        type=positive,
+        default=None,
+        help="batches per epoch; default as many images as there are",
     )
     parser.add_argument("--batch", type=positive, help="images per step")
     parser.add_argument("--learning-rate", type=rate)
@@ -191,7 +194,11 @@ def main(argv=None):
         print(f"lesion train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        way = "The same command" if _trains_several(arguments) else "--weights=last"
+        run = getattr(
+            arguments, "run", None
+        )  # which is not the last one before it has a checkpoint
+        kept = arguments.weights == "last" or (run and any(run.glob("*_[0-9]*.h5")))
+        way = "--weights=last" if kept and not _trains_several(arguments) else "The same command"
         print(f"Stopped. {way} continues from the last epoch.", file=sys.stderr)
         return 130
     return 0
@@ -215,6 +222,13 @@ def train(arguments):
     training, validation = (split.select(samples, part) for part in ("train", "validation"))
     if not training:
         raise DatasetError("The split leaves no image to train on; give more images.")
+    counts = {"train": len(training), "validation": len(validation)}
+    if last and (before := _settings_of(last).get("images", counts)) != counts:
+        raise DatasetError(
+            f"The run that is to go on has learned from {before['train']} images and was judged by "
+            f"{before['validation']}; of these, {counts['train']} and {counts['validation']} are "
+            "here. Give the data sets that it was begun with."
+        )
     more = task.find_more(arguments, samples) if hasattr(task, "find_more") else []
     split = split.with_learned(Split({"train": [sample.key for sample in more]}, split.seed, {}))
     # Loading weights resets the run's folder, so the model comes first.
@@ -231,7 +245,9 @@ def train(arguments):
     folder = Path(model.log_dir)
     split.save(folder / SPLIT_FILE)
     settings = (*RUN_SETTINGS, *task.RUN_SETTINGS)
-    _write_json(folder / RUN_FILE, {name: getattr(arguments, name) for name in settings})
+    kept = {name: getattr(arguments, name) for name in settings}
+    _write_json(folder / RUN_FILE, {**kept, "images": counts})
+    arguments.run = folder
     print(f"Run: {folder}")
 
     cache = ImageCache(cache_folder(arguments), max_side=max(256, 2 * arguments.image_size))
@@ -286,13 +302,14 @@ def load_samples(arguments):
     Raises:
         DatasetError: if nothing is sound, or with --strict if anything is not.
     """
-    samples = []
+    samples, used = [], {}
     for collection in find_collections(arguments.dataset, task=arguments.task):
         checked = check_samples(
             collection,
             arguments.task,
             workers=arguments.workers,
             record=cache_folder(arguments) / "checked.json",
+            used=used,
         )
         for problem in checked.problems:
             logger.warning("%s", problem)
@@ -330,8 +347,7 @@ def cache_folder(arguments):
 def _last_run(arguments, task):
     """The last checkpoint; the run's own settings replace those given."""
     last = find_last(arguments.logs, arguments.task)
-    run = Path(last).parent / RUN_FILE
-    kept = json.loads(run.read_text()) if run.exists() else {}
+    kept = _settings_of(last)
     changeable = getattr(task, "CHANGEABLE", {})
     for name, value in kept.items():
         known = (name in RUN_SETTINGS or name in task.RUN_SETTINGS) and name not in changeable
@@ -341,6 +357,11 @@ def _last_run(arguments, task):
     if changeable:
         take_changeable(arguments, changeable, {**checked_metadata(Path(last)), **kept})
     return last
+
+
+def _settings_of(last):
+    run = Path(last).parent / RUN_FILE
+    return json.loads(run.read_text()) if run.exists() else {}
 
 
 def _check_arguments(arguments, task):

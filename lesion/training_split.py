@@ -63,7 +63,7 @@ def _drawn(arguments, samples, task, sources):
     fractions["train"] += fractions["test"] - arguments.test_share
     fractions["test"] = arguments.test_share
     for option, earlier in sources:
-        if earlier.among(samples):
+        if len(earlier.among(samples)) == len(samples):
             logger.info("The split is that of %s.", option)
             return earlier
         carried = carried_over(earlier, samples, fractions, arguments.split_seed)
@@ -91,7 +91,7 @@ def _refuse_seen(arguments, option, earlier, split, samples):
     for part, learned in (("validation", trained), ("test", earlier)):
         keys = set(split.parts.get(part, ()))
         scored = [sample for sample in samples if sample.key in keys]
-        if seen := learned_keys([learned], scored):
+        if seen := learned_keys([learned], samples) & keys:
             named = f" of --split={arguments.split}" if arguments.split else ""
             raise ValueError(
                 f"{option} has learned from {len(seen)} of the {len(scored)} images that the part "

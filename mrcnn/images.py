@@ -12,6 +12,7 @@ from typing import IO
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mrcnn.files import atomic_path
 
@@ -19,7 +20,8 @@ MAX_PIXELS = 200_000_000
 """Larger images are refused by their header, before any memory is asked for."""
 
 # What Pillow decodes by itself; for EPS it would run a program, Ghostscript, on the file.
-FORMATS = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PCX PNG PPM QOI SGI SUN TGA TIFF WEBP".split()
+# An ICO would be decoded whole before its size is known.
+FORMATS = "AVIF BMP DIB GIF JPEG JPEG2000 PCX PNG PPM QOI SGI SUN TGA TIFF WEBP".split()
 _MAX_JPEG_SIDE = 65_500  # of libjpeg
 _ORIENTATION_TAG = 0x0112
 # EXIF orientation -> what turns the stored pixels upright.
@@ -195,13 +197,14 @@ def as_channels(array: np.ndarray, channels: int) -> np.ndarray:
     return array
 
 
-def write_image(path: str | os.PathLike, array: np.ndarray) -> None:
+def write_image(path: str | os.PathLike, array: np.ndarray, description: str | None = None) -> None:
     """Write an image or a mask as PNG or JPEG, whichever the suffix says, whole or not at all.
 
     Args:
         path: ends in .png, .jpg or .jpeg.
         array: uint8 [height, width], [height, width, 3] or, for PNG, [height, width, 4]; or bool
             [height, width], which is written as 0 and 255.
+        description: a text that goes with it, as a PNG's Description or a JPEG's comment.
 
     Raises:
         ImageError: for another suffix, shape or type, or an image too large for a JPEG.
@@ -227,6 +230,11 @@ def write_image(path: str | os.PathLike, array: np.ndarray) -> None:
             f"JPEG may have more than {_MAX_JPEG_SIDE:,}; write it as .png."
         )
     options = {} if suffix == ".png" else {"quality": 95, "subsampling": 0}
+    if description and suffix == ".png":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_text("Description", description)
+    elif description:
+        options["comment"] = description.encode("utf-8")
     with atomic_path(path) as temporary:
         Image.fromarray(np.ascontiguousarray(array)).save(temporary, **options)
 

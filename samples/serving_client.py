@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 try:
     import grpc
@@ -68,7 +69,10 @@ def write_masks(found, row, folder, stem):
     for n in range(_count(found, row)):
         # Masks are as large as the largest image of the request.
         mask = found["masks"][row, n, :height, :width] * np.uint8(255)
-        Image.fromarray(mask).save(folder / f"{stem}_{n}.png")
+        text = PngInfo()
+        if "notice" in found:  # of lesion's models: what may be done with it
+            text.add_text("Description", found["notice"][0].decode())
+        Image.fromarray(mask).save(folder / f"{stem}_{n}.png", pnginfo=text)
 
 
 def main(argv=None):

@@ -1,5 +1,6 @@
 """The page: its options, what it says of files, what becomes of them, and it in a browser."""
 
+import asyncio
 import base64
 import importlib.util
 import re
@@ -13,10 +14,13 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.IcoImagePlugin import IcoImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from lesion import NOTICE, app
 from lesion import analyzer as analyzer_module
 from lesion.analyzer import Analyzer
+from lesion.app_policy import Policy
 from lesion.app_style import PAGE_STYLE
 from lesion.app_uploads import Uploads
 from lesion.app_view import FORMATS, MAX_UPLOAD, _outline, error_html, examine
@@ -165,7 +169,7 @@ def page(monkeypatch, environment, analyzer):
         made.folder, made.max_megapixels = uploads.folder, max_megapixels
         return made
 
-    def open_page(_, host, port):
+    def open_page(_, host, port, alone):
         assert made.folder.is_dir()
         made.opened = host, port
         return "http://somewhere/"
@@ -279,15 +283,32 @@ def test_bombs_are_refused(analyzer, tmp_path):
     said = error(examine(analyzer, path, 50))
     assert said.startswith("bomb.png: the image has 64.0 megapixels; up to 50 are taken.")
     said = error(examine(analyzer, bomb(path, 60_000, 60_000), 50))
-    assert said.startswith("bomb.png: ") and "60000 x 60000 pixels" in said
+    assert said.startswith("bomb.png: the image has far too many megapixels")
+
+
+def test_bombs_are_refused_before_anything_is_decoded(analyzer, tmp_path, monkeypatch):
+    """Pillow decodes an ICO as it opens it, and a PNG as it looks for metadata behind pixels."""
+    loaded = []
+    for plugin in (PngImageFile, IcoImageFile):
+        monkeypatch.setattr(plugin, "load", lambda self: loaded.append(self.size))
+    path = bomb(tmp_path / "bomb.png", 8000, 8000)
+    content = path.read_bytes()
+    text = b"tEXtComment\0from a camera"
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    path.write_bytes(content[:-12] + chunk + content[-12:])
+    assert "64.0 megapixels" in error(examine(analyzer, path, 50))
+    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(content), 22) + content
+    path.write_bytes(icon)
+    assert "content is none of BMP" in error(examine(analyzer, path, 50))
+    assert not loaded
 
 
 @pytest.mark.parametrize(
     "name, content, said",
     [
-        ("text.png", b"not an image", "not an image in a format"),
-        ("empty.jpg", b"", "not an image in a format"),
-        ("cut.png", bytes.fromhex("89504e470d0a1a0a0000"), "image"),
+        ("text.png", b"not an image", "content is none of BMP"),
+        ("empty.jpg", b"", "content is none of BMP"),
+        ("cut.png", bytes.fromhex("89504e470d0a1a0a0000"), "or it is damaged"),
         ("paper.pdf", b"%PDF-1.4", "files of this type are not taken"),
         ("photograph.dcm", bytes(128) + b"DICM", "`lesion analyze` takes DICOM"),
         ("nothing", b"", "files of this type are not taken"),
@@ -370,8 +391,24 @@ def upload(uploads, name):
 def test_file_goes_when_it_is_done(uploads):
     path = upload(uploads, "a.png")
     uploads.received("first", path)
-    uploads.done(path)
-    uploads.done(path)
+    uploads.done("first", path)
+    uploads.done("first", path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("second", ["second", "first"], ids=["two pages", "one page twice"])
+@pytest.mark.parametrize("closed", [False, True])
+def test_file_that_was_sent_twice_goes_with_the_last(uploads, second, closed):
+    path = upload(uploads, "a.png")  # of one content there is one file
+    uploads.opened("third")
+    uploads.received("first", path)
+    uploads.received(second, path)
+    if closed and second != "first":
+        uploads.closed("first")
+    else:
+        uploads.done("first", path)
+    assert path.exists()
+    uploads.done(second, path)
     assert not path.exists()
 
 
@@ -393,10 +430,56 @@ def test_all_goes_with_the_last_page(uploads):
 
 def test_nothing_else_is_deleted(uploads, phantom):
     with pytest.raises(ValueError, match="is no file of the folder"):
-        uploads.done(phantom)
+        uploads.done("first", phantom)
     with pytest.raises(ValueError, match="is no file of the folder"):
-        uploads.done(uploads.folder / ".." / phantom.name)
+        uploads.done("first", uploads.folder / ".." / phantom.name)
     assert phantom.exists()
+
+
+# === Whom the page answers ===
+
+
+def answered(hosts=("localhost", "127.0.0.1"), path="/", kind="http", **headers):
+    """What is sent for a request, by an application that says yes to everything."""
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+
+    async def send(message):
+        sent.append(message)
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": kind, "path": path, "headers": raw}
+    asyncio.run(Policy(app, hosts)(scope, None, send))
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("status", "request_"),
+    [
+        (200, {"host": "127.0.0.1:7860"}),
+        (200, {"host": "localhost:7860", "origin": "http://localhost:7860"}),
+        (403, {"host": "127.0.0.1:7860", "origin": "https://example.org"}),
+        (403, {"host": "127.0.0.1:7860", "origin": "null"}),
+        (403, {"host": "rebound.example.org"}),
+        (403, {}),
+        (403, {"host": "127.0.0.1:7860", "path": "/gradio_api/file=https://example.org/a.png"}),
+        (200, {"host": "192.168.1.7:7860", "hosts": None}),
+        (403, {"host": "192.168.1.7:7860", "origin": "http://other", "hosts": None}),
+    ],
+)
+def test_other_pages_are_refused(status, request_):
+    first = answered(**request_)[0]
+    assert first["status"] == status
+    headers = dict(first["headers"])
+    assert b"default-src 'self'" in headers[b"content-security-policy"]
+    assert (headers.get(b"a") == b"b") == (status == 200)
+
+
+def test_sockets_of_other_pages_are_closed():
+    (message,) = answered(kind="websocket", host="127.0.0.1", origin="http://example.org")
+    assert message["type"] == "websocket.close"
 
 
 # === The page itself ===
@@ -442,7 +525,8 @@ class TestPage:
         (folder / "x").mkdir()
         path = folder / "x" / "image.png"
         write_image(path, PHANTOM.image) if good else bomb(path, 9000, 9000)
-        html, left = self.function(blocks, "analyze")(str(path))
+        request = SimpleNamespace(session_hash="page")
+        html, left = self.function(blocks, "analyze")(str(path), request)
         assert left is None and ("lesion-result" in html) == good
         assert not path.exists()
 

@@ -71,6 +71,34 @@ class TestFind:
         assert darkness.batches == [2, 1]
         assert {path: tuple(again[path]) for path in first} == first
 
+    def test_what_was_found_before_an_interruption_is_kept(
+        self, images, darkness, tmp_path, monkeypatch
+    ):
+        cache, record = ImageCache(tmp_path / "c", 64), tmp_path / "r.json"
+        monkeypatch.setattr("lesion.crop._BATCH", 1)
+        predict = darkness.predict
+
+        def interrupted(found):
+            if len(darkness.batches) == 2:
+                raise KeyboardInterrupt
+            return predict(found)
+
+        darkness.predict = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            find_crops(darkness, images, cache, record)
+        darkness.predict = predict
+        assert len(find_crops(darkness, images, cache, record)) == 3
+        assert darkness.batches == [1, 1, 1]
+
+    def test_full_disk_only_costs_time(self, images, darkness, tmp_path, monkeypatch, caplog):
+        def full(path):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("lesion.crop.atomic_path", full)
+        cache = ImageCache(tmp_path / "c", 64)
+        assert len(find_crops(darkness, images, cache, tmp_path / "r.json")) == 3
+        assert "cannot be written" in caplog.text and not (tmp_path / "r.json").exists()
+
     def test_changed_image_is_looked_at_again(self, images, darkness, tmp_path, lesion_image):
         cache, record = ImageCache(tmp_path / "c", 64), tmp_path / "r.json"
         find_crops(darkness, images, cache, record)

@@ -228,14 +228,45 @@ def test_two_data_sets_in_one_folder_are_refused(tmp_path):
         find_samples(tmp_path)
 
 
-def test_collections_get_different_names(tmp_path):
+def test_collections_have_different_names(tmp_path):
+    """Alone each would be called otherwise than beside the other, and a split not know it."""
     roots = [make_plain(tmp_path / "one" / "data"), make_plain(tmp_path / "two" / "data")]
-    assert [c.name for c in find_collections(roots)] == ["one-data", "two-data"]
+    with pytest.raises(DatasetError, match="one/data and .*two/data have one name.*rename"):
+        find_collections(roots)
     with pytest.raises(DatasetError, match="given twice"):
         find_collections([roots[0], roots[0] / ".." / "data"])
 
 
 # === Faults of names and tables ===
+
+
+@pytest.mark.parametrize("word", ["NA", "unknown", "nan", " ", "N/A"])
+def test_words_for_an_unknown_lesion_are_none(tmp_path, word):
+    rows = [row.replace("HAM_0000001", word) for row in HAM_ROWS]
+    found = find_samples(make_ham(tmp_path / "ham", rows))
+    assert [sample.lesion_id for sample in found.samples] == [None, None]
+    assert sum("has no lesion_id" in str(problem) for problem in found.problems) == 2
+
+
+class TestCopies:
+    def copied(self, root):
+        """A plain data set of two images of the same bytes."""
+        shutil.copy(make_plain(root) / "images" / "a.jpg", root / "images" / "b.jpg")
+        save_mask(root / "masks" / "b.png")
+        return root
+
+    def test_one_that_cannot_be_used_leaves_its_place_to_the_other(self, tmp_path):
+        root = self.copied(tmp_path / "one")
+        assert ids(check_samples(find_samples(root))) == ["a"]
+        (root / "masks" / "a.png").unlink()
+        assert ids(check_samples(find_samples(root))) == ["b"]
+
+    def test_in_another_data_set(self, tmp_path):
+        used = {}
+        roots = [self.copied(tmp_path / "one"), make_plain(tmp_path / "two")]
+        one, two = (check_samples(each, used=used) for each in find_collections(roots))
+        assert (ids(one), ids(two)) == (["a"], [])
+        assert f"the same bytes as {roots[0] / 'images' / 'a.jpg'}" in str(two.problems[-1])
 
 
 def test_mask_without_image(tmp_path):

@@ -175,6 +175,31 @@ class TestRun:
         message = capsys.readouterr().err
         assert f"has learned from {count} of the {count} images that the part '{part}'" in message
 
+    def test_other_image_of_a_lesion_that_the_start_has_learned_from(
+        self, whole, moles, tmp_path, capsys
+    ):
+        start = shutil.copytree(run_of(whole), tmp_path / "start") / "diagnosis_0003.h5"
+        parts = Split.load(moles.split).parts
+        # Two images of a lesion follow one another.
+        Split({"train": parts["train"][::2]}, 0, {}).save(start.with_name("split.json"))
+        given = tmp_path / "other.json"
+        Split({"train": parts["test"], "validation": [], "test": parts["train"][1::2]}, 0, {}).save(
+            given
+        )
+        options = (f"--split={given}", f"--weights={start}", "--epochs=1", "--steps=1")
+        assert main(command(moles, tmp_path / "logs", *SETTINGS, *options)) == 2
+        assert "has learned from 14 of the 14 images" in capsys.readouterr().err
+
+    def test_going_on_without_some_of_the_images_is_refused(self, whole, moles, tmp_path, capsys):
+        logs = shutil.copytree(whole, tmp_path / "logs")
+        data = shutil.copytree(moles.data, tmp_path / "data")
+        for path in sorted(data.glob("*/*.png"))[:3]:
+            path.unlink()
+        again = ["--task=diagnosis", "--weights=last", f"--dataset={data}", f"--logs={logs}"]
+        assert main(again) == 2
+        message = capsys.readouterr().err
+        assert "has learned from 28 images" in message and "of these, 25 and 14 are here" in message
+
     def test_start_may_be_chosen_by_the_same_images_again(self, moles, start_with):
         split = Split.load(moles.split)
         code, kept = start_with(**split.parts)

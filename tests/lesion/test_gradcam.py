@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from lesion.diagnosis import DiagnosisPredictor
 from lesion.diagnosis_network import DiagnosisConfig, DiagnosisNetwork, prepare_square
+from lesion.ensemble import DiagnosisEnsemble
 from lesion.gradcam import heat_map
 from lesion.samples import DIAGNOSES
 
@@ -53,6 +54,15 @@ def test_size_and_range(predictor, image):
     heat = heat_map(predictor, image, "NV")
     assert heat.shape == (64, 64)
     assert 0 <= heat.min() and heat.max() <= 1
+
+
+def test_members_of_an_ensemble_may_see_squares_of_other_sizes(predictor, image, tmp_path):
+    config = DiagnosisConfig(image_size=96)
+    other = DiagnosisPredictor(DiagnosisNetwork(config), config, tmp_path)
+    maps = [heat_map(member, image, "NV") for member in (predictor, other)]
+    joint = heat_map(DiagnosisEnsemble([predictor, other]), image, "NV")
+    np.testing.assert_allclose(joint, np.mean(maps, axis=0), atol=1e-6)
+    assert np.abs(maps[0] - maps[1]).max() > 0.01
 
 
 def test_nothing_speaks_for_a_category_without_weights(predictor, image):

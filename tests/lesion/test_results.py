@@ -1,12 +1,24 @@
 """Which images there are, and what their results are named."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from lesion.results import find_images, output_stems
+from lesion import NOTICE
+from lesion.analysis import Analysis, Source
+from lesion.results import (
+    file_of_another,
+    find_images,
+    output_stems,
+    record_of_another,
+    write_results,
+)
 from mrcnn.images import write_image
 
 
@@ -68,3 +80,65 @@ def test_input_is_never_replaced(folder, lesion_image):
     write_image(folder / "a_overlay.jpg", lesion_image()[0])
     with pytest.raises(ValueError, match="would replace an image"):
         find_images([folder / "a.png", folder / "a_overlay.jpg"], folder)
+
+
+class TestFilesOfOthers:
+    @pytest.fixture
+    def results(self, tmp_path, lesion_image):
+        """A folder with the results of `mole.png`, and the image."""
+        image, mask = lesion_image()
+        path = tmp_path / "mole.png"
+        write_image(path, image)
+        out = tmp_path / "out"
+        analysis = Analysis(
+            image, SimpleNamespace(mask=mask, score=0.9, box=(1, 2, 3, 4)), source=Source.of(path)
+        )
+        write_results(analysis, out, "mole")
+        return out, path
+
+    def test_pictures_and_masks_say_the_notice(self, results):
+        out, _ = results
+        with Image.open(out / "mole_segmentation.png") as mask:
+            assert mask.info["Description"] == NOTICE
+        with Image.open(out / "mole_overlay.jpg") as overlay:
+            assert overlay.info["comment"].decode() == NOTICE
+
+    def test_own_results_may_be_replaced(self, results):
+        out, path = results
+        assert file_of_another(out, "mole") is None
+        (out / "mole.json").unlink()  # as after an interruption
+        assert file_of_another(out, "mole") is None
+        assert record_of_another(path, out, "mole") is None
+
+    @pytest.mark.parametrize("name", ["mole_segmentation.png", "mole_attribute_streaks.png"])
+    def test_masks_of_a_data_set_are_no_results(self, tmp_path, name):
+        write_image(tmp_path / name, np.ones((8, 8), bool))
+        assert file_of_another(tmp_path, "mole") == tmp_path / name
+
+    @pytest.mark.parametrize("content", ['{"shapes": []}', "[]", "3"])
+    def test_json_of_another_program(self, tmp_path, content):
+        (tmp_path / "mole.json").write_text(content)
+        assert file_of_another(tmp_path, "mole") == tmp_path / "mole.json"
+
+    def test_file_that_is_missing_takes_no_results_away(self, results, tmp_path):
+        out, path = results
+        assert record_of_another(tmp_path / "elsewhere" / "mole.png", out, "mole") == str(path)
+
+    def test_relative_path_is_not_known_by_itself(self, results, tmp_path, monkeypatch):
+        """From another folder it means another file."""
+        out, path = results
+        monkeypatch.chdir(tmp_path)
+        record = json.loads((out / "mole.json").read_text())
+        record["source"]["path"] = "mole.png"
+        (out / "mole.json").write_text(json.dumps(record))
+        assert record_of_another(Path("mole.png"), out, "mole") is None
+        write_image(path, np.zeros((8, 8, 3), np.uint8))
+        assert record_of_another(Path("mole.png"), out, "mole") == "mole.png"
+
+
+def test_names_that_leave_no_room_are_cut(tmp_path):
+    paths = [tmp_path / f"{'ö' * 120}{end}.png" for end in "ab"]
+    stems = list(output_stems(paths).values())
+    assert len({stem.casefold() for stem in stems}) == 2
+    for stem in stems:
+        (tmp_path / f"{stem}_attribute_negative_network.png").touch()

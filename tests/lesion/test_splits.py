@@ -17,6 +17,7 @@ from lesion.splits import (
     SplitError,
     carried_over,
     learned_keys,
+    lesion_groups,
     split_by_parts,
     split_folds,
     split_samples,
@@ -41,7 +42,7 @@ def part_of(split):
 samples_of_any_kind = st.lists(
     st.builds(
         sample,
-        st.integers(0, 30).map(str),
+        st.integers(0, 30).map(lambda n: f"ISIC_{n:07d}"),
         st.none() | st.integers(0, 8).map(str),
         st.none() | st.sampled_from(DIAGNOSES),
         st.sampled_from(["one", "two"]),
@@ -73,11 +74,28 @@ def test_order_of_the_samples_does_not_matter(samples, randomness):
 
 
 def test_images_of_one_lesion_stay_together_through_another_collection():
-    # "a" and "b" show one lesion; "b" lies in a second collection as well, without its lesion.
-    linked = [sample("a", "L"), sample("b", "L"), sample("b", collection="other")]
+    # Two images show one lesion; one lies in a second collection as well, without its lesion.
+    a, b = "ISIC_0000001", "ISIC_0000002"
+    linked = [sample(a, "L"), sample(b, "L"), sample(b, collection="other")]
     for seed in range(20):
         parts = part_of(split_samples([*linked, *images(9)], HALVES, seed))
         assert len({parts[s.key] for s in linked}) == 1
+    assert len(set(lesion_groups([*linked, *images(9)]))) == 10
+
+
+def test_names_that_are_not_of_the_archive_mean_nothing_beyond_their_collection():
+    own, other = images(40), images(40, collection="other")
+    split = split_samples([*own, *other], HALVES)
+    parts = part_of(split)
+    assert any(parts[a.key] != parts[b.key] for a, b in zip(own, other, strict=True))
+    assert learned_keys([split_samples(own, {"train": 1.0})], [*own, *other]) == {
+        s.key for s in own
+    }
+    assert len(set(lesion_groups([*own, *other]))) == 80
+
+
+def test_names_that_are_no_unicode():
+    split_samples([sample("m\udce9"), *images(3)])
 
 
 def test_fractions_of_single_images_are_exact():
@@ -266,7 +284,9 @@ class TestParts:
         assert split_by_parts(samples, FRACTIONS, 3).parts == split_samples(samples, seed=3).parts
 
     def test_copies_of_a_test_image_are_not_trained_on(self, collection):
-        copies = [sample(f"test{number}", collection="other") for number in range(6)]
+        renamed = {f"test{number}": f"ISIC_{number:07d}" for number in range(6)}
+        collection = [replace(s, image_id=renamed.get(s.image_id, s.image_id)) for s in collection]
+        copies = [sample(image_id, collection="other") for image_id in renamed.values()]
         parts = split_by_parts([*collection, *copies], FRACTIONS).parts
         assert {copy.key for copy in copies} <= set(parts["test"])
 
@@ -358,3 +378,11 @@ class TestImagesOfTheArchive:
 
     def test_nothing_is_carried_over_to_other_images(self):
         assert carried_over(self.split, images(4), HALVES) is None
+
+
+def test_carried_over_draws_what_the_split_does_not_know():
+    own, new = images(20), images(20, collection="new")
+    split = split_samples(own, HALVES, seed=3)
+    parts = part_of(carried_over(split, [*own, *new], HALVES))
+    assert {s.key: parts[s.key] for s in own} == part_of(split)
+    assert Counter(parts[s.key] for s in new) == {"train": 10, "test": 10}

@@ -320,8 +320,10 @@ class TestDiverged:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(train_module, "train", interrupt)
-        assert main(["--dataset=x"]) == 130
+        assert main(["--dataset=x", "--weights=last"]) == 130
         assert "--weights=last" in capsys.readouterr().err
+        assert main(["--dataset=x"]) == 130  # before the first checkpoint
+        assert "The same command" in capsys.readouterr().err
 
 
 class TestSamples:

@@ -276,7 +276,7 @@ def test_unusable_weights_are_a_usage_error(folder, command, out, monkeypatch, c
 
 
 def test_full_disk_stops_the_run(folder, command, out, monkeypatch, capsys):
-    def full(path, array):
+    def full(path, *arguments):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr("lesion.results.write_image", full)
@@ -365,10 +365,6 @@ def older_record(folder, out, weights):
     (out / "a.json").write_text(json.dumps({**record, "schema_version": 1}))
 
 
-def list_for_a_record(folder, out, weights):
-    (out / "a.json").write_text("[]")
-
-
 @pytest.mark.parametrize(
     ("change", "count"),
     [
@@ -378,7 +374,6 @@ def list_for_a_record(folder, out, weights):
         (remove_mask, 1),
         (cut_record, 1),
         (older_record, 1),
-        (list_for_a_record, 1),
     ],
 )
 def test_what_changed_is_analysed_again(folder, done, out, weights, change, count):
@@ -426,6 +421,17 @@ def test_results_of_another_image_are_not_replaced(folder, command, out, tmp_pat
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert command(other, "--overwrite") == 0
     assert json.loads((out / "b.json").read_text())["source"]["path"] == str(other)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a_segmentation.png"])
+def test_files_that_are_no_results_are_not_replaced(folder, command, out, capsys, name):
+    """Annotations of another program, and masks of a data set, have the names of results."""
+    out.mkdir()
+    (out / name).write_text("[]")
+    for options in ((), ("--overwrite",)):
+        assert command(folder, *options) == 2
+        assert f"{out / name} is no result of `lesion analyze`" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [name]
 
 
 def test_image_that_moved_is_no_other(folder, command, out, tmp_path):

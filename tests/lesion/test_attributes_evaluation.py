@@ -216,7 +216,7 @@ class TestCommand:
         assert len(list((tmp_path / "masks").glob("*_attribute_*.png"))) == 4 * len(ATTRIBUTES)
 
     def test_full_disk_costs_no_score(self, folder, command, tmp_path, monkeypatch, capsys):
-        def full(path, mask):
+        def full(path, *arguments):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
         monkeypatch.setattr("lesion.attributes_evaluation.write_image", full)

@@ -7,25 +7,29 @@ from pathlib import Path
 
 from lesion.layouts import find_collections
 from lesion.samples import ATTRIBUTES, Sample
-from lesion.splits import Split, SplitError
+from lesion.splits import UNLABELLED, Split, SplitError
 from mrcnn.files import sha256_of
 
 
 def describe_data(task: str, datasets: Sequence[str | Path], split: Split) -> dict:
     """Names of the data sets, and number and fingerprint of the images in each part of the split.
 
+    Of images without a truth, which are in none of the data sets, the number alone.
+
     Raises:
         lesion.splits.SplitError: if the data sets lack an image of the split.
     """
     collections = find_collections(datasets, task=task)
     samples = {sample.key: sample for collection in collections for sample in collection.samples}
-    missing = [key for keys in split.parts.values() for key in keys if key not in samples]
+    labelled = {name: keys for name, keys in split.parts.items() if name != UNLABELLED}
+    missing = [key for keys in labelled.values() for key in keys if key not in samples]
     if missing:
         raise SplitError(
             f"{len(missing)} images of the split, such as {missing[0]}, are not in "
             f"{', '.join(map(str, datasets))}. Give the data sets of the training, in folders of "
             "the same names."
         )
+    taught = len(split.parts.get(UNLABELLED, ()))
     return {
         "collections": [collection.name for collection in collections],
         "parts": {
@@ -33,8 +37,9 @@ def describe_data(task: str, datasets: Sequence[str | Path], split: Split) -> di
                 "images": len(keys),
                 "sha256": fingerprint(task, (samples[key] for key in keys)),
             }
-            for name, keys in split.parts.items()
-        },
+            for name, keys in labelled.items()
+        }
+        | ({UNLABELLED: {"images": taught}} if taught else {}),
     }
 
 

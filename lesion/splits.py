@@ -21,6 +21,9 @@ FRACTIONS = {"train": 0.82, "validation": 0.03, "test": 0.15}
 SPLIT_FILE = "split.json"
 """Name of the split beside the weights that were trained with it."""
 
+UNLABELLED = "unlabelled"
+"""The part of images that were learned from by a teacher's answers alone; few splits have it."""
+
 _FORMAT = "lesion split 1"
 # Of the ISIC archive; the phantoms' begin with 90, and mean other images in every set of them.
 _ARCHIVE_ID = re.compile(r"ISIC_(?!90)\d{7}")
@@ -79,10 +82,13 @@ class Split:
 
     def with_learned(self, earlier: "Split") -> "Split":
         """The same, which also knows what weights learned from before they were trained with it."""
-        older = (key for part, keys in earlier.parts.items() if part != "test" for key in keys)
-        added = [key for key in older if key not in self._part_by_key]
-        parts = {**self.parts, "train": sorted([*self.parts.get("train", ()), *added])}
-        return Split(parts, self.seed, self.fractions) if added else self
+        parts = dict(self.parts)
+        for part, keys in earlier.parts.items():
+            added = [key for key in keys if key not in self._part_by_key]
+            if added and part != "test":
+                part = UNLABELLED if part == UNLABELLED else "train"
+                parts[part] = sorted([*parts.get(part, ()), *added])
+        return self if parts == self.parts else Split(parts, self.seed, self.fractions)
 
     def part_of(self, sample: Sample) -> str | None:
         """The part of a sample, by its key or as an image of the ISIC archive; None: unknown."""

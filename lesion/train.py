@@ -31,7 +31,7 @@ from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, positive, rate, share  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
-from lesion.splits import SPLIT_FILE, Split  # noqa: E402
+from lesion.splits import SPLIT_FILE, UNLABELLED, Split  # noqa: E402
 from lesion.training_split import choose_split, refuse_seen_folds  # noqa: E402
 from lesion.weights import checked_metadata, member_files  # noqa: E402
 from mrcnn.files import atomic_path  # noqa: E402
@@ -230,7 +230,7 @@ def train(arguments):
             "here. Give the data sets that it was begun with."
         )
     more = task.find_more(arguments, samples) if hasattr(task, "find_more") else []
-    split = split.with_learned(Split({"train": [sample.key for sample in more]}, split.seed, {}))
+    split = split.with_learned(Split({UNLABELLED: [sample.key for sample in more]}, split.seed, {}))
     # Loading weights resets the run's folder, so the model comes first.
     model = task.build_model(arguments, [*training, *more])
     task.load_start_weights(model, arguments, last)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion.samples import Sample
-from lesion.splits import SPLIT_FILE, Split, carried_over, learned_keys, split_by_parts
+from lesion.splits import SPLIT_FILE, UNLABELLED, Split, carried_over, learned_keys, split_by_parts
 from lesion.weights import learned_by, member_files, own_split
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,8 @@ def _kept(arguments, begun):
 
 def _refuse_seen(arguments, option, earlier, split, samples):
     """ValueError where a split scores images that start weights or a teacher have learned from."""
-    trained = Split({"train": earlier.parts.get("train", ())}, earlier.seed, {})
+    parts = {part: earlier.parts.get(part, ()) for part in ("train", UNLABELLED)}
+    trained = Split(parts, earlier.seed, {})
     # To have been chosen by images does not forbid to choose by them again.
     for part, learned in (("validation", trained), ("test", earlier)):
         keys = set(split.parts.get(part, ()))

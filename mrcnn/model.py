@@ -17,7 +17,7 @@ from mrcnn.compat import log
 from mrcnn.data import Batches, failures_raised
 from mrcnn.detection import unmold_detections
 from mrcnn.distribution import training_scope
-from mrcnn.molding import mold_inputs
+from mrcnn.molding import mold_inputs, require_halvable
 from mrcnn.network import MaskRCNNNetwork
 from mrcnn.runs import InRun, find_last
 from mrcnn.semantic import unmold_semantic
@@ -281,8 +281,7 @@ class MaskRCNN(InRun):
             first. With `SEMANTIC_BRANCH` also `semantic` float32 [height, width, classes] and
             `presence` float32 [classes], probabilities without the background's.
         """
-        results = []
-        size = self.config.BATCH_SIZE
+        results, size = [], self.config.BATCH_SIZE
         if verbose:
             log(f"Processing {len(images)} images")
         for start in range(0, len(images), size):
@@ -333,6 +332,7 @@ class MaskRCNN(InRun):
 
     def _inputs(self, molded, metas):
         """Inputs of the inference network, with the anchors for images of their shape."""
+        require_halvable(molded.shape[1:])
         anchors = self.get_anchors(molded.shape[1:])
         anchors = np.broadcast_to(anchors, (len(molded), *anchors.shape))
         return [molded, metas.astype(np.float32), anchors]

@@ -260,16 +260,21 @@ def mold_inputs(
             mode=config.IMAGE_RESIZE_MODE,
             antialias=config.IMAGE_ANTIALIAS,
         )
-        if config.IMAGE_RESIZE_MODE == "none" and any(side % 32 for side in resized.shape[:2]):
-            raise ValueError(
-                f"An image of {resized.shape[0]}x{resized.shape[1]} pixels cannot go through the "
-                "pyramid, which halves it five times. With IMAGE_RESIZE_MODE='none' both sides "
-                "must be divisible by 32; 'pad64' fills them up, 'square' resizes."
-            )
         meta = compose_image_meta(0, image.shape, resized.shape, window, scale, active)
         parts.append((mold_image(resized, config), meta, window))
     molded, metas, windows = map(np.stack, zip(*parts, strict=True))
     return molded, metas, windows
+
+
+def require_halvable(image_shape: Sequence[int]) -> None:
+    """Raises ValueError unless the pyramid can halve an input [height, width, ...] five times."""
+    height, width = image_shape[:2]
+    if height % 32 or width % 32:
+        raise ValueError(
+            f"An image of {height}x{width} pixels cannot go through the pyramid, which halves it "
+            "five times. With IMAGE_RESIZE_MODE='none' both sides must be divisible by 32; 'pad64' "
+            "fills them up, 'square' resizes."
+        )
 
 
 def mold_image(images: np.ndarray, config: Config) -> np.ndarray:

@@ -12,8 +12,10 @@ from lesion.cache import ImageCache
 from lesion.diagnosis import load_classifier
 from lesion.diagnosis_data import UNLABELLED, DiagnosisDataset
 from lesion.distillation import find_unlabelled, taught
+from lesion.join import main as join
 from lesion.layouts import find_samples
 from lesion.samples import DatasetError, Sample
+from lesion.ship import main as ship
 from lesion.splits import Split
 from lesion.train import main
 from lesion.weights import write_ensemble
@@ -149,11 +151,25 @@ class TestRun:
         settings = json.loads((run / "run.json").read_text())
         assert settings["teacher"] == str(teacher) and settings["unlabelled"] == [str(more)]
         # What was learned from the teacher alone is no more to be tested on.
-        learned = Split.load(run / "split.json").parts["train"]
-        assert {f"{more.name}/x{i}" for i in range(4)} <= set(learned)
+        split = Split.load(run / "split.json")
+        assert split.parts["unlabelled"] == [f"{more.name}/x{i}" for i in range(4)]
+        assert split.has_learned(Sample(more.name, "x0", more / "x0.png"))
         # The run goes on as it was begun.
         again = ("--task=diagnosis", "--weights=last")
         assert main([*again, f"--dataset={moles.data}", f"--logs={tmp_path}"]) == 0
+
+    def test_joins_its_teacher_and_is_shipped(self, moles, teacher, more, tmp_path, monkeypatch):
+        logs, out = tmp_path / "logs", tmp_path / "joined"
+        options = (f"--teacher={teacher}", f"--unlabelled={more}", "--patient-data")
+        assert main(command(moles, logs, *SHORT, *options)) == 0
+        taught = run_of(logs) / "diagnosis_0001.h5"
+        both = [f"--weights={teacher}", f"--weights={taught}"]
+        assert join([*both, f"--dataset={moles.data}", f"--out={out}"]) == 0
+        assert len(Split.load(out / "split.json").parts["unlabelled"]) == 4
+        given = [f"--dataset={moles.data}", "--command=x", "--revision=x", f"--out={tmp_path}"]
+        assert ship(["--task=diagnosis", f"--weights={taught}", *given]) == 0
+        record = json.loads((tmp_path / "lesion_diagnosis.json").read_text())
+        assert record["data"]["parts"]["unlabelled"] == {"images": 4}
 
     def test_members(self, moles, teacher, tmp_path):
         options = ("--members=2", f"--teacher={teacher}", "--teacher-share=1")

@@ -410,6 +410,11 @@ class TestDetect:
             image.shape[:2] for image in images
         ]
 
+    def test_input_that_cannot_be_halved(self, tiny_config, tmp_path):
+        model = MaskRCNN("inference", tiny_config(IMAGE_RESIZE_MODE="none"), tmp_path)
+        with pytest.raises(ValueError, match="64x100 pixels cannot go through the pyramid"):
+            model.detect([noise(64, 100, 3)])
+
     def test_a_network_in_training_detects_the_same(self, whole, inference):
         inference.load_weights(whole.model.find_last())
         images = [noise(40, 50, 3)]

@@ -313,12 +313,6 @@ class TestMoldInputs:
         with pytest.raises(ValueError, match="'crop' takes a random part"):
             mold_inputs([NOISE], Config(IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=64))
 
-    def test_side_that_cannot_be_halved(self):
-        config = Config(IMAGE_RESIZE_MODE="none")
-        assert mold_inputs([np.zeros((64, 96, 3), np.uint8)], config)[0].shape == (1, 64, 96, 3)
-        with pytest.raises(ValueError, match="64x100 pixels cannot go through the pyramid"):
-            mold_inputs([np.zeros((64, 100, 3), np.uint8)], config)
-
 
 class TestMoldImage:
     def test_mean_is_subtracted_by_channel(self):

@@ -159,12 +159,12 @@ def _diagnosis(record: Mapping) -> str:
     settings, notes = record.get("settings", {}), []
     if diagnosis["refer"] is not None:
         risk = settings.get("risk")
-        share = "" if risk is None else f" {risk:.0%} of"
-        limit = f"the threshold by which{share} the answers above it may be wrong"
+        share = "some" if risk is None else f"{risk:.0%}"
+        limit = f"the threshold above which {share} of all answers may be wrong"
         notes.append(
-            f"Below {limit}: to be referred."
+            f"To be referred: it lies below {limit}."
             if diagnosis["refer"]
-            else f"Above {limit}. Of melanomas more are: this is no reassurance."
+            else f"It lies not below {limit}, and of melanomas more. This is no reassurance."
         )
     if record.get("nearby"):
         notes.append("Of the square around the lesion, not of the whole image.")

@@ -92,6 +92,21 @@ def test_notice_comes_first_and_last(write):
     assert text.endswith(NOTICE)
 
 
+@pytest.mark.parametrize(
+    ("refer", "said"), [(True, "To be referred"), (False, "This is no reassurance"), (None, None)]
+)
+def test_what_a_referral_means(write, refer, said):
+    value = record()
+    value["diagnosis"]["refer"] = refer
+    value["settings"] |= {"risk": 0.1, "patient": {"age": "55", "sex": "<male>"}}
+    value["nearby"] = [0, 0, 20, 20]
+    text = Page(write([value])).text
+    assert ("above which 10% of all answers may be wrong" in text) == (said is not None)
+    assert said is None or said in text
+    assert "Told of the patient: age 55, sex <male>." in text
+    assert "Of the square around the lesion, not of the whole image." in text
+
+
 def test_case_shows_all_that_was_found(write):
     text = Page(write([record()])).text
     for expected in (
@@ -100,7 +115,7 @@ def test_case_shows_all_that_was_found(write):
         "1,040 × 30 pixels",
         "melanoma (MEL) 0.050",
         "melanocytic naevus (NV) 0.600",
-        "to be referred",
+        "To be referred",
         "pigment network 0.910",
         "28.2 mm² (70,459 px)",
         "26.1%",

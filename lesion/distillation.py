@@ -26,7 +26,7 @@ from mrcnn.weights import WeightsError
 logger = logging.getLogger(__name__)
 
 # Images at a time: large photographs are not all held at once.
-_CHUNK = 32
+_CHUNK = 8
 
 
 def find_unlabelled(folders: Sequence[str | Path], samples: Sequence[Sample]) -> list[Sample]:
@@ -44,7 +44,8 @@ def find_unlabelled(folders: Sequence[str | Path], samples: Sequence[Sample]) ->
         if not folder.is_dir():
             raise DatasetError(f"The folder {folder} of --unlabelled does not exist.")
         paths = image_files(folder)
-        fresh = [path for path in paths if path.stem not in ids]
+        # Of several files of one name, such as a.jpg and a.png, the last.
+        fresh = list({path.stem: path for path in paths if path.stem not in ids}.values())
         if fresh and hashes is None:
             hashes = {sha256_of(sample.image) for sample in samples}
         fresh = [path for path in fresh if sha256_of(path) not in hashes]
@@ -114,13 +115,15 @@ def _logits(predictor: DiagnosisPredictor, samples: Sequence[Sample], folder: Pa
     stamps = [_stamp(sample) for sample in samples]
     unknown = [i for i, stamp in enumerate(stamps) if stamp not in known]
     chunks = [unknown[start : start + _CHUNK] for start in range(0, len(unknown), _CHUNK)]
-    for chunk in tqdm(chunks, f"Teacher {predictor.weights.name}", disable=None):
-        logits = predictor.logits_of_views(
-            [read_image(samples[i].image) for i in chunk], [samples[i].metadata for i in chunk]
-        )
-        known |= {stamps[i]: row for i, row in zip(chunk, logits[:, 0], strict=True)}
-    if unknown:
-        _store(store, known)
+    try:
+        for chunk in tqdm(chunks, f"Teacher {predictor.weights.name}", disable=None):
+            logits = predictor.logits_of_views(
+                [read_image(samples[i].image) for i in chunk], [samples[i].metadata for i in chunk]
+            )
+            known |= {stamps[i]: row for i, row in zip(chunk, logits[:, 0], strict=True)}
+    finally:  # what was answered before an interruption need not be asked again
+        if unknown and known:
+            _store(store, known)
     return np.array([known[stamp] for stamp in stamps])
 
 

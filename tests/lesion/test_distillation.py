@@ -46,6 +46,7 @@ def more(moles, tmp_path_factory):
     (folder / "broken.png").write_bytes(b"\x89PNG")
     known = sorted(moles.data.glob("*/*.png"))
     shutil.copy(known[0], folder / "other_name.png")
+    shutil.copy(folder / "x1.png", folder / "x0.bmp")  # of the name of another
     write_image(folder / known[1].name, np.zeros((40, 52, 3), np.uint8))
     return folder
 
@@ -106,6 +107,25 @@ class TestTaught:
         monkeypatch.setattr(distillation, "read_image", lambda path: asked.append(path))
         np.testing.assert_array_equal(taught(dataset, teacher, 0.5, tmp_path).answers, first)
         assert not asked
+
+    def test_interruption_loses_no_answer(self, teacher, dataset, tmp_path, monkeypatch):
+        asked, read = [], distillation.read_image
+        monkeypatch.setattr(distillation, "_CHUNK", 2)
+
+        def interrupted(path):
+            if len(asked) == 4:
+                raise KeyboardInterrupt
+            asked.append(path)
+            return read(path)
+
+        monkeypatch.setattr(distillation, "read_image", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            taught(dataset, teacher, 0.5, tmp_path)
+        monkeypatch.setattr(
+            distillation, "read_image", lambda path: asked.append(path) or read(path)
+        )
+        taught(dataset, teacher, 0.5, tmp_path)
+        assert sorted(asked) == sorted(sample.image for sample in dataset.samples)
 
     def test_changed_image_is_asked_for_anew(self, teacher, samples, tmp_path):
         path = tmp_path / "a.png"

@@ -75,18 +75,12 @@ RECOGNISED = (
 )
 
 
-def find_samples(
-    root: str | Path,
-    part: str | None = None,
-    name: str | None = None,
-    task: str | None = None,
-) -> Collection:
+def find_samples(root: str | Path, part: str | None = None, task: str | None = None) -> Collection:
     """Lists a data set's samples without decoding a file.
 
     Args:
         root: the folder that holds the data set's folders.
         part: one of `PARTS`; None takes all that are there. Only challenges have parts.
-        name: name of the collection; the folder's own by default.
         task: decides between the folders of several tasks side by side.
 
     Raises:
@@ -96,7 +90,7 @@ def find_samples(
     if part is not None and part not in PARTS:
         raise ValueError(f"`part` must be one of {', '.join(PARTS)} or None; received {part!r}.")
     layout = detect_layout(root, task)
-    collection = Collection(name or root.resolve().name, root, layout, part or "all", [])
+    collection = Collection(root.resolve().name, root, layout, part or "all", [])
     if layout in _CHALLENGES:
         _find_challenge(collection, part)
     elif layout == _TASK3:

@@ -162,9 +162,9 @@ def _diagnosis(record: Mapping) -> str:
         share = "some" if risk is None else f"{risk:.0%}"
         limit = f"the threshold above which {share} of all answers may be wrong"
         notes.append(
-            f"To be referred: it lies below {limit}."
+            f"To be referred: below {limit}."
             if diagnosis["refer"]
-            else f"It lies not below {limit}, and of melanomas more. This is no reassurance."
+            else f"Not below {limit}, and more of those about melanoma. This is no reassurance."
         )
     if record.get("nearby"):
         notes.append("Of the square around the lesion, not of the whole image.")

@@ -194,9 +194,8 @@ def main(argv=None):
         print(f"lesion train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        run = getattr(
-            arguments, "run", None
-        )  # which is not the last one before it has a checkpoint
+        # Before it has a checkpoint, this run is not the last one.
+        run = getattr(arguments, "run", None)
         kept = arguments.weights == "last" or (run and any(run.glob("*_[0-9]*.h5")))
         way = "--weights=last" if kept and not _trains_several(arguments) else "The same command"
         print(f"Stopped. {way} continues from the last epoch.", file=sys.stderr)

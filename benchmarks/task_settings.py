@@ -43,6 +43,7 @@ VARIANTS = {
         "all images alike, adjusted loss": ["--sampling-power=1"],
         "balanced sampling": ["--sampling-power=0"],
         "shades of grey": ["--colour-constancy"],
+        "usual light": ["--usual-light=1"],
         "age, sex and site": ["--patient-data"],
         "batch statistics learned": ["--batch-statistics"],
         "images blended": ["--mixing=0.2"],

@@ -179,6 +179,7 @@ class DiagnosisPredictor:
             "input_size": [self.config.image_size] * 2,
             "crop": self.config.crop,
             "colour_constancy": self.config.colour_constancy,
+            "usual_light": self.config.usual_light,
             "patient_data": self.config.patient_data,
             "views": self.views,
             "temperature": self.calibration.temperature,

@@ -37,6 +37,7 @@ class DiagnosisConfig:
         crop: what of an image: "centre", the largest square in its middle, or "lesion", a square
             around what the boundary network finds (`lesion.crop`).
         colour_constancy: whether the light's colour is taken out first (`ShadesOfGray`).
+        usual_light: how far the light is brought to what is usual, 0 to 1 (`UsualLight`).
         patient_data: whether age, sex and site are a second input.
         batch_statistics: whether batch normalization learns its statistics.
         frozen_stages: number of the backbone's stages that never learn, from the first on.
@@ -58,6 +59,7 @@ class DiagnosisConfig:
     image_size: int = 224
     crop: str = "centre"
     colour_constancy: bool = False
+    usual_light: float = 0.0
     patient_data: bool = False
     batch_statistics: bool = False
     frozen_stages: int = 0
@@ -100,8 +102,37 @@ class ShadesOfGray(keras.layers.Layer):
     def call(self, images):
         means = ops.mean((images / 255.0) ** self.order, axis=(1, 2), keepdims=True)
         light = ops.maximum(means, 1e-12) ** (1 / self.order)
+        return ops.clip(images * self.gains(light), 0.0, 255.0)
+
+    def gains(self, light):
+        """Factors [B, 1, 1, 3] of the channels, of their means [B, 1, 1, 3], 0..1."""
         length = ops.sqrt(ops.mean(ops.square(light), axis=-1, keepdims=True))
-        return ops.clip(images * length / light, 0.0, 255.0)
+        return length / light
+
+
+@keras.saving.register_keras_serializable("lesion")
+class UsualLight(ShadesOfGray):
+    """Brings colour and brightness of the light to what is usual, or a part of the way.
+
+    Cameras differ in both; what is left of the difference in the logarithm is `1 - share` of it.
+    Towards grey instead, skin would look as no skin does that the backbone has seen.
+
+    Args:
+        share: of the way, 0 to 1.
+    """
+
+    usual = (0.780, 0.579, 0.610)
+    """Geometric mean of the channels' means over the training part of HAM10000."""
+
+    def __init__(self, share: float, **kwargs):
+        super().__init__(**kwargs)
+        self.share = share
+
+    def gains(self, light):
+        return (ops.convert_to_tensor(self.usual, light.dtype) / light) ** self.share
+
+    def get_config(self):
+        return {**super().get_config(), "share": self.share}
 
 
 class DiagnosisNetwork(keras.Model):
@@ -118,6 +149,8 @@ class DiagnosisNetwork(keras.Model):
             inputs, x = [image], image
             if config.colour_constancy:
                 x = ShadesOfGray(dtype="float32", name="shades_of_gray")(x)
+            if config.usual_light:
+                x = UsualLight(config.usual_light, dtype="float32", name="usual_light")(x)
             settings = config.to_mrcnn()
             stages = build_backbone(x, settings)
             features = stages[-1]

@@ -27,6 +27,7 @@ FRACTIONS = {"train": 0.80, "validation": 0.05, "test": 0.15}
 ALL_LAYERS_RATE = 0.4
 CONFIG_SETTINGS = (
     "colour_constancy",
+    "usual_light",
     "patient_data",
     "batch_statistics",
     "frozen_stages",
@@ -81,6 +82,14 @@ def add_options(parser):
         help="crop images to the lesion that these weights of the boundary task find",
     )
     add("--colour-constancy", action="store_true", help="take out the light's colour first")
+    add(
+        "--usual-light",
+        type=share,
+        default=0.0,
+        metavar="SHARE",
+        help="bring the colour and brightness of light SHARE of the way to what is usual in "
+        "HAM10000: 1 all of it, 0 leaves images as they are (0)",
+    )
     add("--patient-data", action="store_true", help="learn from age, sex and site, too")
     add(
         "--sampling-power",

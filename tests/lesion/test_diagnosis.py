@@ -10,6 +10,7 @@ from lesion.diagnosis_network import (
     DiagnosisConfig,
     DiagnosisNetwork,
     ShadesOfGray,
+    UsualLight,
     describe_network,
     prepare_square,
 )
@@ -97,6 +98,37 @@ class TestShadesOfGray:
 
     def test_black_image(self):
         assert np.isfinite(ShadesOfGray()(np.zeros((1, 4, 4, 3), np.float32))).all()
+
+
+class TestUsualLight:
+    @pytest.fixture
+    def image(self):
+        return np.random.default_rng(0).uniform(20, 120, (1, 8, 8, 3)).astype(np.float32)
+
+    def test_all_of_the_way_no_light_makes_a_difference(self, image):
+        lit = image * np.array([0.7, 0.5, 0.6], np.float32)
+        np.testing.assert_allclose(UsualLight(1.0)(lit), UsualLight(1.0)(image), rtol=1e-4)
+
+    def test_all_of_the_way_it_is_the_usual(self, image):
+        changed = np.array(UsualLight(1.0)(image)) / 255
+        found = (changed.astype(float) ** 6).mean(axis=(0, 1, 2)) ** (1 / 6)
+        np.testing.assert_allclose(found, UsualLight.usual, rtol=1e-4)
+
+    def test_half_of_the_way_half_of_the_difference_is_left(self, image):
+        gains = np.array([0.81, 0.49, 0.64], np.float32)
+        ratio = np.array(UsualLight(0.5)(image * gains)) / np.array(UsualLight(0.5)(image))
+        np.testing.assert_allclose(ratio, np.broadcast_to(gains**0.5, ratio.shape), rtol=1e-4)
+
+    def test_nothing_of_the_way(self, image):
+        np.testing.assert_allclose(UsualLight(0.0)(image), image, rtol=1e-6)
+
+    def test_black_image(self):
+        assert not np.array(UsualLight(1.0)(np.zeros((1, 4, 4, 3), np.float32))).any()
+
+    def test_is_a_part_of_the_network(self, small_backbone):
+        network = DiagnosisNetwork(DiagnosisConfig(image_size=32, usual_light=1.0))
+        images = np.random.default_rng(0).uniform(20, 100, (1, 32, 32, 3)).astype(np.float32)
+        np.testing.assert_allclose(network(0.5 * images), network(images), atol=1e-4)
 
 
 class TestPredictor:

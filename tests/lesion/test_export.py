@@ -276,7 +276,7 @@ class TestDiagnosis:
 
     @pytest.mark.parametrize("changes", [{"crop": "lesion"}, {"patient_data": True}])
     def test_other_settings(self, diagnosis_weights, boundary_weights, images, changes):
-        weights = diagnosis_weights(colour_constancy=True, **changes)
+        weights = diagnosis_weights(colour_constancy=True, usual_light=0.5, **changes)
         if "crop" in changes:
             with_boundary(weights, boundary_weights)
         predictor = load_classifier(weights)

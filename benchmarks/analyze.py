@@ -111,6 +111,8 @@ def many(analyzer, paths, folder, count):
     items = list(stems.items())
     for quarter in range(4):
         part = dict(items[quarter * count // 4 : (quarter + 1) * count // 4])
+        if not part:  # of fewer than four
+            continue
         start, processor = time.perf_counter(), time.process_time()
         analyze_images(analyzer, part, out)
         spent, processor = time.perf_counter() - start, time.process_time() - processor

@@ -47,7 +47,8 @@ def main():
     arguments = parser.parse_args()
     for root in arguments.dataset:
         collection = find_samples(root)
-        chosen = collection.samples[:: max(1, len(collection.samples) // arguments.limit)]
+        masked = [sample for sample in collection.samples if sample.mask]
+        chosen = masked[:: max(1, -(-len(masked) // arguments.limit))]
         masks = [read_mask(sample.mask) for sample in tqdm(chosen, desc=collection.name)]
         masks = [mask for mask in masks if mask.any()]
         for size in (28, 56, 112):

@@ -289,7 +289,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOTICE)
     parser.add_argument("--task", choices=TASKS, default="boundary")
     parser.add_argument("--weights", required=True, metavar="PATH", help='or "last", or "lesion"')
-    parser.add_argument("--boundary-weights", metavar="PATH", help="as of lesion/evaluate.py")
+    parser.add_argument(
+        "--boundary-weights",
+        metavar="PATH",
+        help="of attributes and diagnosis: show lesions that are small from nearby, as these find "
+        'them; "lesion": the project\'s (none)',
+    )
     parser.add_argument("--dataset", action="append", required=True, metavar="DIR")
     parser.add_argument(
         "--split", metavar="FILE", help="default: the one of the weights; none: all images"
@@ -304,6 +309,10 @@ def main(argv=None):
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results")
     arguments = parser.parse_args(argv)
+    if arguments.boundary_weights == "none":
+        arguments.boundary_weights = None
+    if arguments.boundary_weights and arguments.task == "boundary":
+        parser.error("--boundary-weights is of the tasks that a boundary is found for.")
 
     collections = find_collections(arguments.dataset, task=arguments.task)
     split, learned = arguments.split, set()

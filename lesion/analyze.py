@@ -12,8 +12,11 @@ Exit codes:
     0    every image has its results
     1    some files could not be read; they are named, the others have theirs
     2    the command or the weights cannot be used; nothing was analysed
-    3    the results cannot be written; the same command goes on from there
-    130  stopped by Ctrl-C; likewise
+    3    the results cannot be written, or one of an earlier run is damaged
+    130  stopped by Ctrl-C
+
+After 3 and 130 the same command goes on from there, without `--overwrite`, which a damaged result
+needs.
 """
 
 import sys
@@ -38,7 +41,7 @@ from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer, read_ahead  # noqa: E402
 from lesion.options import add_views, positive, rate, share  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
-from lesion.report import write_report  # noqa: E402
+from lesion.report import page_of_another, write_report  # noqa: E402
 from lesion.results import (  # noqa: E402
     Records,
     file_of_another,
@@ -53,6 +56,7 @@ from lesion.samples import Problem  # noqa: E402
 from lesion.tables import image_name, read_patients  # noqa: E402
 from mrcnn.images import ImageError, read_image  # noqa: E402
 
+REPORT = "report.html"
 _WRITERS = 2
 
 
@@ -197,7 +201,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--risk",
         type=share,
         metavar="SHARE",
-        help="mark diagnoses so that at most this share of the others is wrong",
+        help="mark the least sure diagnoses, so that of the others at most this share was wrong in "
+        "validation",
     )
     parser.add_argument(
         "--batch", type=positive, default=4, metavar="N", help="images predicted at once (4)"
@@ -228,7 +233,8 @@ def main(argv: list[str] | None = None) -> int:
     except ImageError as error:
         print(f"A result of an earlier run is damaged; use --overwrite. {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        goes_on = "The same command, without --overwrite," * arguments.overwrite
+        print(f"Stopped. {goes_on or 'The same command'} goes on from here.", file=sys.stderr)
         return 130
     return 3
 
@@ -289,6 +295,11 @@ def _run(
                     f"{foreign} is no result of `lesion analyze`, and one of {path} would replace "
                     "it; choose another folder with --out."
                 )
+        if foreign := page_of_another(out / REPORT):
+            raise ValueError(
+                f"{foreign} is no report of `lesion analyze`, which would replace it; choose "
+                "another folder with --out."
+            )
         if left:
             analyzer.load()
     except (OSError, ValueError) as error:
@@ -299,7 +310,7 @@ def _run(
     problems = analyze_images(analyzer, left, out, scale, patients)
     failed = {problem.path for problem in problems}
     records = Records(out, (stem for path, stem in stems.items() if path not in failed))
-    report = write_report(out / "report.html", records, problems, out)[0]
+    report = write_report(out / REPORT, records, problems, out)[0]
     print(f"{len(records)} images analysed: {report}")
     print(NOTICE)
     if problems:

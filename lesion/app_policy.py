@@ -14,7 +14,7 @@ _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
 )
 # By which gradio would fetch from other servers.
-_ELSEWHERE = ("/file=http:", "/file=https:", "/proxy=")
+_ELSEWHERE = ("/file=http:", "/file=https:", "/file/http:", "/file/https:", "/proxy=")
 
 
 class Policy:

@@ -89,6 +89,8 @@ def _check(path: Path, max_megapixels: float) -> None:
         ) from None
     except Image.DecompressionBombError:
         megapixels = math.inf
+    except (ValueError, SyntaxError) as error:  # of a chunk that is cut short, or far too large
+        raise ImageError(f"the image cannot be read: {error}.") from None
     if megapixels > max_megapixels:
         size = f"has {megapixels:,.1f}" if megapixels < math.inf else "has far too many"
         raise ImageError(

@@ -162,7 +162,9 @@ class Calibration:
         best = minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
         temperature = float(np.exp(best.x))
         confidence, correct = top_label(softmax(logits / temperature, axis=1), labels)
-        return cls(temperature, offset.tolist(), confidence.round(6).tolist(), correct.tolist())
+        # Never up: what is answered here has to be, too, by the threshold that is made of it.
+        rounded = np.floor(confidence * 1e6) / 1e6
+        return cls(temperature, offset.tolist(), rounded.tolist(), correct.tolist())
 
     def scaled(self, logits: np.ndarray) -> np.ndarray:
         """float64: the logits with offset and temperature."""

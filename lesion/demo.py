@@ -43,7 +43,7 @@ def main(argv=None):
     from mrcnn.runs import find_last
 
     out = Path(arguments.out)
-    learned, shown, logs = out / "phantoms", out / "shown", out / "logs"
+    learned, shown, logs = out / "phantoms", out / "shown", out / "demo_logs"
     print(f"1. Drawing {arguments.images} + {arguments.shown} phantoms in {out}/")
     write_phantoms(learned, arguments.images, seed=TRAINING_SEED, overwrite=True)
     settings = {"height": 450, "width": 600, "overwrite": True, "attributes": True}

@@ -134,7 +134,7 @@ class DiagnosisModel(InRun):
         averaged = layers == "all"
         self._compile(learning_rate, steps, training.labels, averaged)
         if self._resume:
-            restore_state(self.keras_model, self._resume, optimizer=stopped is not None)
+            restore_state(self.keras_model, self._resume, stopped)
         self._resume = None
         logger.info(
             "Epochs %d to %d, %d of %d parameters learn.",

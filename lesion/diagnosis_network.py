@@ -135,6 +135,7 @@ class UsualLight(ShadesOfGray):
         return {**super().get_config(), "share": self.share}
 
 
+@keras.saving.register_keras_serializable("lesion")
 class DiagnosisNetwork(keras.Model):
     """From the network's square of RGB 0..255, and the patient if so set, to logits.
 
@@ -171,6 +172,14 @@ class DiagnosisNetwork(keras.Model):
         if config.frozen_stages:
             frozen = keras.Model(image, stages[config.frozen_stages - 1]).layers
             self.frozen_layers = tuple(layer.name for layer in frozen)
+        self.config = config
+
+    def get_config(self):
+        return {"config": dataclasses.asdict(self.config)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(DiagnosisConfig(**config["config"]))
 
 
 def classifier_model(network: DiagnosisNetwork, calibration: Calibration) -> keras.Model:

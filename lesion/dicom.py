@@ -114,7 +114,7 @@ def read_dicom(path: str | os.PathLike) -> DicomImage:
 def write_segmentation(
     path: str | os.PathLike,
     image: DicomImage,
-    boundary: np.ndarray,
+    boundary: np.ndarray | None,
     attributes: Mapping[str, np.ndarray],
     models: Mapping[str, Mapping],
 ) -> list[str]:
@@ -128,10 +128,10 @@ def write_segmentation(
     Args:
         path: of the file, such as `name_seg.dcm`.
         image: what `read_dicom` returned.
-        boundary: bool [height, width] of the image.
+        boundary: bool [height, width] of the image; None where it was not looked for.
         attributes: the same by name, in the order in which they are written; they may overlap.
-        models: what the predictors' `describe()` returned, by task: "boundary" and, if there are
-            attributes, "attributes".
+        models: what the predictors' `describe()` returned, by task: "boundary" and "attributes",
+            as far as there are masks of them.
 
     Returns:
         The labels of the segments. Without any nothing is written: DICOM has no empty segmentation.
@@ -143,7 +143,7 @@ def write_segmentation(
     """
     with _extra():
         import highdicom
-    masks = {"boundary": boundary, **attributes}
+    masks = {**({} if boundary is None else {"boundary": boundary}), **attributes}
     for name, mask in masks.items():
         if mask.dtype != bool or mask.shape != image.pixels.shape[:2]:
             raise ValueError(

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from lesion import NOTICE
 from lesion.crew import keep_settings, train_all
 from lesion.diagnosis_training import STARTS
 from lesion.samples import DatasetError, Sample
@@ -109,7 +110,7 @@ def _score(members, folds, samples, path):
         joint.samples += evaluation.samples
         joint.diagnoses += evaluation.diagnoses
         joint.problems += evaluation.problems
-    summary = {**summarize_diagnosis(joint), "views": 1}
+    summary = {**summarize_diagnosis(joint), "views": 1, "notice": NOTICE}
     print(format_diagnosis(summary))
     _write_json(path, summary)
 

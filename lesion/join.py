@@ -18,7 +18,7 @@ if __package__ in (
 
 from lesion import NOTICE  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
-from lesion.splits import SPLIT_FILE, UNLABELLED, Split, SplitError  # noqa: E402
+from lesion.splits import SPLIT_FILE, Split, SplitError  # noqa: E402
 from lesion.weights import member_files, split_of, write_ensemble  # noqa: E402
 
 TASK = "diagnosis"
@@ -93,8 +93,9 @@ def _common_split(members, samples):
         splits[path] = Split.load(found)
     first = splits[members[0]]
     for path, split in splits.items():
-        # What a teacher alone has answered for is in no part that anyone is tested on.
-        if _labelled(split) != _labelled(first):
+        # A start or a teacher may have learned from more; that is in no part that anyone is tested
+        # on.
+        if _held_out(split) != _held_out(first):
             raise SplitError(
                 f"{path} was trained on another split than {members[0]}: what one may be tested "
                 "on the other has learned from. Train them with one --split."
@@ -104,8 +105,8 @@ def _common_split(members, samples):
     return first
 
 
-def _labelled(split):
-    return {name: keys for name, keys in split.parts.items() if name != UNLABELLED}
+def _held_out(split):
+    return [sorted(split.parts.get(part, ())) for part in ("validation", "test")]
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -148,9 +148,16 @@ def detect_layout(root: Path, task: str | None = None) -> str:
             "move each into a folder of its own and give these."
         )
     children = [child for child in sorted(root.iterdir()) if child.is_dir()]
-    nearby = [folder for folder in (root.absolute().parent, *children) if _layouts_in(folder)]
+    nearby = [folder for folder in (root.absolute().parent, *children) if _may_be_meant(folder)]
     hint = f" Did you mean {' or '.join(map(str, nearby))}?" if nearby else ""
     raise DatasetError(f"{root} is no data set that is known here: {RECOGNISED}.{hint}")
+
+
+def _may_be_meant(folder: Path) -> bool:
+    try:
+        return bool(_layouts_in(folder))
+    except OSError:  # somebody else's, which may not be listed
+        return False
 
 
 def _layouts_in(root: Path) -> list[str]:

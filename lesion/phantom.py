@@ -181,7 +181,8 @@ def write_phantoms(
         seed: 0 or more; every image of every seed differs.
         height: pixels, 16 to 4096.
         width: pixels, 16 to 4096.
-        first_id: number of the first image; the ISIC archive has none from 9000000 to 9099999.
+        first_id: number of the first image. From 9000000 to 9009999 it means nothing beyond its
+            folder; with others a phantom is taken to be the ISIC archive's image of that number.
         empty_fraction: share of the images, 0 to 1, that show skin without a lesion.
         overwrite: whether phantoms already in `out` under other numbers give way.
         attributes: whether lesions show dermoscopic attributes, and their masks are written.

@@ -5,8 +5,8 @@ them give pages of as many cases (`report.html`, `report_2.html`, ...), which sh
 lie beside them: 10,000 images in one file would be a gigabyte, which no browser opens.
 """
 
+import itertools
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from html import escape
@@ -24,10 +24,10 @@ from lesion.report_case import (
     case_name,
     color_swatch,
     data_url,
-    length_text,
     title_of,
 )
 from lesion.report_style import SCRIPT, head
+from lesion.results import is_foreign
 from lesion.samples import Problem
 from mrcnn.files import atomic_path
 from mrcnn.images import read_image
@@ -66,12 +66,28 @@ def write_report(
             chosen = range(start, min(start + MAX_EMBEDDED, len(records)))
             file.write(head(_TITLE, linked=len(pages) > 1))
             file.writelines(_body(records, chosen, problems, folder, pages, number))
-    for left_over in path.parent.glob(f"{path.stem}_*{path.suffix}"):
-        # Pages of an earlier, longer report.
-        numbered = re.fullmatch(rf"{re.escape(path.stem)}_(\d+)", left_over.stem)
-        if numbered and int(numbered[1]) > len(pages):
-            left_over.unlink()
+    for left_over in _former_pages(path, len(pages) + 1):
+        left_over.unlink()
     return pages
+
+
+def page_of_another(path: str | Path) -> Path | None:
+    """A file of a report's name or of one of its pages' that is none; it would be replaced."""
+    path = Path(path)
+    if is_foreign(path):
+        return path
+    following = len(list(_former_pages(path, 2))) + 2
+    page = path.with_stem(f"{path.stem}_{following}")
+    return page if is_foreign(page) else None
+
+
+def _former_pages(path, first):
+    """The pages of an earlier report from a number on, up to the first that is missing or none."""
+    for number in itertools.count(first):
+        page = path.with_stem(f"{path.stem}_{number}")
+        if not page.is_file() or is_foreign(page):
+            return
+        yield page
 
 
 def _body(records, chosen, problems, folder, pages, number) -> Iterator[str]:
@@ -132,7 +148,9 @@ def _table(records, chosen, folder, pictures) -> Iterator[str]:
         '<table class="cases">\n<thead><tr><th scope="col">Picture</th>'
         '<th scope="col" data-sort="text">Image</th>'
     )
-    for cell in _cells(records[chosen[0]]):
+    # Lengths in pixels of images of several scales do not compare.
+    scaled = all((records[i]["measurements"] or {}).get("diameter_mm") for i in chosen)
+    for cell in _cells(records[chosen[0]], scaled):
         yield f'<th scope="col" data-sort="{cell.kind}" class="{cell.kind}">{cell.heading}</th>'
     yield "</tr></thead>\n<tbody>\n"
     for index in chosen:
@@ -143,7 +161,7 @@ def _table(records, chosen, folder, pictures) -> Iterator[str]:
             f'<tr><td><img src="{address}" alt="" loading="lazy"></td>'
             f'<th scope="row" data-value="{name}"><a href="#case-{index + 1}">{name}</a></th>'
         )
-        for cell in _cells(record):
+        for cell in _cells(record, scaled):
             yield f'<td class="{cell.kind}" data-value="{cell.value}">{cell.text}</td>'
         yield "</tr>\n"
     yield "</tbody>\n</table>\n</div>\n"
@@ -158,8 +176,13 @@ class _Cell(NamedTuple):
     kind: str = "number"
 
 
-def _cells(record: Mapping) -> Iterator[_Cell]:
-    """A case's cells after its name; all cases of one analysis have the same columns."""
+def _cells(record: Mapping, scaled: bool) -> Iterator[_Cell]:
+    """A case's cells after its name; all cases of one analysis have the same columns.
+
+    Args:
+        record: of the case.
+        scaled: whether lengths are known in millimetres, of all cases; else they are in pixels.
+    """
     boundary, measured, diagnosis, attributes = (
         record[name] for name in ("boundary", "measurements", "diagnosis", "attributes")
     )
@@ -175,8 +198,8 @@ def _cells(record: Mapping) -> Iterator[_Cell]:
     if boundary is not None:
         yield _number("Score", boundary["score"], ".2f")
         yield _number("Area", measured["area_share"] or None, ".1%")
-        diameter = length_text(measured, "diameter").partition(" (")[0]
-        yield _number("Diameter", measured["diameter_pixels"], ".0f")._replace(text=diameter)
+        unit, form = ("mm", ",.1f") if scaled else ("pixels", ",.0f")
+        yield _number(f"Diameter, {unit}", measured[f"diameter_{unit}"], form)
         yield _number("Asymmetry", measured["asymmetry_major_axis"], ".3f")
         yield _number("Compactness", measured["compactness"], ".2f")
         colors = measured["colors"]
@@ -191,8 +214,9 @@ def _number(heading, value, form):
 
 
 def _case(record: Mapping, index: int, folder: Path, pictures) -> str:
-    outputs, size, source = record["outputs"], record["size"], record["source"]
-    about = f"{source['path']}, {size['width']:,} × {size['height']:,} pixels"
+    outputs, size = record["outputs"], record["size"]
+    path = record["source"]["path"] if record["source"] else case_name(record)
+    about = f"{path}, {size['width']:,} × {size['height']:,} pixels"
     stem = outputs["overlay"].removesuffix("_overlay.jpg")
     if stem != Path(case_name(record)).stem:
         # Another image of the same name made the results take a number.

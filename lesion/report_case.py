@@ -159,7 +159,7 @@ def _diagnosis(record: Mapping) -> str:
     settings, notes = record.get("settings", {}), []
     if diagnosis["refer"] is not None:
         risk = settings.get("risk")
-        share = "some" if risk is None else f"{risk:.0%}"
+        share = "some" if risk is None else f"{100 * risk:g}%"
         limit = f"the threshold above which {share} of all answers may be wrong"
         notes.append(
             f"To be referred: below {limit}."

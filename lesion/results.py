@@ -29,7 +29,7 @@ IMAGE_SUFFIXES = tuple(sorted((*folders.IMAGE_SUFFIXES, ".dcm", ".gif")))
 RECORD, OVERLAY, SEGMENTATION = ".json", "_overlay.jpg", "_segmentation.png"
 ATTRIBUTE_OVERLAY, DICOM_SEGMENTATION = "_attributes.jpg", "_segmentation.dcm"
 ATTRIBUTE_MASKS = {name: f"_attribute_{name}.png" for name in ATTRIBUTES}
-_MARK = b"not a medical device"  # of the notice, however its dashes are encoded
+_MARK = b"not a medical device"  # of `NOTICE`, however its dashes are encoded
 _LONGEST_NAME = 255  # bytes of a file's name, of most file systems
 _ENDINGS = (
     RECORD,
@@ -57,19 +57,20 @@ def write_results(analysis: Analysis, out: Path, stem: str) -> dict:
     """
     # Interrupted half-way, an earlier record would vouch for files of two analyses.
     forget(out, stem)
+    boundary, attributes = analysis.mask, analysis.attributes
     outputs = {"overlay": stem + OVERLAY}
     _write(out / outputs["overlay"], analysis.overlay())
-    if analysis.mask is not None:
+    if boundary is not None:
         outputs["segmentation"] = stem + SEGMENTATION
-        _write(out / outputs["segmentation"], analysis.mask)
-    if analysis.attributes is not None:
+        _write(out / outputs["segmentation"], boundary)
+    if attributes is not None:
         outputs["attribute_overlay"] = stem + ATTRIBUTE_OVERLAY
         _write(out / outputs["attribute_overlay"], analysis.attribute_overlay())
-        for name, mask in analysis.attributes.masks.items():
+        for name, mask in attributes.masks.items():
             outputs[f"attribute_{name}"] = stem + ATTRIBUTE_MASKS[name]
             _write(out / outputs[f"attribute_{name}"], mask)
     record = {**analysis.to_dict(), "outputs": outputs}
-    if analysis.dicom is not None and analysis.mask is not None:
+    if analysis.dicom is not None and (boundary is not None or attributes is not None):
         try:
             if _write_dicom(analysis, out / f"{stem}{DICOM_SEGMENTATION}"):
                 outputs["dicom_segmentation"] = stem + DICOM_SEGMENTATION
@@ -128,18 +129,22 @@ def file_of_another(out: Path, stem: str) -> Path | None:
     What is named by a record, or says the notice, is a result. Masks of a data set have the names
     that results have.
     """
+    record = out / f"{stem}{RECORD}"
     try:
-        record = json.loads((out / f"{stem}{RECORD}").read_text(encoding="utf-8"))
-        outputs = set(record["outputs"].values())
+        outputs = set(json.loads(record.read_text(encoding="utf-8"))["outputs"].values())
     except (KeyError, TypeError, AttributeError):  # somebody else's JSON
-        return out / f"{stem}{RECORD}"
-    except _UNREADABLE:  # missing, or damaged and to be made anew
+        return record
+    except _UNREADABLE:  # missing; damaged, to be made anew; or somebody else's, too
+        if is_foreign(record):
+            return record
         outputs = set()
-    for ending in _ENDINGS[1:]:
-        path = out / f"{stem}{ending}"
-        if path.name not in outputs and path.is_file() and _MARK not in path.read_bytes():
-            return path
-    return None
+    paths = (out / f"{stem}{ending}" for ending in _ENDINGS[1:])
+    return next((path for path in paths if path.name not in outputs and is_foreign(path)), None)
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file is there that does not say the notice, as all results do."""
+    return path.is_file() and _MARK not in path.read_bytes()
 
 
 def is_done(path: Path, settings: Mapping, out: Path, stem: str) -> bool:
@@ -243,8 +248,9 @@ def _is_image(path: Path, folder: Path, out: Path) -> bool:
     hidden = any(part.startswith(".") for part in inside.parts)
     # The layout of one's own data, whose masks may be named as the images are.
     mask = path.parent.name == "masks" and (path.parent.parent / "images").is_dir()
-    # Where the results go into the folder of the images itself, only their names tell them apart.
-    result = folder.resolve() != out and out in path.resolve().parents
+    # Where the results go into the folder of the images itself, or into one that it is in, only
+    # their names tell them apart.
+    result = folder.resolve() in out.parents and out in path.resolve().parents
     return (
         path.suffix.lower() in IMAGE_SUFFIXES
         and not hidden

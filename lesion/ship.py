@@ -48,6 +48,7 @@ from lesion.weights import (  # noqa: E402
     find_weights,
     joint_sha256,
     member_files,
+    own_split,
     shipped_name,
     weights_path,
     write_ensemble,
@@ -122,6 +123,8 @@ def ship(
         given = joint_sha256([sha256_of(path) for path in members.values()], calibration)
         scored = {given, *hashes.values()}
         split = Split.load(_beside(weights, SPLIT_FILE))
+        for path in members.values():  # one alone may have had a start or a teacher
+            split = split.with_learned(Split.load(own_split(path)))
         details = {
             **origin,
             "data": describe_data(task, datasets, split),

@@ -25,8 +25,9 @@ UNLABELLED = "unlabelled"
 """The part of images that were learned from by a teacher's answers alone; few splits have it."""
 
 _FORMAT = "lesion split 1"
-# Of the ISIC archive; the phantoms' begin with 90, and mean other images in every set of them.
-_ARCHIVE_ID = re.compile(r"ISIC_(?!90)\d{7}")
+# Of the ISIC archive, in 2019 also of reduced copies. The phantoms' begin with 900 and mean other
+# images in every set of them; the archive has few there.
+_ARCHIVE_ID = re.compile(r"(ISIC_(?!900)\d{7})(_downsampled)?")
 
 
 class SplitError(ValueError):
@@ -84,7 +85,7 @@ class Split:
         """The same, which also knows what weights learned from before they were trained with it."""
         parts = dict(self.parts)
         for part, keys in earlier.parts.items():
-            added = [key for key in keys if key not in self._part_by_key]
+            added = [key for key in keys if not self._knows(key)]
             if added and part != "test":
                 part = UNLABELLED if part == UNLABELLED else "train"
                 parts[part] = sorted([*parts.get(part, ()), *added])
@@ -92,18 +93,24 @@ class Split:
 
     def part_of(self, sample: Sample) -> str | None:
         """The part of a sample, by its key or as an image of the ISIC archive; None: unknown."""
-        return self._part_by_key.get(sample.key) or self.part_by_id.get(sample.image_id)
+        return self._part_by_key.get(sample.key) or self._part_by_id.get(
+            archive_id(sample.image_id)
+        )
 
     def has_learned(self, sample: Sample) -> bool:
         """Whether a training on this split has seen an image, be it to choose or to calibrate."""
         return self.part_of(sample) not in (None, "test")
 
+    def _knows(self, key):
+        published = archive_id(key.rpartition("/")[2])
+        return key in self._part_by_key or (published or "") in self._part_by_id
+
     @functools.cached_property
-    def part_by_id(self) -> dict[str, str]:
+    def _part_by_id(self):
         """The part of each image of the ISIC archive; of several one that is learned from."""
         ordered = sorted(self.parts.items(), key=lambda item: item[0] != "test")
-        ids = ((key.rpartition("/")[2], part) for part, keys in ordered for key in keys)
-        return {name: part for name, part in ids if _ARCHIVE_ID.fullmatch(name)}
+        ids = ((archive_id(key.rpartition("/")[2]), part) for part, keys in ordered for key in keys)
+        return {name: part for name, part in ids if name}
 
     @functools.cached_property
     def _part_by_key(self):
@@ -143,6 +150,12 @@ class Split:
         if twice:
             raise SplitError(f"The split {path} lists {twice[0]} more than once.")
         return cls(parts, seed, fractions)
+
+
+def archive_id(name: str) -> str | None:
+    """The id in the ISIC archive that a file's name, without suffix, is; None: it is another."""
+    found = _ARCHIVE_ID.fullmatch(name)
+    return found[1] if found else None
 
 
 def knows_any(path: str | Path, samples: Iterable[Sample]) -> bool:
@@ -279,6 +292,8 @@ def carried_over(
     rest: list[Sample] = []
     for group in _groups(samples):
         own = {split.part_of(sample) for sample in group}
+        if UNLABELLED in own:  # learned from without a diagnosis, which they have here
+            own.add("train")
         name = next((name for name in fractions if name in own), None)  # the training's first
         if name is None:
             rest += group
@@ -335,8 +350,7 @@ def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:
         return token
 
     def image_of(sample):
-        published = _ARCHIVE_ID.fullmatch(sample.image_id)
-        return "image", sample.image_id if published else sample.key
+        return "image", archive_id(sample.image_id) or sample.key
 
     for sample in samples:
         root = find(image_of(sample))

@@ -221,14 +221,16 @@ def train(arguments):
     training, validation = (split.select(samples, part) for part in ("train", "validation"))
     if not training:
         raise DatasetError("The split leaves no image to train on; give more images.")
-    counts = {"train": len(training), "validation": len(validation)}
-    if last and (before := _settings_of(last).get("images", counts)) != counts:
-        raise DatasetError(
-            f"The run that is to go on has learned from {before['train']} images and was judged by "
-            f"{before['validation']}; of these, {counts['train']} and {counts['validation']} are "
-            "here. Give the data sets that it was begun with."
-        )
     more = task.find_more(arguments, samples) if hasattr(task, "find_more") else []
+    counts = {"train": len(training), "validation": len(validation), UNLABELLED: len(more)}
+    before = {**counts, **(_settings_of(last).get("images", {}) if last else {})}
+    if before != counts:
+        raise DatasetError(
+            f"The run that is to go on has learned from {before['train']} images with a truth and "
+            f"{before[UNLABELLED]} without, and was judged by {before['validation']}; here are "
+            f"{counts['train']}, {counts[UNLABELLED]} and {counts['validation']}. Give the data "
+            "that it was begun with."
+        )
     split = split.with_learned(Split({UNLABELLED: [sample.key for sample in more]}, split.seed, {}))
     # Loading weights resets the run's folder, so the model comes first.
     model = task.build_model(arguments, [*training, *more])

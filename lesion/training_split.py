@@ -63,7 +63,8 @@ def _drawn(arguments, samples, task, sources):
     fractions["train"] += fractions["test"] - arguments.test_share
     fractions["test"] = arguments.test_share
     for option, earlier in sources:
-        if len(earlier.among(samples)) == len(samples):
+        parts = {earlier.part_of(sample) for sample in earlier.among(samples)}
+        if len(earlier.among(samples)) == len(samples) and UNLABELLED not in parts:
             logger.info("The split is that of %s.", option)
             return earlier
         carried = carried_over(earlier, samples, fractions, arguments.split_seed)

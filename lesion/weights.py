@@ -260,8 +260,13 @@ def split_of(weights: Path, samples: Iterable[Sample]) -> Path | None:
 
 
 def learned_by(weights: Iterable[Path], samples: Sequence[Sample]) -> set[str]:
-    """Keys of samples that weights have learned from, be it in a folder of another name."""
-    found = (own_split(path) for path in weights)
+    """Keys of samples that weights have learned from, be it in a folder of another name.
+
+    Of an ensemble, also what a member alone has learned from.
+    """
+    weights = list(weights)
+    members = member_files([path for path in weights if path.suffix == ".json"])
+    found = dict.fromkeys(own_split(path) for path in [*weights, *members])
     return learned_keys([Split.load(path) for path in found if path], samples)
 
 

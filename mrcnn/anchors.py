@@ -194,6 +194,27 @@ def _boxes_in_network(masks, class_ids, config):
     return boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)], resized.shape
 
 
+class AnchorCache:
+    """Anchors of a configuration by the shape of the input, kept for the last few shapes."""
+
+    LARGEST = 8  # with inputs of any size they would pile up
+
+    def __init__(self, config):
+        self.config = config
+        self._known = {}
+
+    def __call__(self, image_shape):
+        """Normalised anchors float32 [a, 4] and those in pixels."""
+        key = tuple(int(side) for side in image_shape[:2])
+        both = self._known.get(key)  # another thread may clear it at any moment
+        if both is None:
+            if len(self._known) >= self.LARGEST:
+                self._known.clear()
+            anchors = anchors_of(self.config, key)
+            both = self._known[key] = norm_boxes(anchors, key), anchors
+        return both
+
+
 def _log_centres(values, count):
     """Centres of `count` clusters of positive values, rising, by k-means of their logarithms."""
     from scipy.cluster.vq import kmeans2  # which nothing else of a training needs

@@ -342,7 +342,8 @@ def _plain(value):
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if callable(value):
         return getattr(value, "__qualname__", repr(value))
-    return value
+    # Somebody's own setting may be anything, and must not end a training when it is stored.
+    return value if isinstance(value, str | int | float | None) else repr(value)

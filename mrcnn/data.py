@@ -142,7 +142,8 @@ class Batches(keras.utils.PyDataset):
         share: `mrcnn.distribution.process_share` of the process that made it.
 
     Raises:
-        ValueError: if the data set has no image, or other classes than `NUM_CLASSES`.
+        ValueError: if the data set has no image, no `load_mask` or other classes than
+            `NUM_CLASSES`.
     """
 
     def __init__(
@@ -162,6 +163,11 @@ class Batches(keras.utils.PyDataset):
         if not len(dataset.image_ids):
             raise ValueError(
                 "The data set holds no image. Add images with add_image() and call prepare()."
+            )
+        if type(dataset).load_mask is Dataset.load_mask:
+            raise ValueError(
+                f"{type(dataset).__name__} has no load_mask() of its own, so that no image would "
+                "show anything. Override it; the name is load_mask, without an s."
             )
         if dataset.num_classes != config.NUM_CLASSES:
             raise ValueError(

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_LONGEST_SUFFIX = 32
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -23,7 +25,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{uuid.uuid4().hex}{''.join(path.suffixes[-2:])}"
+    suffix = "".join(path.suffixes[-2:])
+    if len(suffix) > _LONGEST_SUFFIX:  # a name with dots in it
+        suffix = path.suffix[-_LONGEST_SUFFIX:]
+    temporary = path.parent / f".{uuid.uuid4().hex}{suffix}"
     try:
         yield temporary
         if not temporary.exists():

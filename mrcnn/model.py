@@ -9,15 +9,14 @@ import keras
 import numpy as np
 
 from mrcnn import callbacks, compat, inspection, training
-from mrcnn.anchors import anchors_of
+from mrcnn.anchors import AnchorCache
 from mrcnn.backbone import imagenet_weights, is_imagenet_file, load_imagenet
-from mrcnn.boxes import norm_boxes
 from mrcnn.compat import *  # noqa: F403  # the names that old scripts import from here
 from mrcnn.compat import log
 from mrcnn.data import Batches, failures_raised
 from mrcnn.detection import unmold_detections
 from mrcnn.distribution import training_scope
-from mrcnn.molding import mold_inputs, require_halvable
+from mrcnn.molding import mold_inputs, require_halvable, require_several
 from mrcnn.network import MaskRCNNNetwork
 from mrcnn.runs import InRun, find_last
 from mrcnn.semantic import unmold_semantic
@@ -63,7 +62,7 @@ class MaskRCNN(InRun):
         self.config = config
         self.model_dir = str(model_dir)
         self.class_names = None
-        self._anchor_cache = {}
+        self._anchors = AnchorCache(config)
         self.set_log_dir()
         self._scope = training_scope(config) if mode == "training" else contextlib.nullcontext
         with self._scope():
@@ -111,10 +110,10 @@ class MaskRCNN(InRun):
             report = load_weights(
                 self.keras_model, filepath, exclude=exclude, skip_mismatch=skip_mismatch
             )
-        logger.info(report.summary())
+        logger.log(logging.WARNING if report.mismatched else logging.INFO, report.summary())
         metadata = read_metadata(filepath)
         self.class_names = metadata.get("class_names", self.class_names)
-        self.set_log_dir(filepath)
+        self.set_log_dir(None if report.dropped_layers else filepath)
         if self.mode == "training" and self.epoch and not report.missing_layers:
             self._resume, self.epoch = training.find_state(self.log_dir, self.epoch)
         if self.mode == "inference" and report.missing_layers:
@@ -190,7 +189,11 @@ class MaskRCNN(InRun):
         if self.mode != "training":
             raise RuntimeError("Build the network with mode='training' to train it.")
         if self.epoch >= epochs:
-            logger.info("Epoch %d of %d is reached.", self.epoch, epochs)
+            logger.warning(
+                "Nothing is trained: `epochs` is the number of the last, %d, and %s has reached "
+                "epoch %d. Give a higher number.",
+                *(epochs, self.log_dir, self.epoch),
+            )
             return None
         callbacks.refuse_rate_callbacks(self.config, custom_callbacks or [])
         stage = training.Stage(layers, float(learning_rate), self.epoch, epochs)
@@ -219,7 +222,7 @@ class MaskRCNN(InRun):
         self.set_trainable(layers)
         self.compile(learning_rate, steps=(epochs - stage.first_epoch) * len(batches))
         if self._resume:
-            training.restore_state(self.keras_model, self._resume, optimizer=stopped is not None)
+            training.restore_state(self.keras_model, self._resume, stopped)
         self._resume = None
         logger.info(
             "Epochs %d to %d, %d of %d parameters learn.",
@@ -280,7 +283,11 @@ class MaskRCNN(InRun):
             float32 [n], `masks` bool (without a threshold float32) [height, width, n]; best score
             first. With `SEMANTIC_BRANCH` also `semantic` float32 [height, width, classes] and
             `presence` float32 [classes], probabilities without the background's.
+
+        Raises:
+            ValueError: for one image instead of several.
         """
+        require_several(images)
         results, size = [], self.config.BATCH_SIZE
         if verbose:
             log(f"Processing {len(images)} images")
@@ -351,15 +358,8 @@ class MaskRCNN(InRun):
 
     def get_anchors(self, image_shape):
         """Normalised anchors float32 [a, 4] of an input of `image_shape`; `anchors` has pixels."""
-        key = tuple(int(side) for side in image_shape[:2])
-        both = self._anchor_cache.get(key)  # another thread may clear it at any moment
-        if both is None:
-            if len(self._anchor_cache) >= 8:  # with inputs of any size they would pile up
-                self._anchor_cache.clear()
-            anchors = anchors_of(self.config, key)
-            both = self._anchor_cache[key] = norm_boxes(anchors, key), anchors
-        self.anchors = both[1]
-        return both[0]
+        normalised, self.anchors = self._anchors(image_shape)
+        return normalised
 
     def export(self, path):
         """See `mrcnn.export.export_saved_model`."""

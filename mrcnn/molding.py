@@ -277,6 +277,16 @@ def require_halvable(image_shape: Sequence[int]) -> None:
         )
 
 
+def require_several(images: Sequence[np.ndarray]) -> None:
+    """Raises ValueError if `images` is one image, whose rows would be taken for images."""
+    if not isinstance(images, np.ndarray):
+        return
+    if images.ndim < 3 or (images.ndim == 3 and images.shape[2] in (1, 3, 4)):
+        raise ValueError(
+            f"`images` is one array of shape {images.shape}; give a list of images: [image]."
+        )
+
+
 def mold_image(images: np.ndarray, config: Config) -> np.ndarray:
     """float32 [..., channels] of images less MEAN_PIXEL, channels in RGB order."""
     return np.asarray(images, np.float32) - np.asarray(config.MEAN_PIXEL, np.float32)

@@ -16,26 +16,19 @@ from mrcnn import __version__, losses
 from mrcnn.anchors import normalised_anchors
 from mrcnn.backbone import build_backbone
 from mrcnn.boxes import norm_boxes_graph
+from mrcnn.config import Config
 from mrcnn.detection import DetectionLayer
 from mrcnn.distribution import replica_count
 from mrcnn.fpn import feature_pyramid
 from mrcnn.heads import build_branches
+from mrcnn.losses import LOSS_NAMES, SEMANTIC_LOSS_NAMES
 from mrcnn.rpn import ProposalLayer, build_rpn_model
 from mrcnn.semantic import STRIDE, semantic_head
 from mrcnn.targets import DetectionTargetLayer
-from mrcnn.tensors import precision_policy
+from mrcnn.tensors import leave_uncompiled, precision_policy
 from mrcnn.weights import load_weights, save_weights
 
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)
-
-LOSS_NAMES = (
-    "rpn_class_loss",
-    "rpn_bbox_loss",
-    "mrcnn_class_loss",
-    "mrcnn_bbox_loss",
-    "mrcnn_mask_loss",
-)
-SEMANTIC_LOSS_NAMES = ("semantic_loss", "presence_loss")
 
 
 class _Network(keras.Model):
@@ -50,6 +43,7 @@ class _Network(keras.Model):
         return super().get_layer(name, index)
 
 
+@keras.saving.register_keras_serializable("mrcnn")
 class MaskRCNNNetwork(_Network):
     """The network as a functional Keras model with matterport's inputs and outputs.
 
@@ -77,7 +71,7 @@ class MaskRCNNNetwork(_Network):
             self.config = config
             self.frozen_layers = shared.frozen_layers
             self.layers_before = shared.layers_before
-            _leave_uncompiled(self)
+            leave_uncompiled(self)
             self._detecting = detecting
             names = LOSS_NAMES + SEMANTIC_LOSS_NAMES * bool(config.SEMANTIC_BRANCH)
             self.loss_trackers = [keras.metrics.Mean(name=name) for name in names]
@@ -88,8 +82,19 @@ class MaskRCNNNetwork(_Network):
             return self
         inputs, outputs = map(list, self._detecting)  # plain ones, as JAX's jit wants to see them
         network = _Network(inputs, outputs, name="mask_rcnn_inference")
-        _leave_uncompiled(network)
+        leave_uncompiled(network)
         return network
+
+    def __dir__(self):  # where Keras looks for what to save, which `inference` is not
+        return [name for name in super().__dir__() if name != "inference"]
+
+    def get_config(self):
+        return {"mode": self.mode, "config": self.config.to_dict()}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        known = {name: value for name, value in config["config"].items() if hasattr(Config, name)}
+        return cls(config["mode"], Config.from_dict(known))
 
     def metadata(self):
         """What a weights file says of its network."""
@@ -143,12 +148,6 @@ class MaskRCNNNetwork(_Network):
             elif not divide and len(weight.shape) > 1:
                 decay = decay + 0.5 * ops.sum(ops.square(weight))
         return self.config.WEIGHT_DECAY * decay
-
-
-def _leave_uncompiled(network):
-    """On a GPU Keras would have XLA compile predictions, which lacks the suppression of boxes."""
-    if keras.backend.backend() == "tensorflow":
-        network.jit_compile = False
 
 
 class _Layers:

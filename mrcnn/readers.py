@@ -19,7 +19,14 @@ import numpy as np
 from mrcnn.coco import CocoDataset, read_json
 from mrcnn.dataset import Dataset
 from mrcnn.images import image_size, read_mask
-from mrcnn.shapes import draw_shape, has_area, labelme_shape, via_class, via_shape
+from mrcnn.shapes import (
+    LABELME_LINES,
+    draw_shape,
+    has_area,
+    labelme_shape,
+    via_class,
+    via_shape,
+)
 
 __all__ = ["CocoDataset", "LabelmeDataset", "MaskFolderDataset", "ViaDataset"]
 
@@ -172,9 +179,9 @@ class LabelmeDataset(_DrawnInstances):
     ) -> None:
         """Adds the images of a folder of labelme files and prepares the data set.
 
-        Polygons, rectangles and circles are instances; those that share label and group id are
-        parts of one. Those without area are left out with a warning. Images that have no JSON file
-        are not seen.
+        Polygons, rectangles, circles and masks are instances; those that share label and group id
+        are parts of one. Those without area, lines and points are left out with a warning. Images
+        that have no JSON file are not seen.
 
         Args:
             folder: of JSON files; each names its image relative to itself.
@@ -198,6 +205,9 @@ class LabelmeDataset(_DrawnInstances):
             instances = {}
             for number, entry in enumerate(shapes):
                 where = f"{file}: shape {number}"
+                if isinstance(entry, dict) and entry.get("shape_type") in LABELME_LINES:
+                    flat.append(where)
+                    continue
                 label, group, shape = labelme_shape(where, entry)
                 if has_area(*shape):
                     key = (label, number if group is None else f"group {group}")
@@ -277,7 +287,7 @@ class MaskFolderDataset(_NamedInstances):
                     f"{path} has no folder of masks {folder}. Make an empty one if the image "
                     "shows no instance."
                 )
-            files = _image_files(folder, empty=True)
+            files = _mask_files(folder)
             inner = sorted(
                 entry
                 for entry in folder.iterdir()
@@ -290,7 +300,7 @@ class MaskFolderDataset(_NamedInstances):
                 )
             instances = [(only, file) for file in files]
             for folder_of_class in inner:
-                masks = _image_files(folder_of_class, empty=True)
+                masks = _mask_files(folder_of_class)
                 instances += [(folder_of_class.name, file) for file in masks]
             records.append(_record(path, path, instances))
         self._add_all(source, classes, records)
@@ -317,6 +327,20 @@ def _record(file, path, instances):
         "instances": instances,
         "file": file,
     }
+
+
+def _mask_files(folder):
+    """Image files of a folder that may be empty."""
+    masks = _image_files(folder, empty=True)
+    others = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
+    if others and not masks:
+        logger.warning(
+            "%s holds no mask but %s: its image is taken to show nothing. Masks are files %s.",
+            folder,
+            others[0].name,
+            ", ".join(sorted(_SUFFIXES)),
+        )
+    return masks
 
 
 def _warn_of(flat):

@@ -5,13 +5,19 @@ A shape is a pair of its kind and its numbers, in pixels, x to the right and y d
     "polygon"  float [points, (x, y)]; corners lie on pixel centres, as in both tools' converters
     "box"      (x, y, width, height), half-open
     "ellipse"  (centre x, centre y, radius x, radius y, angle): clockwise in radians
+    "mask"     (left, top, pixels): bool [height, width]
 """
 
+import base64
+import io
 import math
 
 import numpy as np
+from PIL import Image
 from skimage import draw
 
+# What labelme draws that is no instance.
+LABELME_LINES = ("point", "points", "line", "linestrip")
 # No image is so large, and drawing counts pixels in whole numbers.
 _FARTHEST = 1e8
 
@@ -72,10 +78,10 @@ def labelme_shape(where: str, entry) -> tuple:
     label, kind = entry.get("label"), entry.get("shape_type") or "polygon"
     if not isinstance(label, str) or not label:
         raise ValueError(f"{where} has no label.")
-    if kind not in ("polygon", "rectangle", "circle"):
+    if kind not in ("polygon", "rectangle", "circle", "mask"):
         raise ValueError(
-            f"{where} ({label}) is of shape {kind!r}; an instance must be a polygon, rectangle or "
-            "circle."
+            f"{where} ({label}) is of shape {kind!r}; an instance must be a polygon, rectangle, "
+            "circle or mask."
         )
     points = _points(f"{where} ({label})", entry.get("points"), 3 if kind == "polygon" else 2)
     shape = (kind, points)
@@ -84,6 +90,9 @@ def labelme_shape(where: str, entry) -> tuple:
     elif kind == "circle":  # its centre and a point on it
         radius = math.dist(points[0], points[1])
         shape = ("ellipse", (*points[0], radius, radius, 0.0))
+    elif kind == "mask":  # its first point is the pixel at its upper left
+        left, top = (round(value) for value in points[0])
+        shape = ("mask", (left, top, _encoded_mask(f"{where} ({label})", entry.get("mask"))))
     return label, entry.get("group_id"), shape
 
 
@@ -91,6 +100,8 @@ def has_area(kind: str, values) -> bool:
     """Whether a shape is more than a point or a line."""
     if kind == "polygon":
         return bool(np.ptp(values, axis=0).all())
+    if kind == "mask":
+        return bool(values[2].any())
     return values[2] > 0 and values[3] > 0
 
 
@@ -104,11 +115,27 @@ def draw_shape(mask: np.ndarray, kind: str, values) -> None:
         )
     elif kind == "polygon":
         rows, columns = draw.polygon(values[:, 1], values[:, 0], mask.shape)
+    elif kind == "mask":
+        left, top, pixels = values
+        rows, columns = np.nonzero(pixels)
+        rows, columns = rows + top, columns + left
+        inside = (rows >= 0) & (columns >= 0) & (rows < mask.shape[0]) & (columns < mask.shape[1])
+        rows, columns = rows[inside], columns[inside]
     else:
         x, y, radius_x, radius_y, angle = values
         # scikit-image turns against the clock.
         rows, columns = draw.ellipse(y, x, radius_y, radius_x, mask.shape, rotation=-angle)
     mask[rows, columns] = True
+
+
+def _encoded_mask(where, text) -> np.ndarray:
+    """The pixels of a PNG in base64, as labelme stores a mask."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
+            pixels = np.asarray(image.convert("L"))
+    except (TypeError, ValueError, OSError, SyntaxError) as error:
+        raise ValueError(f"{where} has a mask that is no PNG in base64: {error}.") from error
+    return pixels > 0
 
 
 def _points(where, values, minimum) -> np.ndarray:

@@ -31,3 +31,9 @@ def precision_policy(policy):
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def leave_uncompiled(network):
+    """On a GPU Keras would have XLA compile predictions, which lacks the suppression of boxes."""
+    if keras.backend.backend() == "tensorflow":
+        network.jit_compile = False

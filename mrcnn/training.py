@@ -5,7 +5,7 @@ import logging
 import math
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -190,29 +190,46 @@ def stopped_stage(path, stage):
         return None
     stored = Stage(**read_metadata(path)["stage"])
     same = (stored.layers, stored.last_epoch) == (stage.layers, stage.last_epoch)
-    return stored if same and stored.first_epoch < stage.first_epoch else None
+    if not same or stored.first_epoch >= stage.first_epoch:
+        return None
+    return replace(stage, first_epoch=stored.first_epoch)
 
 
-def restore_state(model, path, optimizer=True):
+def restore_state(model, path, stage):
     """Inverse of `save_state` for a compiled model.
+
+    Where another learning rate is asked for than before, it is the one that counts; without a
+    schedule a callback may have lowered the rate, which otherwise stays.
 
     Args:
         model: the network.
         path: of the state file.
-        optimizer: whether the optimizer goes on; a stage that begins has one of its own.
+        stage: the `Stage` that goes on (`stopped_stage`); None for one that begins, with an
+            optimizer of its own.
 
     Raises:
         ValueError: if the file holds the state of another training.
     """
-    arrays, _ = load_arrays(path)
+    arrays, metadata = load_arrays(path)
     groups = {"weights": {}, "optimizer": {}, "random": {}}
     for name, value in arrays.items():
         group, _, rest = name.partition("/")
         groups[group][rest] = value
     _assign(_random_states(model), groups["random"], path)
-    if optimizer:
+    if stage is not None:
         _assign(model.optimizer.variables, groups["optimizer"], path)
+        _change_rate(model.optimizer, metadata["stage"]["learning_rate"], stage.learning_rate)
     assign_weights(model, groups["weights"], str(path))
+
+
+def _change_rate(optimizer, before, rate):
+    if rate == before:
+        return
+    logger.warning("The training goes on with a learning rate of %g instead of %g.", rate, before)
+    try:
+        optimizer.learning_rate = rate
+    except TypeError:  # it follows a schedule, which has been made with this rate
+        pass
 
 
 def _assign(variables, arrays, path):

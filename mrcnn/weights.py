@@ -65,6 +65,12 @@ class LoadReport:
         names = [*self.missing, *self.mismatched, *self.excluded]
         return list(dict.fromkeys(name.rpartition("/")[0] for name in names))
 
+    @property
+    def dropped_layers(self) -> list[str]:
+        """Layers that the file has and that were not taken over whole."""
+        names = [*self.mismatched, *self.excluded]
+        return list(dict.fromkeys(name.rpartition("/")[0] for name in names))
+
     def summary(self) -> str:
         """One sentence with the counts, and one that names the layers not loaded."""
         parts = [f"{len(self.loaded)} tensors loaded"]

@@ -8,6 +8,7 @@ See docs/serving.md for the server.
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def describe(found, row):
     if "probabilities" in found:
         pairs = zip(found["class_names"][row], found["probabilities"][row], strict=True)
         return [f"{name.decode()} {probability:.3f}" for name, probability in pairs]
-    if "presence" in found:
+    if "num_detections" not in found and "presence" in found:
         pairs = zip(found["class_names"][row], found["presence"][row], strict=True)
         return [f"{name.decode()} present {probability:.3f}" for name, probability in pairs]
     return [
@@ -86,20 +87,24 @@ def main(argv=None):
         print(f"{missing}: pip install tensorflow-serving-api", file=sys.stderr)
         return 2
     options = [("grpc.max_receive_message_length", MAX_MESSAGE)]
+    times, failed = Counter(), False
     with grpc.insecure_channel(arguments.server, options) as channel:
         for path in arguments.images:
-            request = build_request(arguments.model, [path.read_bytes()])
             try:
-                found = ask(channel, request)
-            except grpc.RpcError as error:
-                print(f"{path}: {error.details()}", file=sys.stderr)
-                return 1
+                found = ask(channel, build_request(arguments.model, [path.read_bytes()]))
+            except (OSError, grpc.RpcError) as error:
+                said = error.details() if isinstance(error, grpc.RpcError) else error.strerror
+                print(f"{path}: {said}", file=sys.stderr)
+                failed = True
+                continue
             print(path, *describe(found, 0), sep="\n  ")
             if "notice" in found:
                 print(f"  {found['notice'][0].decode()}")
             if arguments.out and "masks" in found:
-                write_masks(found, 0, arguments.out, path.stem)
-    return 0
+                times[path.stem] += 1  # of images of one name, in several folders
+                number = f"_{times[path.stem]}" * (times[path.stem] > 1)
+                write_masks(found, 0, arguments.out, path.stem + number)
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -102,9 +103,28 @@ def unpack(url, folder):
     """Fetches an archive and unpacks it in a folder."""
     path = download(url, folder / url.rpartition("/")[2].removesuffix("?dl=0"))
     print(f"Unpacking {path}")
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(folder)
+    # Aside, and moved when it is whole: a folder that is there is taken to be complete.
+    with tempfile.TemporaryDirectory(dir=folder) as aside:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(aside)
+        except zipfile.BadZipFile as error:
+            path.unlink()
+            raise ValueError(
+                f"What {url} gave is no archive ({error}); it is removed. Fetch it again."
+            ) from error
+        for entry in Path(aside).iterdir():
+            _move(entry, folder / entry.name)
     path.unlink()
+
+
+def _move(entry, target):
+    """Renames a file or a folder; of a folder that is there, too, what it holds."""
+    if entry.is_dir() and target.is_dir():
+        for inner in entry.iterdir():
+            _move(inner, target / inner.name)
+    else:
+        entry.replace(target)
 
 
 def build_parser():

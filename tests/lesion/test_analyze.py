@@ -423,6 +423,15 @@ def test_results_of_another_image_are_not_replaced(folder, command, out, tmp_pat
     assert json.loads((out / "b.json").read_text())["source"]["path"] == str(other)
 
 
+@pytest.mark.parametrize("name", ["report.html", "report_2.html"])
+def test_reports_of_others_are_not_replaced(folder, command, out, capsys, name):
+    out.mkdir()
+    (out / name).write_text("<p>of someone else")
+    assert command(folder) == 2
+    assert f"{out / name} is no report of `lesion analyze`" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("name", ["a.json", "a_segmentation.png"])
 def test_files_that_are_no_results_are_not_replaced(folder, command, out, capsys, name):
     """Annotations of another program, and masks of a data set, have the names of results."""

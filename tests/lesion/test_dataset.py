@@ -564,6 +564,20 @@ def test_command_explains_an_unknown_folder(tmp_path, capsys):
     assert "is no data set that is known here" in capsys.readouterr().err
 
 
+def test_folders_beside_that_may_not_be_listed(tmp_path, capsys, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert main(["--dataset", str(tmp_path)]) == 2
+    assert "is no data set that is known here" in capsys.readouterr().err
+
+
 def test_command_runs_as_a_script_without_a_framework(tmp_path):
     """Listing must not pay for the import of Keras."""
     program = (

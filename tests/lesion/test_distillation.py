@@ -18,7 +18,7 @@ from lesion.samples import DatasetError, Sample
 from lesion.ship import main as ship
 from lesion.splits import Split
 from lesion.train import main
-from lesion.weights import write_ensemble
+from lesion.weights import learned_by, write_ensemble
 from mrcnn.images import read_image, write_image
 from mrcnn.weights import WeightsError, load_arrays, read_metadata, save_arrays
 from tests.lesion.test_diagnosis_training import SETTINGS, command, run_of
@@ -191,10 +191,27 @@ class TestRun:
         record = json.loads((tmp_path / "lesion_diagnosis.json").read_text())
         assert record["data"]["parts"]["unlabelled"] == {"images": 4}
 
-    def test_members(self, moles, teacher, tmp_path):
-        options = ("--members=2", f"--teacher={teacher}", "--teacher-share=1")
+    def test_other_images_without_a_diagnosis_do_not_go_on(
+        self, moles, teacher, more, tmp_path, capsys
+    ):
+        folder = shutil.copytree(more, tmp_path / "more")
+        options = (f"--teacher={teacher}", f"--unlabelled={folder}")
         assert main(command(moles, tmp_path, *SHORT, *options)) == 0
-        assert (tmp_path / "diagnosis-2-members" / "ensemble.json").exists()
+        (folder / "x2.png").unlink()
+        again = ("--task=diagnosis", "--weights=last", "--epochs=2")
+        assert main([*again, f"--dataset={moles.data}", f"--logs={tmp_path}"]) != 0
+        assert "4 without" in capsys.readouterr().err
+
+    def test_members(self, moles, teacher, more, tmp_path):
+        options = (f"--teacher={teacher}", "--teacher-share=1", f"--unlabelled={more}")
+        assert main(command(moles, tmp_path, *SHORT, "--members=2", *options)) == 0
+        ensemble = tmp_path / "diagnosis-2-members" / "ensemble.json"
+        # What the members alone were taught is known of them together.
+        taught = Sample(more.name, "x0", more / "x0.png")
+        assert learned_by([ensemble], [taught]) == {taught.key}
+        given = [f"--dataset={moles.data}", "--command=x", "--revision=x", f"--out={tmp_path}"]
+        assert ship(["--task=diagnosis", f"--weights={ensemble}", *given]) == 0
+        assert Split.load(tmp_path / "lesion_diagnosis.split.json").has_learned(taught)
 
     def test_split_of_the_teacher_is_taken(self, moles, teacher, tmp_path):
         arguments = [f"--dataset={moles.data}", f"--logs={tmp_path}", f"--teacher={teacher}"]

@@ -177,6 +177,16 @@ class TestMembers:
         assert message in capsys.readouterr().err
         assert not (tmp_path / "joined").exists()
 
+    def test_member_that_learned_from_more_is_joined(self, trained, moles, tmp_path):
+        first, second = sorted(trained[0].glob("member-*/*/diagnosis_0001.h5"))
+        other = shutil.copytree(second.parent, tmp_path / "other") / second.name
+        parts = dict(Split.load(moles.split).parts)
+        parts["train"] = [*parts["train"], "elsewhere/1"]  # of its start weights
+        Split(parts, 0, {}).save(other.parent / "split.json")
+        command = [f"--dataset={moles.data}", f"--out={tmp_path / 'joined'}"]
+        assert join([*command, f"--weights={first}", f"--weights={other}"]) == 0
+        assert "elsewhere/1" in Split.load(tmp_path / "joined" / "split.json").parts["train"]
+
     def test_one_member_twice_is_not_joined(self, trained, moles, tmp_path, capsys):
         first = next(trained[0].glob("member-1/*/diagnosis_0001.h5"))
         command = [f"--dataset={moles.data}", f"--out={tmp_path / 'joined'}"]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lesion import NOTICE, report
-from lesion.report import write_report
+from lesion.report import page_of_another, write_report
 from lesion.samples import Problem
 from mrcnn.images import write_image
 
@@ -226,14 +226,50 @@ def test_numbered_results_are_named(write, tmp_path):
     assert "results in" not in Page(write([record("a.jpg")])).text
 
 
+@pytest.mark.parametrize("name", ["report.html", "report_2.html", "report_3.html"])
+def test_page_of_another_is_found(tmp_path, name):
+    path = tmp_path / "report.html"
+    assert page_of_another(path) is None
+    for other in ("report.html", "report_2.html"):
+        (tmp_path / other).write_text(NOTICE)
+    assert page_of_another(path) is None
+    (tmp_path / name).write_text("of someone else")
+    assert page_of_another(path) == tmp_path / name
+
+
+def test_analysis_of_an_array_has_no_path(write):
+    of_array = {**record("a.jpg"), "source": None}
+    assert "image, 1,040 × 30 pixels" in Page(write([of_array])).text
+
+
+@pytest.mark.parametrize("risk, text", [(0.1, "10%"), (0.005, "0.5%"), (0.025, "2.5%")])
+def test_risk_is_not_rounded(write, risk, text):
+    referred = record("a.jpg")
+    referred["diagnosis"]["refer"] = True
+    referred["settings"]["risk"] = risk
+    assert f"above which {text} of all answers" in Page(write([referred])).text
+
+
+def test_lengths_are_in_one_unit_by_which_they_are_sorted(write):
+    scaled, other = record("a.jpg"), record("b.jpg")
+    scaled["measurements"] |= {"diameter_mm": 4.25, "diameter_pixels": 30}
+    other["measurements"] |= {"diameter_mm": None, "diameter_pixels": 40}
+    assert "Diameter, mm" in Page(write([scaled, scaled])).text
+    assert "Diameter, pixels" in Page(write([scaled, other])).text
+
+
 def test_many_cases_become_pages_of_linked_pictures(write, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "MAX_EMBEDDED", 2)
-    (tmp_path / "report_4.html").write_text("of an earlier report")
-    (tmp_path / "report_x.html").write_text("of someone else")
+    for number in (4, 5):
+        (tmp_path / f"report_{number}.html").write_text(f"of an earlier report: {NOTICE}")
+    others = [tmp_path / f"report_{name}.html" for name in ("x", "6", "2023")]
+    for path in others:
+        path.write_text("of someone else")
     records = [record(f"{number}.jpg") for number in range(5)]
     first = Page(write(records, [Problem("bad.jpg", "empty")]))
     assert not (tmp_path / "report_4.html").exists()
-    assert (tmp_path / "report_x.html").exists()
+    assert not (tmp_path / "report_5.html").exists()
+    assert all(path.exists() for path in others)
     last = Page((tmp_path / "report_3.html").read_text(encoding="utf-8"))
     assert "5 images analysed, 1 file failed, page 1 of 3" in first.text
     assert "bad.jpg: empty" in first.text

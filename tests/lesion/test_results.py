@@ -50,9 +50,12 @@ def test_folders_are_searched_for_images_alone(tmp_path, lesion_image):
         write_image(tmp_path / name, image)
     write_image(tmp_path / ".hidden" / "c.png", image)
     write_image(tmp_path / "out" / "d.png", image)
+    write_image(tmp_path / "out" / "b_segmentation.png", image)
     (tmp_path / "table.csv").write_text("")
     found = find_images([tmp_path], tmp_path / "out")
     assert found == [tmp_path / "b.png", tmp_path / "sub" / "A.JPG"]
+    # Results may go into a folder that holds the images' own.
+    assert find_images([tmp_path / "out"], tmp_path) == [tmp_path / "out" / "d.png"]
 
 
 def test_masks_beside_images_are_none(tmp_path, lesion_image):
@@ -115,9 +118,11 @@ class TestFilesOfOthers:
         write_image(tmp_path / name, np.ones((8, 8), bool))
         assert file_of_another(tmp_path, "mole") == tmp_path / name
 
-    @pytest.mark.parametrize("content", ['{"shapes": []}', "[]", "3"])
+    @pytest.mark.parametrize(
+        "content", ['{"shapes": []}', "[]", "3", "", '{"a": 1}\n{"a": 2}', "\ufeff{}", '{"a": 1,}']
+    )
     def test_json_of_another_program(self, tmp_path, content):
-        (tmp_path / "mole.json").write_text(content)
+        (tmp_path / "mole.json").write_text(content, encoding="utf-8")
         assert file_of_another(tmp_path, "mole") == tmp_path / "mole.json"
 
     def test_file_that_is_missing_takes_no_results_away(self, results, tmp_path):

@@ -13,6 +13,7 @@ from lesion.dataset import find_samples
 from lesion.samples import DIAGNOSES, Sample
 from lesion.splits import (
     FRACTIONS,
+    UNLABELLED,
     Split,
     SplitError,
     carried_over,
@@ -375,6 +376,27 @@ class TestImagesOfTheArchive:
         assert both.parts["test"] == drawn.parts["test"]
         assert both.select(images(4), "train") == drawn.select(images(4), "train")
         assert both.with_learned(self.split) is both
+
+    def test_images_of_a_renamed_folder_are_known_once(self):
+        renamed = [sample(name, collection="HAM") for name in self.ids]
+        carried = carried_over(self.split, renamed, HALVES)
+        assert carried.with_learned(self.split) is carried
+
+    def test_reduced_copies_are_the_same_images(self):
+        reduced = sample("ISIC_0000000_downsampled", collection="isic2019")
+        assert self.split.has_learned(reduced)
+        same = [sample("ISIC_0000003", collection="a"), sample("ISIC_0000003_downsampled")]
+        assert len(set(lesion_groups(same))) == 1
+
+    def test_ids_that_begin_with_9_are_of_the_archive(self):
+        split = Split({"train": ["isic2020/ISIC_9052500"], "test": []}, 0, {})
+        assert split.has_learned(sample("ISIC_9052500", collection="other"))
+
+    def test_what_a_teacher_answered_for_is_trained_on_when_it_has_a_diagnosis(self):
+        split = Split({**self.split.parts, UNLABELLED: ["more/ISIC_0000002"]}, 0, {})
+        renamed = [sample(name, collection="HAM") for name in self.ids]
+        carried = part_of(carried_over(split, renamed, {"train": 0.0, "test": 1.0}))
+        assert carried["HAM/ISIC_0000002"] == "train"
 
     def test_nothing_is_carried_over_to_other_images(self):
         assert carried_over(self.split, images(4), HALVES) is None

@@ -234,6 +234,15 @@ class TestPlainForm:
         again = Own.from_dict(Own(FLUORESCENCE_FILTER="red").to_dict())
         assert again.FLUORESCENCE_FILTER == "red"
 
+    def test_users_own_attributes_may_be_anything(self):
+        class Own(Config):
+            FILTERS = {"green"}
+            PLACES = {(1, 2): {3}}
+
+        settings = Own().to_dict()
+        assert json.loads(json.dumps(settings)) == settings
+        assert (settings["FILTERS"], settings["PLACES"]) == ("{'green'}", {"(1, 2)": "{3}"})
+
     def test_unknown_setting_is_refused(self):
         with pytest.raises(ValueError, match="no setting named POOLS_SIZE. Did you mean POOL_SIZE"):
             Config.from_dict({"POOLS_SIZE": 7})

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mrcnn.data import Batches, SampleError, failures_raised, load_image_gt
+from mrcnn.dataset import Dataset
 from mrcnn.masks import extract_bboxes
 
 # Order and types of the training network's inputs.
@@ -143,6 +144,18 @@ class TestUnusableSample:
     def check(self, dataset, tiny_config, message):
         with pytest.raises(SampleError, match=rf"(?s)Image 1 \(image1.png\).*{message}"):
             load_image_gt(dataset, tiny_config(), 1)
+
+    def test_data_set_without_load_mask(self, tiny_config):
+        class Misspelt(Dataset):
+            def load_masks(self, image_id):
+                """Of a name that nobody asks for."""
+
+        dataset = Misspelt()
+        dataset.add_class("toys", 1, "red")
+        dataset.add_image("toys", 0, "a.png")
+        dataset.prepare()
+        with pytest.raises(ValueError, match="Misspelt has no load_mask"):
+            Batches(dataset, tiny_config(NUM_CLASSES=2))
 
     @pytest.mark.parametrize("error", [OSError, ValueError])
     @pytest.mark.parametrize("method", ["load_image", "load_mask"])

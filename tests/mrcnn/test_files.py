@@ -39,6 +39,13 @@ def test_temporary_path_stands_beside_and_ends_alike(tmp_path, name):
         temporary.touch()
 
 
+def test_temporary_name_is_short(tmp_path):
+    with atomic_path(tmp_path / f"Dr. {'x' * 240}.json") as partial:
+        assert len(partial.name) < 100
+        assert partial.suffix == ".json"
+        partial.write_text("{}")
+
+
 def test_missing_folders_are_made(tmp_path):
     path = tmp_path / "one" / "two" / "a.txt"
     with atomic_path(path) as temporary:

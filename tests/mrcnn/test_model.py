@@ -139,8 +139,9 @@ class TestTrain:
         assert metadata["epoch"] == 3
         assert metadata["logs"]["loss"] == whole.histories[1].history["loss"][-1]
 
-    def test_epochs_reached_need_no_training(self, whole, rectangles):
+    def test_epochs_reached_need_no_training(self, whole, rectangles, caplog):
         assert whole.model.train(rectangles(), None, 0.01, epochs=3, layers="all") is None
+        assert "Nothing is trained: `epochs` is the number of the last, 3" in caplog.text
 
     def test_images_without_any_instance(self, tiny_config, rectangles, tmp_path):
         keras.utils.set_random_seed(0)
@@ -257,6 +258,11 @@ class TestFiles:
         assert not {"mrcnn_class_logits", "mrcnn_mask"} & changed(before, after)
         assert changed(whole.stages[-1], after) <= {"mrcnn_class_logits", "mrcnn_mask"}
 
+    def test_without_some_layers_a_run_begins(self, whole, model):
+        """It is no more the network of that run, whose epochs it has not been through."""
+        model.load_weights(whole.model.find_last(), exclude=["mrcnn_mask"])
+        assert (model.epoch, Path(model.log_dir).parent) == (0, Path(model.model_dir))
+
     def test_another_network_is_refused(self, model, tmp_path):
         save_arrays(tmp_path / "other.h5", {"dense/kernel": np.zeros((2, 2))})
         with pytest.raises(WeightsError, match="another kind of network"):
@@ -347,6 +353,12 @@ class TestDetect:
 
     def test_array_of_images(self, detector):
         assert len(detector.detect(noise(3, 40, 50, 3))) == 3
+        assert len(detector.detect(noise(2, 40, 50))) == 2  # grey ones
+
+    @pytest.mark.parametrize("shape", [(40, 50, 3), (40, 50), (40, 50, 1)])
+    def test_one_image_is_no_list(self, detector, shape):
+        with pytest.raises(ValueError, match=r"`images` is one array .* give a list"):
+            detector.detect(noise(*shape))
 
     def test_an_image_thinner_than_a_pixel_of_the_input(self, detector):
         (result,) = detector.detect([noise(2, 200, 3)])
@@ -480,7 +492,7 @@ class TestAnchors:
     def test_only_a_few_shapes_are_remembered(self, detector):
         for side in range(64, 64 * 30, 64):
             detector.get_anchors((side, 64, 3))
-        assert len(detector._anchor_cache) < 10
+        assert len(detector._anchors._known) < 10
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,18 @@ def test_stages_of_a_backbone_that_is_no_resnet(layers, fixed, learns):
     assert not any(name.startswith((fixed, "stem")) for name in names)
 
 
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_survives_kerass_own_file(mode, tmp_path):
+    model = MaskRCNN(mode, configuration(BACKBONE="efficientnetlite0"), tmp_path)
+    if mode == "training":
+        model.compile(0.001)
+    model.keras_model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert (type(again), again.mode) == (MaskRCNNNetwork, mode)
+    pairs = zip(model.keras_model.weights, again.weights, strict=True)
+    assert all(np.array_equal(*map(to_numpy, pair)) for pair in pairs)
+
+
 def test_predictions_are_not_compiled_by_xla(trained, tensorflow):
     """Or the suppression of boxes fails on a GPU, where Keras compiles what it is not told of."""
     assert trained.inference.jit_compile is False

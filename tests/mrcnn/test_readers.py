@@ -1,9 +1,12 @@
+import base64
+import io
 import json
 import logging
 import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mrcnn.images import write_image
 from mrcnn.readers import CocoDataset, LabelmeDataset, MaskFolderDataset, ViaDataset
@@ -308,11 +311,35 @@ class TestLabelme:
         assert "1 instances have no area" in caplog.text
         assert "a.json: shape 0" in caplog.text
 
+    @pytest.mark.parametrize("kind", ["point", "points", "line", "linestrip"])
+    def test_what_is_no_instance_is_left_out(self, load_labelme, caplog, kind):
+        dataset = load_labelme(
+            shape("hair", kind, [2, 3], [8, 3]), shape("dog", "rectangle", [0, 0], [3, 3])
+        )
+        assert dataset.load_mask(0)[1].tolist() == [1]
+        assert "a.json: shape 0" in caplog.text
+
+    @pytest.mark.parametrize("left, top", [(4, 5), (-1, -2), (28, 17)])
+    def test_masks(self, load_labelme, left, top):
+        """As labelme's tools for masks store them: the pixels of a box as a PNG."""
+        pixels = np.eye(3, 4, dtype=bool)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        entry = shape("dog", "mask", [left, top], [left + 3, top + 2])
+        entry["mask"] = base64.b64encode(file.getvalue()).decode()
+        expected = np.zeros((SIZE[0] + 8, SIZE[1] + 8), bool)
+        expected[top + 4 : top + 7, left + 4 : left + 8] = pixels
+        masks, class_ids = load_labelme(entry).load_mask(0)
+        assert class_ids.tolist() == [1]
+        np.testing.assert_array_equal(masks[:, :, 0], expected[4:-4, 4:-4])
+
     @pytest.mark.parametrize(
         "entry, message",
         [
             (shape("dog", "polygon", [2, 3], [8, 3]), r"shape 0 \(dog\) has 2 points"),
-            (shape("dog", "line", [2, 3], [8, 3]), r"shape 0 \(dog\) is of shape 'line'"),
+            (shape("dog", "cube", [2, 3], [8, 3]), r"shape 0 \(dog\) is of shape 'cube'"),
+            (shape("dog", "mask", [2, 3], [8, 3]), "mask that is no PNG"),
+            ({**shape("dog", "mask", [2, 3], [8, 3]), "mask": "AAAA"}, "mask that is no PNG"),
             (shape("dog", "circle", [2, 3]), "1 points; it needs at least 2"),
             (shape("dog", "polygon", [2, 3], [8], [1, 2]), "unusable points"),
             (shape("", "polygon", [2, 3], [8, 3], [8, 6]), "shape 0 has no label"),

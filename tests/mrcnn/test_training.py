@@ -187,7 +187,7 @@ class TestState:
         train(whole, 3)
         save_state(whole, tmp_path / "state.h5", Stage(".*", 0.01, 0, 2), 1)
         continued = compiled(network())
-        restore_state(continued, tmp_path / "state.h5")
+        restore_state(continued, tmp_path / "state.h5", Stage(".*", 0.01, 0, 2))
         for model in (whole, continued):
             train(model, 4)
         for first, second in zip(values(whole), values(continued), strict=True):
@@ -199,22 +199,45 @@ class TestState:
         train(model, 3)
         save_state(model, tmp_path / "state.h5", Stage(".*", 0.01, 0, 2), 1)
         other = compiled(network())
-        restore_state(other, tmp_path / "state.h5", optimizer=False)
+        restore_state(other, tmp_path / "state.h5", None)
         assert int(other.optimizer.iterations) == 0
         for first, second in zip(values(model), values(other), strict=True):
             np.testing.assert_array_equal(first, second)
+
+    @pytest.mark.parametrize("asked, found", [(0.01, 0.005), (0.002, 0.002)])
+    def test_another_rate_that_is_asked_for_counts(self, network, tmp_path, asked, found):
+        model = compiled(network())
+        model.optimizer.learning_rate = 0.005  # as a callback does
+        save_state(model, tmp_path / "state.h5", Stage(".*", 0.01, 0, 2), 1)
+        other = compiled(network(), learning_rate=asked)
+        restore_state(other, tmp_path / "state.h5", Stage(".*", asked, 0, 2))
+        assert float(other.optimizer.learning_rate) == pytest.approx(found)
+
+    def test_another_rate_of_a_schedule(self, network, tmp_path):
+        config = Config(OPTIMIZER="adamw", LEARNING_RATE_DECAY="cosine")
+        models = []
+        for rate in (0.01, 0.002):
+            models.append(network())
+            models[-1].compile(build_optimizer(config, rate, 100), "mse")
+            models[-1].optimizer.build(models[-1].trainable_variables)
+        save_state(models[0], tmp_path / "state.h5", Stage(".*", 0.01, 0, 2), 1)
+        restore_state(models[1], tmp_path / "state.h5", Stage(".*", 0.002, 0, 2))
+        assert float(models[1].optimizer.learning_rate) == pytest.approx(0.002, rel=1e-3)
 
     def test_state_of_another_training_is_refused(self, network, tmp_path):
         model = network()
         set_trainable(model, "mrcnn_mask")
         save_state(compiled(model), tmp_path / "state.h5", Stage("mrcnn_mask", 0.01, 0, 2), 1)
         with pytest.raises(ValueError, match="state of another training"):
-            restore_state(compiled(network()), tmp_path / "state.h5")
+            restore_state(
+                compiled(network()), tmp_path / "state.h5", Stage("mrcnn_mask", 0.01, 0, 2)
+            )
 
     def test_stage_that_was_stopped(self, network, tmp_path):
         path = tmp_path / "state.h5"
         save_state(compiled(network()), path, Stage(".*", 0.01, 3, 9), 5)
         assert stopped_stage(path, Stage(".*", 0.01, 5, 9)) == Stage(".*", 0.01, 3, 9)
+        assert stopped_stage(path, Stage(".*", 0.02, 5, 9)) == Stage(".*", 0.02, 3, 9)
 
     @pytest.mark.parametrize(
         "stage",

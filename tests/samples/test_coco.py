@@ -190,3 +190,31 @@ class TestDownload:
         assert not list(tmp_path.rglob("*.zip"))
         sample.CocoDataset().load_coco(tmp_path, "minival", "2014", auto_download=True)
         assert len(fetched) == 2
+
+    def test_what_is_no_archive_is_removed(self, sample, tmp_path, monkeypatch):
+        def download(url, path):
+            path.write_text("<html>")
+            return path
+
+        monkeypatch.setattr(sample, "download", download)
+        with pytest.raises(ValueError, match="http://a/b.zip gave is no archive"):
+            sample.unpack("http://a/b.zip", tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    def test_stopped_unpacking_leaves_nothing_that_looks_whole(self, sample, tmp_path, monkeypatch):
+        def download(url, path):
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("val2014/a.jpg", b"a")
+            return path
+
+        def stopped(archive, folder):
+            (Path(folder) / "val2014").mkdir()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(sample, "download", download)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(zipfile.ZipFile, "extractall", stopped)
+            sample.unpack("http://a/b.zip", tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["b.zip"]
+        sample.unpack("http://a/b.zip", tmp_path)
+        assert [path.name for path in tmp_path.rglob("*.jpg")] == ["a.jpg"]

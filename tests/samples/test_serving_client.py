@@ -36,8 +36,18 @@ def named(names):
             },
             ["lesion 0.900 box [1, 2, 3, 4]"],
         ),
+        (
+            {  # of a network with a semantic branch
+                "class_names": named(["cell", ""]),
+                "scores": np.array([[0.9, 0.0]]),
+                "boxes": np.array([[[1, 2, 3, 4], [0, 0, 0, 0]]]),
+                "num_detections": np.array([1]),
+                "presence": np.full((1, 3), 0.5),
+            },
+            ["cell 0.900 box [1, 2, 3, 4]"],
+        ),
     ],
-    ids=["diagnosis", "attributes", "boundary"],
+    ids=["diagnosis", "attributes", "boundary", "semantic"],
 )
 def test_lines(client, found, lines):
     assert client.describe(found, 0) == lines

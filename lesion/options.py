@@ -97,7 +97,10 @@ def choose_precision(precision, backbone):
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        if tf.config.list_physical_devices("GPU"):
-            return "mixed_bfloat16"
+        devices = tf.config.list_physical_devices("GPU")
+        details = [tf.config.experimental.get_device_details(device) for device in devices]
+        if devices:  # of NVIDIA's since Ampere
+            quick = all(each.get("compute_capability", (0,)) >= (8,) for each in details)
+            return "mixed_bfloat16" if quick else "float32"
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     return "mixed_bfloat16" if "amx_bf16" in flags and not depthwise else "float32"

@@ -147,7 +147,8 @@ def as_rgb8(array: np.ndarray) -> np.ndarray:
         array: [height, width], or [height, width, channels] with 1 (grey), 3 (RGB) or 4 (RGBA,
             alpha is dropped) channels; of bool, uint8, uint16 (its 65,535 becomes 255), another
             integer type with values 0 to 255, or float, with values 0 to 1 or 0 to 255. Or an image
-            of Pillow, of any mode, read as a file is.
+            of Pillow, of any mode, read as a file is, but as it lies: who turned it may have left
+            the EXIF orientation in it.
 
     Returns:
         uint8 [height, width, 3].

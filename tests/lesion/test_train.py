@@ -399,6 +399,21 @@ class TestDefaults:
         for backbone in ("efficientnetlite0", "resnet50"):
             assert choose_precision("auto", backbone) in ("float32", "mixed_bfloat16")
 
+    @pytest.mark.parametrize(
+        "details, precision",
+        [
+            ({"compute_capability": (7, 5)}, "float32"),
+            ({"compute_capability": (9, 0)}, "mixed_bfloat16"),
+            ({}, "float32"),
+        ],
+    )
+    def test_bfloat16_where_a_gpu_has_it(self, monkeypatch, tensorflow, details, precision):
+        monkeypatch.setattr(tensorflow.config, "list_physical_devices", lambda kind: ["a card"])
+        monkeypatch.setattr(
+            tensorflow.config.experimental, "get_device_details", lambda device: details
+        )
+        assert choose_precision("auto", "resnet50") == precision
+
     def test_settings_of_a_run_are_all_arguments(self):
         parsed = vars(build_parser().parse_args(["--dataset=x"]))
         settings = (*train_module.RUN_SETTINGS, *boundary_training.RUN_SETTINGS)

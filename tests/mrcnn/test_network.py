@@ -267,8 +267,8 @@ def test_survives_kerass_own_file(mode, tmp_path):
     model.keras_model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert (type(again), again.mode) == (MaskRCNNNetwork, mode)
-    pairs = zip(model.keras_model.weights, again.weights, strict=True)
-    assert all(np.array_equal(*map(to_numpy, pair)) for pair in pairs)
+    before, after = (to_numpy(network.weights) for network in (model.keras_model, again))
+    assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
 
 
 def test_predictions_are_not_compiled_by_xla(trained, tensorflow):

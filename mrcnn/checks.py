@@ -1,0 +1,99 @@
+"""Checks a whole data set before a training meets what is wrong with it, hours later."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from mrcnn.config import Config
+from mrcnn.data import SampleError, load_sample
+from mrcnn.dataset import Dataset
+
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class DatasetCheck:
+    """What a data set holds, and what of it cannot be used. Its text says both.
+
+    Attributes:
+        images: number of images that were looked at.
+        instances: number of instances by the name of their class, crowds apart.
+        crowds: number of regions that show a crowd.
+        without_instances: ids of images that show nothing.
+        crowded: ids of images with more instances than `MAX_GT_INSTANCES`, which a training takes
+            a part of.
+        problems: a sentence for each thing that stops a training or makes it pointless; it names
+            the image.
+    """
+
+    images: int
+    instances: Mapping[str, int]
+    crowds: int
+    without_instances: Sequence[int]
+    crowded: Sequence[int]
+    problems: Sequence[str]
+
+    def __str__(self):
+        lines = [f"{self.images} images, {sum(self.instances.values())} instances"]
+        lines += [f"  {name}: {count}" for name, count in self.instances.items()]
+        for what, count in (
+            ("crowds", self.crowds),
+            ("images without an instance", len(self.without_instances)),
+            ("images with more instances than MAX_GT_INSTANCES", len(self.crowded)),
+        ):
+            if count:
+                lines.append(f"{count} {what}")
+        lines += [f"! {problem}" for problem in self.problems[:_LISTED]]
+        if len(self.problems) > _LISTED:
+            lines.append(f"! and {len(self.problems) - _LISTED} more")
+        return "\n".join(lines)
+
+
+def check_dataset(
+    dataset: Dataset, config: Config | None = None, limit: int | None = None
+) -> DatasetCheck:
+    """Loads the images of a data set with their masks, and says what is wrong with them.
+
+    Args:
+        dataset: a prepared `Dataset`.
+        config: of the network that is to learn from it; without one, images are taken as RGB, and
+            numbers of classes and instances are not compared with it.
+        limit: number of images, the first; None: all.
+    """
+    channels = config.IMAGE_CHANNEL_COUNT if config else 3
+    problems = list(_problems_of_classes(dataset, config))
+    instances = Counter({name: 0 for name in dataset.class_names[1:]})
+    crowds, empty, crowded, images = 0, [], [], dataset.image_ids[:limit]
+    for image_id in tqdm(images, "Checking", disable=None):
+        try:
+            _, masks, class_ids = load_sample(dataset, image_id, channels)
+        except SampleError as error:
+            problems.append(str(error))
+            continue
+        for number, class_id in enumerate(class_ids):
+            if not masks[:, :, number].any():
+                problems.append(
+                    f"Image {image_id} ({dataset.image_reference(image_id)}): the mask of instance "
+                    f"{number} ({dataset.class_names[abs(class_id)]}) is empty."
+                )
+        instances.update(dataset.class_names[class_id] for class_id in class_ids if class_id > 0)
+        crowds += int((class_ids < 0).sum())
+        if not len(class_ids):
+            empty.append(int(image_id))
+        if config and len(class_ids) > config.MAX_GT_INSTANCES:
+            crowded.append(int(image_id))
+    if not sum(instances.values()):
+        problems.append("No image shows an instance: a network would learn that there is nothing.")
+    return DatasetCheck(len(images), dict(instances), crowds, empty, crowded, problems)
+
+
+def _problems_of_classes(dataset, config):
+    if config and dataset.num_classes != config.NUM_CLASSES:
+        yield (
+            f"The data set has {dataset.num_classes} classes with the background "
+            f"({', '.join(dataset.class_names)}), but NUM_CLASSES is {config.NUM_CLASSES}."
+        )
+    if type(dataset).load_mask is Dataset.load_mask:
+        yield f"{type(dataset).__name__} has no load_mask() of its own, so that no image shows any."

@@ -1,0 +1,67 @@
+import numpy as np
+
+from mrcnn.checks import check_dataset
+from mrcnn.dataset import Dataset
+
+BOX = (4, 6, 20, 30)
+
+
+def test_sound_data_set(rectangles, tiny_config):
+    dataset = rectangles([[(1, BOX), (2, BOX), (1, BOX)], [], [(-2, BOX), (2, BOX)]])
+    found = check_dataset(dataset, tiny_config(MAX_GT_INSTANCES=2))
+    assert (found.images, found.instances, found.crowds) == (3, {"red": 2, "green": 2}, 1)
+    assert (found.without_instances, found.crowded, found.problems) == ([1], [0], [])
+    assert str(found).splitlines() == [
+        "3 images, 4 instances",
+        "  red: 2",
+        "  green: 2",
+        "1 crowds",
+        "1 images without an instance",
+        "1 images with more instances than MAX_GT_INSTANCES",
+    ]
+
+
+def test_every_image_that_cannot_be_used_is_named(rectangles):
+    dataset = rectangles([[(1, BOX)]] * 14)
+    load_mask = dataset.load_mask
+
+    def broken(image_id):
+        masks, class_ids = load_mask(image_id)
+        if image_id == 1:
+            raise KeyError("mole")
+        if image_id == 2:
+            masks[:] = False
+        return (masks[:10], class_ids) if image_id > 2 else (masks, class_ids)
+
+    dataset.load_mask = broken
+    found = check_dataset(dataset)
+    assert len(found.problems) == 13
+    assert "Image 1 (image1.png) cannot be loaded: KeyError" in found.problems[0]
+    assert "the mask of instance 0 (red) is empty" in found.problems[1]
+    assert "load_mask returned masks of shape" in found.problems[2]
+    assert str(found).endswith("! and 3 more")
+
+
+def test_limit(rectangles):
+    assert check_dataset(rectangles([[(1, BOX)]] * 5), limit=2).images == 2
+
+
+def test_nothing_to_learn(rectangles, tiny_config):
+    found = check_dataset(rectangles([[], []]), tiny_config(NUM_CLASSES=2))
+    assert "has 3 classes with the background (BG, red, green)" in found.problems[0]
+    assert "No image shows an instance" in found.problems[1]
+
+
+def test_load_mask_of_another_name():
+    class Misspelt(Dataset):
+        def load_image(self, image_id):
+            return np.zeros((8, 8, 3), np.uint8)
+
+        def load_masks(self, image_id):
+            """Of a name that nobody asks for."""
+
+    dataset = Misspelt()
+    dataset.add_class("toys", 1, "red")
+    dataset.add_image("toys", 0, "a.png")
+    dataset.prepare()
+    assert "Misspelt has no load_mask() of its own" in check_dataset(dataset).problems[0]

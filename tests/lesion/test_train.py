@@ -407,7 +407,8 @@ class TestDefaults:
             ({}, "float32"),
         ],
     )
-    def test_bfloat16_where_a_gpu_has_it(self, monkeypatch, tensorflow, details, precision):
+    def test_bfloat16_where_a_gpu_has_it(self, monkeypatch, details, precision):
+        tensorflow = pytest.importorskip("tensorflow")
         monkeypatch.setattr(tensorflow.config, "list_physical_devices", lambda kind: ["a card"])
         monkeypatch.setattr(
             tensorflow.config.experimental, "get_device_details", lambda device: details

@@ -49,7 +49,8 @@ class Analyzer:
         views: how many views of an image are averaged for the boundary
             (`lesion.boundary_views`) and the diagnosis (`lesion.diagnosis`): 8, or 1, which is
             several times quicker and a little worse.
-        risk: share of wrong diagnoses that may remain among those not referred; None refers none.
+        risk: diagnoses are referred that are less sure than those of which, in validation, at most
+            this share was wrong; None refers none.
         batch: images per pass through the networks. Fewer take as long as so many.
 
     Raises:

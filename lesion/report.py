@@ -149,7 +149,9 @@ def _table(records, chosen, folder, pictures) -> Iterator[str]:
         '<th scope="col" data-sort="text">Image</th>'
     )
     # Lengths in pixels of images of several scales do not compare.
-    scaled = all((records[i]["measurements"] or {}).get("diameter_mm") for i in chosen)
+    lengths = [records[i]["measurements"] or {} for i in chosen]
+    scaled = [each["diameter_mm"] is not None for each in lengths if each.get("diameter_pixels")]
+    scaled = bool(scaled) and all(scaled)
     for cell in _cells(records[chosen[0]], scaled):
         yield f'<th scope="col" data-sort="{cell.kind}" class="{cell.kind}">{cell.heading}</th>'
     yield "</tr></thead>\n<tbody>\n"

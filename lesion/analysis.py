@@ -101,9 +101,9 @@ class Analysis:
 
     @property
     def refer(self) -> bool | None:
-        """Whether the diagnosis is too uncertain for the risk chosen.
+        """Whether the diagnosis is too uncertain for the risk chosen, or too near to melanoma.
 
-        None if none was, or if the network is not calibrated.
+        None if nothing was chosen, or if the network is not calibrated.
         """
         return None if self.diagnosis is None else self.diagnosis.refer
 

@@ -39,7 +39,7 @@ from tqdm import tqdm  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer, read_ahead  # noqa: E402
-from lesion.options import add_views, positive, rate, share  # noqa: E402
+from lesion.options import add_referral, add_views, positive, rate  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.report import page_of_another, write_report  # noqa: E402
 from lesion.results import (  # noqa: E402
@@ -197,13 +197,7 @@ def build_parser() -> argparse.ArgumentParser:
         "diagnosis' network has learned from such data, as the project's has",
     )
     add_views(parser)
-    parser.add_argument(
-        "--risk",
-        type=share,
-        metavar="SHARE",
-        help="mark the least sure diagnoses, so that of the others at most this share was wrong in "
-        "validation",
-    )
+    add_referral(parser)
     parser.add_argument(
         "--batch", type=positive, default=4, metavar="N", help="images predicted at once (4)"
     )
@@ -271,6 +265,7 @@ def _run(
             arguments.diagnosis,
             views=arguments.views,
             risk=arguments.risk,
+            melanoma_sensitivity=arguments.melanoma_sensitivity,
             batch=min(arguments.batch, len(stems)),
         )
         left = {

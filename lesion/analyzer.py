@@ -51,6 +51,8 @@ class Analyzer:
             several times quicker and a little worse.
         risk: diagnoses are referred that are less sure than those of which, in validation, at most
             this share was wrong; None refers none.
+        melanoma_sensitivity: those are referred, too, whose probability of melanoma this share of
+            the melanomas in validation reached; None refers none for it.
         batch: images per pass through the networks. Fewer take as long as so many.
 
     Raises:
@@ -66,12 +68,14 @@ class Analyzer:
         *,
         views: int = 8,
         risk: float | None = None,
+        melanoma_sensitivity: float | None = None,
         batch: int = 1,
     ):
         if batch < 1:
             raise ValueError(f"`batch` must be at least 1, received {batch}.")
-        if risk is not None and not 0 <= risk <= 1:
-            raise ValueError(f"`risk` is a share of answers, from 0 to 1; received {risk}.")
+        for name, value in (("risk", risk), ("melanoma_sensitivity", melanoma_sensitivity)):
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"`{name}` is a share, from 0 to 1; received {value}.")
         given = zip(TASKS, (boundary, attributes, diagnosis), strict=True)
         self._found = {task: _find(task, weights) for task, weights in given}
         if not any(self._found.values()):
@@ -82,6 +86,7 @@ class Analyzer:
                 "their path."
             )
         self.views, self.risk, self.batch = views, risk, batch
+        self.melanoma_sensitivity = melanoma_sensitivity
         self._predictors: dict[str, Any] = {}
         self._turn = threading.RLock()
 
@@ -115,7 +120,8 @@ class Analyzer:
     def _load_diagnosis(self, weights):
         from lesion.ensemble import load_classifiers
 
-        return load_classifiers(weights, self.views, self.risk, self.batch * self.views)
+        settings = (self.views, self.risk, self.batch * self.views, self.melanoma_sensitivity)
+        return load_classifiers(weights, *settings)
 
     def _predictor(self, task, load):
         with self._turn:
@@ -155,6 +161,7 @@ class Analyzer:
             "weights": self._hashes,
             "views": self.views,
             "risk": self.risk,
+            "melanoma_sensitivity": self.melanoma_sensitivity,
             "small_lesion": SMALL if self._found["boundary"] is not None else None,
             "millimetres_per_pixel": millimetres_per_pixel,
             "patient": told(patient or {}) or None,

@@ -5,6 +5,7 @@ temperature is fitted, which changes no decision. What is known of the frequenci
 comes in as an offset of the logits, which is given and not fitted.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,7 +13,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from lesion.samples import DIAGNOSES
+
 BINS = 15
+MELANOMA = DIAGNOSES.index("MEL")
 FEW = 50
 """Fewer images than these tell little of a temperature."""
 _LOG_TEMPERATURES = (-3.0, 3.0)
@@ -125,6 +129,24 @@ def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> Coverage:
     return Coverage(confidence[last], (kept / len(order))[last], (right / kept)[last])
 
 
+class Referral(NamedTuple):
+    """Which answers a person is to look at; None in both places: nobody asked.
+
+    Attributes:
+        confidence: the probability of the most probable class, below which an answer is referred.
+        melanoma: the probability of melanoma, from which on it is.
+    """
+
+    confidence: float | None = None
+    melanoma: float | None = None
+
+    def __call__(self, probabilities: np.ndarray) -> bool | None:
+        """Whether an answer [classes] is referred."""
+        unsure = None if self.confidence is None else probabilities.max() < self.confidence
+        suspect = None if self.melanoma is None else probabilities[MELANOMA] >= self.melanoma
+        return None if unsure is suspect is None else bool(unsure or suspect)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A temperature, and how confidence and accuracy went together where it was fitted.
@@ -134,12 +156,14 @@ class Calibration:
         offset: added to the logits before that, one number for each class; empty for none.
         confidence: of the most probable class of each image, after the temperature.
         correct: whether that class was the true one.
+        melanoma: the probability of melanoma of each image that shows one, after the temperature.
     """
 
     temperature: float = 1.0
     offset: list[float] = field(default_factory=list)
     confidence: list[float] = field(default_factory=list)
     correct: list[bool] = field(default_factory=list)
+    melanoma: list[float] = field(default_factory=list)
 
     @classmethod
     def fit(
@@ -161,10 +185,14 @@ class Calibration:
 
         best = minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
         temperature = float(np.exp(best.x))
-        confidence, correct = top_label(softmax(logits / temperature, axis=1), labels)
-        # Never up: what is answered here has to be, too, by the threshold that is made of it.
-        rounded = np.floor(confidence * 1e6) / 1e6
-        return cls(temperature, offset.tolist(), rounded.tolist(), correct.tolist())
+        probabilities = softmax(logits / temperature, axis=1)
+        confidence, correct = top_label(probabilities, labels)
+        melanoma = probabilities[np.asarray(labels) == MELANOMA, MELANOMA]
+        # Never up: what is kept or found here has to be, too, by the threshold that is made of it.
+        confidence, melanoma = (
+            (np.floor(values * 1e6) / 1e6).tolist() for values in (confidence, melanoma)
+        )
+        return cls(temperature, offset.tolist(), confidence, correct.tolist(), melanoma)
 
     def scaled(self, logits: np.ndarray) -> np.ndarray:
         """float64: the logits with offset and temperature."""
@@ -174,6 +202,34 @@ class Calibration:
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """float64 [images, classes] of logits."""
         return softmax(self.scaled(logits), axis=-1)
+
+    def referral(
+        self, risk: float | None = None, melanoma_sensitivity: float | None = None
+    ) -> Referral:
+        """By `threshold` and `melanoma_threshold`, where these are asked for."""
+        return Referral(
+            None if risk is None else self.threshold(risk),
+            None if melanoma_sensitivity is None else self.melanoma_threshold(melanoma_sensitivity),
+        )
+
+    def melanoma_threshold(self, sensitivity: float) -> float:
+        """The highest probability of melanoma that at least this share of the melanomas had.
+
+        Raises:
+            ValueError: if `sensitivity` is no share, or nothing is known of melanomas.
+        """
+        if not 0 <= sensitivity <= 1:
+            raise ValueError(
+                f"`melanoma_sensitivity` is a share of melanomas, from 0 to 1; received "
+                f"{sensitivity}."
+            )
+        if not self.melanoma:
+            raise ValueError(
+                "No threshold finds a share of melanomas: there was none in the validation part, "
+                "or an earlier version calibrated it. Train it anew, or join its members anew."
+            )
+        found = max(1, math.ceil(sensitivity * len(self.melanoma) - 1e-9))
+        return float(np.sort(self.melanoma)[-found])
 
     def threshold(self, risk: float) -> float | None:
         """The lowest confidence from which on at most a share `risk` of answers was wrong.

@@ -54,8 +54,8 @@ class Diagnosis:
     Attributes:
         probabilities: float64 [7] in the order of `DIAGNOSES`, after the temperature.
         uncalibrated: the same before it.
-        refer: whether the answer is too uncertain for the risk that was chosen; None if none was,
-            or if the network is not calibrated.
+        refer: whether the answer is too uncertain for the risk that was chosen, or too near to
+            melanoma for the sensitivity; None if neither was, or if the network is not calibrated.
     """
 
     probabilities: np.ndarray
@@ -80,6 +80,11 @@ class DiagnosisPredictor:
         risk: share of wrong answers that may remain among those not referred; None refers none.
         batch: squares per pass through the network.
         boundary: finds the lesion, where images are cropped to it.
+        melanoma_sensitivity: share of the validation's melanomas that would have been referred for
+            their probability of melanoma; None refers none for it.
+
+    Raises:
+        ValueError: for another number of views, or if nothing is known of melanomas in validation.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class DiagnosisPredictor:
         risk: float | None = None,
         batch: int = 16,
         boundary: BoundaryPredictor | None = None,
+        melanoma_sensitivity: float | None = None,
     ):
         if views not in VIEWS:
             raise ValueError(f"`views` must be one of {VIEWS}, received {views}.")
@@ -102,8 +108,8 @@ class DiagnosisPredictor:
         self.views = views
         self.batch = batch
         self.boundary = boundary
-        self.threshold = None if risk is None else self.calibration.threshold(risk)
-        if risk is not None and self.threshold is None:
+        self.referral = self.calibration.referral(risk, melanoma_sensitivity)
+        if risk is not None and self.referral.confidence is None:
             logger.warning("%s is not calibrated: no diagnosis is referred.", self.weights)
 
     @functools.cached_property
@@ -123,9 +129,7 @@ class DiagnosisPredictor:
         logits = self.logits_of_views(images, patients).mean(axis=1)
         before = dataclasses.replace(self.calibration, temperature=1.0).probabilities(logits)
         return [
-            Diagnosis(
-                row, raw, None if self.threshold is None else bool(row.max() < self.threshold)
-            )
+            Diagnosis(row, raw, self.referral(row))
             for row, raw in zip(self.calibration.probabilities(logits), before, strict=True)
         ]
 
@@ -183,7 +187,8 @@ class DiagnosisPredictor:
             "patient_data": self.config.patient_data,
             "views": self.views,
             "temperature": self.calibration.temperature,
-            "refer_below": self.threshold,
+            "refer_below": self.referral.confidence,
+            "refer_melanoma_from": self.referral.melanoma,
         }
 
 
@@ -196,13 +201,17 @@ def _views(square, count):
 
 
 def load_classifier(
-    weights: str | Path, views: int = 1, risk: float | None = None, batch: int = 16
+    weights: str | Path,
+    views: int = 1,
+    risk: float | None = None,
+    batch: int = 16,
+    melanoma_sensitivity: float | None = None,
 ) -> DiagnosisPredictor:
     """The predictor of a weights file of the diagnosis task.
 
     Args:
         weights: path of a file that `lesion/train.py --task=diagnosis` wrote, or "last".
-        views, risk, batch: see `DiagnosisPredictor`.
+        views, risk, batch, melanoma_sensitivity: see `DiagnosisPredictor`.
 
     Raises:
         mrcnn.weights.WeightsError: if the file is damaged or of another task.
@@ -218,8 +227,9 @@ def load_classifier(
     network = DiagnosisNetwork(config)
     require_whole(load_weights(network, path), path)
     boundary = _boundary_in(path, metadata) if config.crop == "lesion" else None
+    calibrations = calibrations_in(metadata, path)
     return DiagnosisPredictor(
-        network, config, path, calibrations_in(metadata, path), views, risk, batch, boundary
+        *(network, config, path, calibrations, views, risk, batch, boundary, melanoma_sensitivity)
     )
 
 

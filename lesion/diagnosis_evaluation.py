@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lesion.calibration import brier_score, expected_calibration_error
+from lesion.calibration import MELANOMA, brier_score, expected_calibration_error
 from lesion.diagnosis_figures import (
     Explained,
     confusion_figure,
@@ -130,9 +130,10 @@ def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = 
 
     Returns:
         What `lesion.diagnosis_metrics.Sheet.summary` gives for all images; `before_calibration`;
-        `referred`, their number, and the scores of the rest as `answered`, if the predictor
-        refers; `subgroups` and `datasets`, each with the same summary; `unscored`, the number of
-        images predicted without a diagnosis to compare with; `failed` and `problems`.
+        `referred`, their number, `referred_melanoma`, how many of these show melanoma, and the
+        scores of the rest as `answered`, if the predictor refers; `subgroups` and `datasets`, each
+        with the same summary; `unscored`, the number of images predicted without a diagnosis to
+        compare with; `failed` and `problems`.
     """
     collections: dict[str, list[int]] = {name: [] for name in names}
     for position, sample in enumerate(evaluation.samples):
@@ -158,7 +159,12 @@ def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = 
     referral = {}
     if None not in refer:
         answered = [i for i, referred in enumerate(refer) if not referred]
-        referral = {"referred": sum(refer), "answered": part(answered)}
+        melanoma = [refer[i] for i in np.flatnonzero(evaluation.labels == MELANOMA)]
+        referral = {
+            "referred": sum(refer),
+            "referred_melanoma": sum(melanoma),
+            "answered": part(answered),
+        }
     before = evaluation.uncalibrated, evaluation.labels
     return {
         **sheet.summary(),
@@ -300,8 +306,10 @@ def format_diagnosis(summary: Mapping[str, Any]) -> str:
     if "referred" in summary:
         rest = summary["answered"]
         lines.append(
-            f"{summary['referred']:,} images referred; accuracy of the rest "
-            f"{_number(rest.get('accuracy'))}, balanced {_number(rest.get('balanced_accuracy'))}"
+            f"{summary['referred']:,} images referred, of melanoma "
+            f"{summary['referred_melanoma']:,} of {summary['images_of']['MEL']:,}; "
+            f"accuracy of the rest {_number(rest.get('accuracy'))}, "
+            f"balanced {_number(rest.get('balanced_accuracy'))}"
         )
     lines += ["", f"{'category':10}images  recall  {'95 % interval':17}precision  AUC     AP"]
     for name in DIAGNOSES:

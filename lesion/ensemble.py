@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lesion.calibration import Calibration
+from lesion.calibration import Calibration, Referral
 from lesion.diagnosis import Diagnosis, DiagnosisPredictor, calibrations_in, load_classifier
 from lesion.weights import ensemble_calibration, joint_sha256, member_files
 from mrcnn.weights import WeightsError
@@ -22,7 +22,7 @@ class DiagnosisEnsemble:
         calibrations: by number of views, of the logarithms of the mean; none leaves the mean as it
             is, as where the members have no images in common that none of them learned from. An
             image is then referred if more than half of the members would refer it.
-        risk: see `lesion.diagnosis.DiagnosisPredictor`.
+        risk, melanoma_sensitivity: see `lesion.diagnosis.DiagnosisPredictor`.
     """
 
     def __init__(
@@ -30,13 +30,14 @@ class DiagnosisEnsemble:
         members: Sequence[DiagnosisPredictor],
         calibrations: Mapping[int, Calibration] | None = None,
         risk: float | None = None,
+        melanoma_sensitivity: float | None = None,
     ):
         self.members = list(members)
         self.calibrations = dict(calibrations or {})
         self.calibration = self.calibrations.get(self.members[0].views)
-        self.threshold = None
-        if self.calibration and risk is not None:
-            self.threshold = self.calibration.threshold(risk)
+        self.referral = Referral()
+        if self.calibration:
+            self.referral = self.calibration.referral(risk, melanoma_sensitivity)
 
     @property
     def crops(self) -> bool:
@@ -59,16 +60,18 @@ class DiagnosisEnsemble:
             refer = [vote.refer for vote in votes]
             return Diagnosis(mean, raw, None if None in refer else sum(refer) > len(refer) / 2)
         mean = self.calibration.probabilities(np.log(mean))
-        return Diagnosis(
-            mean, raw, None if self.threshold is None else bool(mean.max() < self.threshold)
-        )
+        return Diagnosis(mean, raw, self.referral(mean))
 
     def describe(self) -> dict:
         """As of one classifier, with the members' descriptions."""
         members = [member.describe() for member in self.members]
         joint = {}
         if self.calibration:
-            joint = {"temperature": self.calibration.temperature, "refer_below": self.threshold}
+            joint = {
+                "temperature": self.calibration.temperature,
+                "refer_below": self.referral.confidence,
+                "refer_melanoma_from": self.referral.melanoma,
+            }
         return {
             "task": members[0]["task"],
             "network": "ensemble",
@@ -82,26 +85,32 @@ class DiagnosisEnsemble:
 
 
 def load_classifiers(
-    weights: Sequence[str | Path], views: int = 1, risk: float | None = None, batch: int = 16
+    weights: Sequence[str | Path],
+    views: int = 1,
+    risk: float | None = None,
+    batch: int = 16,
+    melanoma_sensitivity: float | None = None,
 ) -> DiagnosisPredictor | DiagnosisEnsemble:
     """One classifier, or an ensemble of several.
 
     Args:
         weights: as for `lesion.weights.member_files`.
-        views, risk, batch: see `lesion.diagnosis.DiagnosisPredictor`.
+        views, risk, batch, melanoma_sensitivity: see `lesion.diagnosis.DiagnosisPredictor`.
 
     Raises:
         mrcnn.weights.WeightsError: as `lesion.diagnosis.load_classifier`, and if an ensemble's file
             does not name its members, or what calibrates them is damaged or of other views.
     """
-    members = [load_classifier(path, views, risk, batch) for path in member_files(weights)]
-    if len(members) == 1:
-        return members[0]
+    paths, referral = member_files(weights), (risk, melanoma_sensitivity)
+    if len(paths) == 1:
+        return load_classifier(paths[0], views, risk, batch, melanoma_sensitivity)
+    calibrations = _calibrations(weights, ensemble_calibration(weights), views)
+    own = (None, None) if calibrations else referral  # who refers together does not alone
+    members = [load_classifier(path, views, own[0], batch, own[1]) for path in paths]
     # TensorFlow takes the members' first predictions, one after the other, for one function that is
     # traced in vain again and again.
     logging.getLogger("tensorflow").addFilter(_is_not_of_tracing)
-    calibrations = _calibrations(weights, ensemble_calibration(weights), views)
-    return DiagnosisEnsemble(members, calibrations, risk)
+    return DiagnosisEnsemble(members, calibrations, *referral)
 
 
 def _is_not_of_tracing(record):

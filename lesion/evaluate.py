@@ -40,7 +40,7 @@ from lesion.boundary_evaluation import (  # noqa: E402
     write_boundary,
 )
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
-from lesion.options import add_views, natural, share  # noqa: E402
+from lesion.options import add_referral, add_views, natural  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
 from lesion.selection import PART_NAMES, select  # noqa: E402
@@ -67,7 +67,7 @@ _TRUTHS = {
 # Options that mean something for one task alone.
 _OPTIONS_OF = {
     "attributes": ("method", "predictions"),
-    "diagnosis": ("images_alone", "risk", "heat_maps"),
+    "diagnosis": ("images_alone", "risk", "melanoma_sensitivity", "heat_maps"),
 }
 
 
@@ -142,13 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="score as if nothing was known of the patients",
     )
-    diagnosis.add_argument(
-        "--risk",
-        type=share,
-        default=0.1,
-        metavar="SHARE",
-        help="refer images so that at most this share of the others was wrong in validation (0.1)",
-    )
+    add_referral(diagnosis, risk=0.1)
     diagnosis.add_argument(
         "--heat-maps",
         type=natural,
@@ -175,7 +169,10 @@ def _load_predictor(arguments):
     else:
         from lesion.ensemble import load_classifiers
 
-        predictor = load_classifiers(arguments.weights, arguments.views, arguments.risk)
+        sensitivity = arguments.melanoma_sensitivity
+        predictor = load_classifiers(
+            arguments.weights, arguments.views, arguments.risk, melanoma_sensitivity=sensitivity
+        )
     if arguments.boundary_weights == NONE:
         return predictor
     nearby = NearbyAttributes if arguments.task == "attributes" else NearbyDiagnosis
@@ -361,6 +358,7 @@ def main(argv: list[str] | None = None) -> int:
         "limit": arguments.limit,
         "views": None if arguments.task == "attributes" else arguments.views,
         "risk": arguments.risk if arguments.task == "diagnosis" else None,
+        "referral_sensitivity": arguments.melanoma_sensitivity,
         "images_alone": arguments.images_alone if arguments.task == "diagnosis" else None,
         "weights": name_and_hash(predictor),
         "boundary_weights": name_and_hash(predictor.boundary) if nearby else None,

@@ -74,6 +74,24 @@ def check_frozen_stages(arguments):
         )
 
 
+def add_referral(parser, risk=None):
+    """Options that say which answers of the diagnosis are referred; `risk` by default."""
+    parser.add_argument(
+        "--risk",
+        type=share,
+        default=risk,
+        metavar="SHARE",
+        help="refer the least sure images, so that of the others at most this share was wrong in "
+        f"validation ({'none is referred' if risk is None else risk})",
+    )
+    parser.add_argument(
+        "--melanoma-sensitivity",
+        type=share,
+        metavar="SHARE",
+        help="refer, too, what is as near to melanoma as this share of the melanomas in validation",
+    )
+
+
 def refuse_coco(arguments):
     """For tasks whose network is not the one of the released weights."""
     if arguments.weights == "coco":

@@ -138,6 +138,23 @@ def _figure(address: str, alternative: str, caption: str) -> str:
     )
 
 
+def _referral(refer: bool, settings: Mapping) -> str:
+    """Whether an answer is referred, and what that says and does not say."""
+    risk, sensitivity = settings.get("risk"), settings.get("melanoma_sensitivity")
+    unsure, suspect = [], []
+    if risk is not None or sensitivity is None:
+        share = "some" if risk is None else f"{100 * risk:g}%"
+        limit = f"below the threshold above which {share} of all answers may be wrong"
+        unsure = [limit, f"{limit}, and more of those about melanoma"]
+    if sensitivity is not None:
+        limit = f"as near to melanoma as {100 * sensitivity:g}% of the melanomas in validation were"
+        suspect = [limit, limit]
+    reasons = [reason[not refer] for reason in (unsure, suspect) if reason]
+    if refer:
+        return f"To be referred: {', or '.join(reasons)}."
+    return f"Not {', nor '.join(reasons)}. This is no reassurance."
+
+
 def _bars(rows: Mapping[str, float], swatches: Mapping[str, str] | None = None) -> str:
     """A bar for each value 0..1 by its name, which must be escaped."""
     lines = (
@@ -158,14 +175,7 @@ def _diagnosis(record: Mapping) -> str:
     }
     settings, notes = record.get("settings", {}), []
     if diagnosis["refer"] is not None:
-        risk = settings.get("risk")
-        share = "some" if risk is None else f"{100 * risk:g}%"
-        limit = f"the threshold above which {share} of all answers may be wrong"
-        notes.append(
-            f"To be referred: below {limit}."
-            if diagnosis["refer"]
-            else f"Not below {limit}, and more of those about melanoma. This is no reassurance."
-        )
+        notes.append(_referral(diagnosis["refer"], settings))
     if record.get("nearby"):
         notes.append("Of the square around the lesion, not of the whole image.")
     if told := settings.get("patient"):

@@ -133,7 +133,7 @@ def test_several_files_for_the_diagnosis_are_an_ensemble(monkeypatch, tmp_path, 
 
     analyzer = Analyzer("none", "none", paths, views=8, risk=0.1, batch=2)
     assert analyzer.analyze(large[0]).diagnosis.category == "NV"
-    assert loaded == [(tuple(paths), 8, 0.1, 16)]
+    assert loaded == [(tuple(paths), 8, 0.1, 16, None)]
     of_both = fingerprint(paths)
     assert fingerprint(paths[:1]) == fingerprint(paths[0]) == sha256_of(paths[0])
     joint = joint_sha256([sha256_of(path) for path in paths])
@@ -288,6 +288,8 @@ def test_memory_may_be_filled_anew_for_every_image(analyzer):
 def test_risk_is_a_share(darkness, risk):
     with pytest.raises(ValueError, match="from 0 to 1"):
         Analyzer(darkness, risk=risk)
+    with pytest.raises(ValueError, match="`melanoma_sensitivity` is a share, from 0 to 1"):
+        Analyzer(darkness, melanoma_sensitivity=risk)
 
 
 def test_reading_ahead_takes_no_more_than_two_batches():

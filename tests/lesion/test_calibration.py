@@ -128,3 +128,51 @@ class TestThreshold:
 def test_no_image_is_an_error():
     with pytest.raises(ValueError, match="at least one image"):
         expected_calibration_error(np.zeros((0, 7)), np.zeros(0, int))
+
+
+class TestMelanoma:
+    calibration = Calibration(
+        confidence=[0.9, 0.6], correct=[True, False], melanoma=[0.7, 0.1, 0.4, 0.2, 0.9]
+    )
+
+    @pytest.mark.parametrize(
+        ("sensitivity", "threshold"),
+        [(0.0, 0.9), (0.2, 0.9), (0.21, 0.7), (0.6, 0.4), (0.8, 0.2), (0.81, 0.1), (1.0, 0.1)],
+    )
+    def test_is_the_highest_that_finds_the_share(self, sensitivity, threshold):
+        assert self.calibration.melanoma_threshold(sensitivity) == threshold
+
+    @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.floats(0, 1))
+    def test_finds_at_least_the_share(self, melanoma, sensitivity):
+        threshold = Calibration(melanoma=melanoma).melanoma_threshold(sensitivity)
+        assert np.mean(np.array(melanoma) >= threshold) >= sensitivity - 1e-9
+
+    @pytest.mark.parametrize(
+        ("risk", "sensitivity", "expected"),
+        [
+            (None, None, [None, None, None]),
+            (0.0, None, [True, False, False]),
+            (None, 0.6, [False, False, True]),
+            (0.0, 0.6, [True, False, True]),
+        ],
+    )
+    def test_refers_what_is_unsure_or_near_to_melanoma(self, risk, sensitivity, expected):
+        answers = np.array([[0.3, 0.7], [0.05, 0.95], [0.95, 0.05]])
+        referral = self.calibration.referral(risk, sensitivity)
+        assert [referral(answer) for answer in answers] == expected
+
+    def test_of_fitted_images(self):
+        logits = np.random.default_rng(0).normal(size=(60, 7)) * 3
+        labels = np.arange(60) % 7
+        fitted = Calibration.fit(logits, labels)
+        referral = fitted.referral(melanoma_sensitivity=1.0)
+        found = [referral(row) for row in fitted.probabilities(logits[labels == 0])]
+        assert len(fitted.melanoma) == len(found) and all(found)
+
+    def test_no_share(self):
+        with pytest.raises(ValueError, match="is a share of melanomas, from 0 to 1; received 1.5"):
+            self.calibration.melanoma_threshold(1.5)
+
+    def test_of_an_earlier_version(self):
+        with pytest.raises(ValueError, match="join its members anew"):
+            Calibration(confidence=[0.9], correct=[True]).referral(0.1, 0.9)

@@ -192,7 +192,7 @@ class TestWeightsFile:
         loaded = load_classifier(saved(), views=8, risk=0.1)
         expected = DiagnosisPredictor(network, CONFIG, "", {8: CALIBRATION}, views=8, risk=0.1)
         assert loaded.config == CONFIG
-        assert loaded.threshold == 0.9
+        assert loaded.referral.confidence == 0.9
         for one, other in zip(loaded.predict(images), expected.predict(images), strict=True):
             np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-5)
         assert loaded.describe()["temperature"] == 2.0

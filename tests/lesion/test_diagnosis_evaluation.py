@@ -71,7 +71,7 @@ def evaluation(moles):
 @pytest.fixture
 def command(monkeypatch, tmp_path, moles):
     """The command line with a predictor that needs no weights; gives its code and its JSON."""
-    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *arguments: ColourPredictor())
+    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *a, **b: ColourPredictor())
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -93,7 +93,7 @@ def test_every_sample_is_predicted_with_its_patient(moles):
 def test_heat_maps_of_members_that_are_shown_different_pictures(moles, monkeypatch, capsys):
     predictor = ColourPredictor()
     predictor.members = [SimpleNamespace(crops=crops) for crops in (True, False)]
-    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *arguments: predictor)
+    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *a, **b: predictor)
     options = ["--task=diagnosis", "--weights=w", f"--dataset={moles.data}", "--heat-maps=1"]
     assert main(options) == 2
     assert "Give the weights of one member" in capsys.readouterr().err
@@ -107,7 +107,7 @@ def test_images_alone(command, moles, monkeypatch):
             seen.append(patients)
             return super().predict(images, [{}] * len(images))
 
-    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *arguments: Noted())
+    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *a, **b: Noted())
     for options, known in (([], True), (["--images-alone"], False)):
         code, result = command(f"--dataset={moles.data}", *options)
         assert code == 0 and result["images_alone"] is not known
@@ -125,7 +125,7 @@ def test_small_lesions_from_nearby(command, moles, monkeypatch, darkness):
             shown.extend(image.shape for image in images)
             return super().predict([np.zeros((40, 52, 3), np.uint8)] * len(images), patients)
 
-    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *arguments: Noted())
+    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *a, **b: Noted())
     monkeypatch.setattr("lesion.boundary.load_predictor", lambda *arguments, **views: darkness)
     monkeypatch.setattr("lesion.nearby.SMALL", 2)  # all of them are
     code, result = command(f"--dataset={moles.data}", "--boundary-weights=b")
@@ -143,7 +143,7 @@ def test_weights_of_the_project_see_small_lesions_from_nearby(
 ):
     predictor = ColourPredictor()
     predictor.crops = False
-    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *arguments: predictor)
+    monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *a, **b: predictor)
     monkeypatch.setattr("lesion.boundary.load_predictor", lambda *arguments, **views: darkness)
     for task in ("boundary", "diagnosis"):
         (tmp_path / f"lesion_{task}.weights.h5").touch()
@@ -269,6 +269,7 @@ class TestCommand:
             (["--views=4"], "--views"),
             (["--risk=10"], "--risk"),
             (["--risk=-0.1"], "--risk"),
+            (["--melanoma-sensitivity=90"], "--melanoma-sensitivity"),
             (["--split=gone.json"], "gone.json"),
             (["--weights=a", "--task=boundary"], "once for --task=boundary"),
         ],

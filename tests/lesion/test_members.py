@@ -97,10 +97,16 @@ class TestMembers:
         images, _ = validation
         path = trained[0] / "ensemble.json"
         ensemble = load_classifiers([path], risk=0.3)
-        assert ensemble.threshold == ensemble.calibration.threshold(0.3)
+        threshold = ensemble.calibration.threshold(0.3)
+        assert ensemble.referral == (threshold, None)
         for answer in ensemble.predict(images):
-            assert answer.refer == (answer.probabilities.max() < ensemble.threshold)
+            assert answer.refer == (answer.probabilities.max() < threshold)
         assert load_classifiers([path]).predict(images)[0].refer is None
+        wary = load_classifiers([path], melanoma_sensitivity=1.0)
+        least = min(wary.calibration.melanoma)
+        assert wary.referral == (None, least)
+        for answer in wary.predict(images):
+            assert answer.refer == (answer.probabilities[0] >= least)
 
     def test_calibration_is_shipped(self, trained, shipped):
         content = json.loads((trained[0] / "ensemble.json").read_text())

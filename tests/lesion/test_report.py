@@ -242,6 +242,24 @@ def test_analysis_of_an_array_has_no_path(write):
     assert "image, 1,040 × 30 pixels" in Page(write([of_array])).text
 
 
+@pytest.mark.parametrize(
+    "refer, risk, sensitivity, text",
+    [
+        (True, None, 0.9, "To be referred: as near to melanoma as 90% of the melanomas in"),
+        (False, None, 0.9, "Not as near to melanoma as 90%"),
+        (True, 0.1, 0.9, "may be wrong, or as near to melanoma"),
+        (False, 0.1, 0.9, "of those about melanoma, nor as near to melanoma as 90%"),
+    ],
+)
+def test_referral_says_by_what(write, refer, risk, sensitivity, text):
+    case = record("a.jpg")
+    case["diagnosis"]["refer"] = refer
+    case["settings"] |= {"risk": risk, "melanoma_sensitivity": sensitivity}
+    page = Page(write([case])).text
+    assert text in page
+    assert ("This is no reassurance" in page) != refer
+
+
 @pytest.mark.parametrize("risk, text", [(0.1, "10%"), (0.005, "0.5%"), (0.025, "2.5%")])
 def test_risk_is_not_rounded(write, risk, text):
     referred = record("a.jpg")

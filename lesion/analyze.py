@@ -290,7 +290,7 @@ def _run(
                     f"{foreign} is no result of `lesion analyze`, and one of {path} would replace "
                     "it; choose another folder with --out."
                 )
-        if foreign := page_of_another(out / REPORT):
+        if foreign := page_of_another(out / REPORT, len(stems)):
             raise ValueError(
                 f"{foreign} is no report of `lesion analyze`, which would replace it; choose "
                 "another folder with --out."

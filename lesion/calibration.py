@@ -226,7 +226,8 @@ class Calibration:
         if not self.melanoma:
             raise ValueError(
                 "No threshold finds a share of melanomas: there was none in the validation part, "
-                "or an earlier version calibrated it. Train it anew, or join its members anew."
+                "or an earlier version calibrated these weights. Train them anew, or join the "
+                "members of an ensemble anew; or leave out the sensitivity."
             )
         found = max(1, math.ceil(sensitivity * len(self.melanoma) - 1e-9))
         return float(np.sort(self.melanoma)[-found])

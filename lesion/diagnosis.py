@@ -55,7 +55,7 @@ class Diagnosis:
         probabilities: float64 [7] in the order of `DIAGNOSES`, after the temperature.
         uncalibrated: the same before it.
         refer: whether the answer is too uncertain for the risk that was chosen, or too near to
-            melanoma for the sensitivity; None if neither was, or if the network is not calibrated.
+            melanoma for the sensitivity; None if neither was, or if no risk is known.
     """
 
     probabilities: np.ndarray
@@ -216,6 +216,7 @@ def load_classifier(
     Raises:
         mrcnn.weights.WeightsError: if the file is damaged or of another task.
         FileNotFoundError: if there is none.
+        ValueError: as `DiagnosisPredictor`.
     """
     path, metadata = find_weights(weights, NAME)
     if metadata["class_names"] != list(DIAGNOSES):

@@ -18,6 +18,7 @@ from lesion.diagnosis import DiagnosisPredictor, load_classifier
 from lesion.diagnosis_data import DiagnosisDataset, sampling_shares
 from lesion.folders import image_files
 from lesion.samples import DIAGNOSES, DatasetError, Sample
+from lesion.splits import archive_id
 from lesion.weights import member_files
 from mrcnn.files import atomic_path, sha256_of
 from mrcnn.images import ImageError, read_image
@@ -38,14 +39,15 @@ def find_unlabelled(folders: Sequence[str | Path], samples: Sequence[Sample]) ->
     Raises:
         lesion.samples.DatasetError: if a folder is missing, or nothing in it can be used.
     """
-    ids, hashes = {sample.image_id for sample in samples}, None
+    ids, hashes = {_image_id(sample.image_id) for sample in samples}, None
     found: list[Sample] = []
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise DatasetError(f"The folder {folder} of --unlabelled does not exist.")
         paths = image_files(folder)
         # Of several files of one name, such as a.jpg and a.png, the last.
-        fresh = list({path.stem: path for path in paths if path.stem not in ids}.values())
+        fresh = {_image_id(path.stem): path for path in paths if _image_id(path.stem) not in ids}
+        fresh = list(fresh.values())
         if fresh and hashes is None:
             hashes = {sha256_of(sample.image) for sample in samples}
         fresh = [path for path in fresh if sha256_of(path) not in hashes]
@@ -60,10 +62,14 @@ def find_unlabelled(folders: Sequence[str | Path], samples: Sequence[Sample]) ->
                 f"The folder {folder} of --unlabelled holds no image that can be used and is not "
                 "in the data sets. Give the folder that the files themselves lie in."
             )
-        ids |= {path.stem for path in sound}
+        ids |= {_image_id(path.stem) for path in sound}
         hashes |= {sha256_of(path) for path in sound}
         found += [Sample(folder.resolve().name, path.stem, path) for path in sound]
     return found
+
+
+def _image_id(name):
+    return archive_id(name) or name
 
 
 def _is_sound(path):

@@ -21,7 +21,8 @@ class DiagnosisEnsemble:
         members: its classifiers.
         calibrations: by number of views, of the logarithms of the mean; none leaves the mean as it
             is, as where the members have no images in common that none of them learned from. An
-            image is then referred if more than half of the members would refer it.
+            image is then referred if more than half of the members would refer it for the risk, or
+            one of them for its nearness to melanoma.
         risk, melanoma_sensitivity: see `lesion.diagnosis.DiagnosisPredictor`.
     """
 
@@ -57,10 +58,22 @@ class DiagnosisEnsemble:
             for name in ("probabilities", "uncalibrated")
         )
         if self.calibration is None:
-            refer = [vote.refer for vote in votes]
-            return Diagnosis(mean, raw, None if None in refer else sum(refer) > len(refer) / 2)
+            return Diagnosis(mean, raw, self._by_votes(votes))
         mean = self.calibration.probabilities(np.log(mean))
         return Diagnosis(mean, raw, self.referral(mean))
+
+    def _by_votes(self, votes):
+        unsure, suspect = (
+            [
+                member.referral._replace(**{other: None})(vote.probabilities)
+                for member, vote in zip(self.members, votes, strict=True)
+            ]
+            for other in ("melanoma", "confidence")
+        )
+        if None in unsure and None in suspect:
+            return None
+        most = None not in unsure and sum(unsure) > len(unsure) / 2
+        return most or (None not in suspect and any(suspect))
 
     def describe(self) -> dict:
         """As of one classifier, with the members' descriptions."""
@@ -119,7 +132,11 @@ def _is_not_of_tracing(record):
 
 def plain(calibrations: Mapping[int, Calibration]) -> dict[str, dict]:
     """Calibrations by number of views as a file names them."""
-    return {str(views): dataclasses.asdict(fitted) for views, fitted in calibrations.items()}
+    values = {str(views): dataclasses.asdict(fitted) for views, fitted in calibrations.items()}
+    for fitted in values.values():
+        if not fitted["melanoma"]:  # as in files of before there was any, whose hash it is part of
+            del fitted["melanoma"]
+    return values
 
 
 def _calibrations(weights, values, views):

@@ -42,9 +42,8 @@ from lesion.boundary_evaluation import (  # noqa: E402
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
 from lesion.options import add_referral, add_views, natural  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
-from lesion.samples import TASKS, DatasetError  # noqa: E402
+from lesion.samples import TASKS  # noqa: E402
 from lesion.selection import PART_NAMES, select  # noqa: E402
-from lesion.splits import SplitError  # noqa: E402
 from lesion.weights import (  # noqa: E402
     NONE,
     SHIPPED,
@@ -327,7 +326,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments.part,
             arguments.limit,
         )
-    except (DatasetError, SplitError, FileNotFoundError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     samples, part = selection.samples, selection.part
     _say_what_is_scored(parser, arguments, collections, selection)

@@ -55,9 +55,8 @@ def write_report(
         the pages.
     """
     path, folder = Path(path), Path(folder)
-    starts = range(0, max(len(records), 1), MAX_EMBEDDED)
-    pages = [path, *(path.with_stem(f"{path.stem}_{n}") for n in range(2, len(starts) + 1))]
-    for number, (page, start) in enumerate(zip(pages, starts, strict=True)):
+    starts, pages = itertools.count(0, MAX_EMBEDDED), _pages(path, len(records))
+    for number, (page, start) in enumerate(zip(pages, starts, strict=False)):
         with (
             atomic_path(page) as temporary,
             # Names of files need not be text: what UTF-8 has no letter for becomes a "?".
@@ -71,14 +70,14 @@ def write_report(
     return pages
 
 
-def page_of_another(path: str | Path) -> Path | None:
-    """A file of a report's name or of one of its pages' that is none; it would be replaced."""
-    path = Path(path)
-    if is_foreign(path):
-        return path
-    following = len(list(_former_pages(path, 2))) + 2
-    page = path.with_stem(f"{path.stem}_{following}")
-    return page if is_foreign(page) else None
+def page_of_another(path: str | Path, count: int) -> Path | None:
+    """A file that is no report, and that the report of `count` cases would replace."""
+    return next(filter(is_foreign, _pages(Path(path), count)), None)
+
+
+def _pages(path, count):
+    more = range(2, -(-count // MAX_EMBEDDED) + 1)
+    return [path, *(path.with_stem(f"{path.stem}_{number}") for number in more)]
 
 
 def _former_pages(path, first):
@@ -183,7 +182,8 @@ def _cells(record: Mapping, scaled: bool) -> Iterator[_Cell]:
 
     Args:
         record: of the case.
-        scaled: whether lengths are known in millimetres, of all cases; else they are in pixels.
+        scaled: whether lengths are known in millimetres, of all cases of the page; else they are in
+            pixels.
     """
     boundary, measured, diagnosis, attributes = (
         record[name] for name in ("boundary", "measurements", "diagnosis", "attributes")

@@ -143,8 +143,11 @@ def file_of_another(out: Path, stem: str) -> Path | None:
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether a file is there that does not say the notice, as all results do."""
-    return path.is_file() and _MARK not in path.read_bytes()
+    """Whether a file is there that does not say the notice, as all results do.
+
+    An empty one is nobody's: nothing is lost with it.
+    """
+    return path.is_file() and bool(content := path.read_bytes()) and _MARK not in content
 
 
 def is_done(path: Path, settings: Mapping, out: Path, stem: str) -> bool:

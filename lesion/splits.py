@@ -102,8 +102,9 @@ class Split:
         return self.part_of(sample) not in (None, "test")
 
     def _knows(self, key):
-        published = archive_id(key.rpartition("/")[2])
-        return key in self._part_by_key or (published or "") in self._part_by_id
+        """Whether it has a key; or the image by its id, but as one to be tested on."""
+        part = self._part_by_id.get(archive_id(key.rpartition("/")[2]), "test")
+        return key in self._part_by_key or part != "test"
 
     @functools.cached_property
     def _part_by_id(self):

@@ -257,7 +257,7 @@ def train(arguments):
         head_epochs = max(1, arguments.epochs // 10) if arguments.epochs > 1 else 0
     datasets = task.datasets(arguments, ([*training, *more], validation), cache)
     for layers, last_epoch in (("heads", head_epochs), ("all", arguments.epochs)):
-        if last_epoch:
+        if model.epoch < last_epoch:
             factor = task.ALL_LAYERS_RATE if layers == "all" else 1
             model.train(
                 *datasets,

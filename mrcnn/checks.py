@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from mrcnn.config import Config
-from mrcnn.data import SampleError, load_sample
+from mrcnn.data import SampleError, lacks_load_mask, load_sample
 from mrcnn.dataset import Dataset
 
 _LISTED = 10
@@ -95,5 +95,5 @@ def _problems_of_classes(dataset, config):
             f"The data set has {dataset.num_classes} classes with the background "
             f"({', '.join(dataset.class_names)}), but NUM_CLASSES is {config.NUM_CLASSES}."
         )
-    if type(dataset).load_mask is Dataset.load_mask:
+    if lacks_load_mask(dataset):
         yield f"{type(dataset).__name__} has no load_mask() of its own, so that no image shows any."

@@ -118,6 +118,11 @@ def load_sample(dataset, image_id, channels):
     return image, mask.astype(bool), class_ids
 
 
+def lacks_load_mask(dataset):
+    """Whether a data set knows no masks but the empty ones of `Dataset`."""
+    return getattr(dataset.load_mask, "__func__", None) is Dataset.load_mask
+
+
 class Batches(keras.utils.PyDataset):
     """Training batches of a data set, the same for the same seed, whatever the threads.
 
@@ -164,7 +169,7 @@ class Batches(keras.utils.PyDataset):
             raise ValueError(
                 "The data set holds no image. Add images with add_image() and call prepare()."
             )
-        if type(dataset).load_mask is Dataset.load_mask:
+        if lacks_load_mask(dataset):
             raise ValueError(
                 f"{type(dataset).__name__} has no load_mask() of its own, so that no image would "
                 "show anything. Override it; the name is load_mask, without an s."

@@ -279,7 +279,7 @@ def require_halvable(image_shape: Sequence[int]) -> None:
 
 def require_several(images: Sequence[np.ndarray]) -> None:
     """Raises ValueError if `images` is one image, whose rows would be taken for images."""
-    if not isinstance(images, np.ndarray):
+    if not isinstance(images, np.ndarray) or images.dtype == object or not images.size:
         return
     if images.ndim < 3 or (images.ndim == 3 and images.shape[2] in (1, 3, 4)):
         raise ValueError(

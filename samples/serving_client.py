@@ -8,7 +8,6 @@ See docs/serving.md for the server.
 
 import argparse
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +86,7 @@ def main(argv=None):
         print(f"{missing}: pip install tensorflow-serving-api", file=sys.stderr)
         return 2
     options = [("grpc.max_receive_message_length", MAX_MESSAGE)]
-    times, failed = Counter(), False
+    written, failed = set(), False
     with grpc.insecure_channel(arguments.server, options) as channel:
         for path in arguments.images:
             try:
@@ -101,9 +100,12 @@ def main(argv=None):
             if "notice" in found:
                 print(f"  {found['notice'][0].decode()}")
             if arguments.out and "masks" in found:
-                times[path.stem] += 1  # of images of one name, in several folders
-                number = f"_{times[path.stem]}" * (times[path.stem] > 1)
-                write_masks(found, 0, arguments.out, path.stem + number)
+                number, stem = 1, path.stem  # of images of one name, in several folders
+                while stem in written:
+                    number += 1
+                    stem = f"{path.stem}_{number}"
+                written.add(stem)
+                write_masks(found, 0, arguments.out, stem)
     return int(failed)
 
 

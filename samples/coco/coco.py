@@ -193,14 +193,15 @@ def train(arguments):
     model = MaskRCNN("training", config, arguments.logs)
     load_weights(model, arguments.model)
     for layers, last_epoch, share in [("heads", 1, 1.0)] if small() else STAGES:
-        model.train(
-            training,
-            validation,
-            learning_rate=config.LEARNING_RATE * share,
-            epochs=last_epoch,
-            layers=layers,
-            augmentation=keras.layers.RandomFlip("horizontal"),
-        )
+        if model.epoch < last_epoch:  # of a run that goes on, some stages are over
+            model.train(
+                training,
+                validation,
+                learning_rate=config.LEARNING_RATE * share,
+                epochs=last_epoch,
+                layers=layers,
+                augmentation=keras.layers.RandomFlip("horizontal"),
+            )
 
 
 def evaluate(arguments):

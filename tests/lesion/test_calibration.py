@@ -174,5 +174,5 @@ class TestMelanoma:
             self.calibration.melanoma_threshold(1.5)
 
     def test_of_an_earlier_version(self):
-        with pytest.raises(ValueError, match="join its members anew"):
+        with pytest.raises(ValueError, match="join the members of an ensemble anew"):
             Calibration(confidence=[0.9], correct=[True]).referral(0.1, 0.9)

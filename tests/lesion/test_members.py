@@ -265,6 +265,42 @@ class TestMembers:
         with pytest.raises(WeightsError, match="is not what it was when it was made"):
             load_classifiers([folder / "ensemble.json"])
 
+    def test_changed_member_is_noticed_before_anything_is_scored(
+        self, trained, moles, tmp_path, capsys
+    ):
+        folder = shutil.copytree(trained[0], tmp_path / "members")
+        next(folder.glob("member-1/*/diagnosis_0001.h5")).write_bytes(b"other")
+        words = ["--task=diagnosis", f"--dataset={moles.data}", f"--out={tmp_path / 'out'}"]
+        with pytest.raises(SystemExit) as stop:
+            evaluate([*words, f"--weights={folder / 'ensemble.json'}"])
+        assert stop.value.code == 2
+        assert "is not what it was when it was made" in capsys.readouterr().err
+
+    def test_calibration_of_an_earlier_version_has_its_hash(self, trained, tmp_path):
+        """It did not know the melanomas' probabilities."""
+        folder = shutil.copytree(trained[0], tmp_path / "members")
+        content = json.loads((folder / "ensemble.json").read_text())
+        for fitted in content["calibration"].values():
+            del fitted["melanoma"]
+        del content["sha256"]
+        (folder / "ensemble.json").write_text(json.dumps(content))
+        paths = [folder / "ensemble.json"]
+        assert load_classifiers(paths).describe()["sha256"] == joint_fingerprint(paths)
+        with pytest.raises(ValueError, match="join the members of an ensemble anew"):
+            load_classifiers(paths, melanoma_sensitivity=0.9)
+
+    def test_one_member_that_suspects_melanoma_is_enough(self, trained):
+        """Where they have no calibration together."""
+        members = sorted(trained[0].glob("member-*/*/diagnosis_0001.h5"))
+        ensemble = load_classifiers(members, melanoma_sensitivity=1.0)
+        assert ensemble.calibration is None
+        for number, member in enumerate(ensemble.members):
+            # 0: whatever it sees; 2: nothing.
+            member.referral = member.referral._replace(melanoma=2.0 * number)
+        assert ensemble.predict([NOISE])[0].refer is True
+        ensemble.members[0].referral = ensemble.members[1].referral
+        assert ensemble.predict([NOISE])[0].refer is False
+
     @pytest.mark.parametrize(
         ("option", "message"),
         [("--seed=6", "--seed=5, not with --seed=6"), ("--dropout=0.3", "--dropout=0.2, not with")],

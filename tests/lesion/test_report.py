@@ -226,15 +226,18 @@ def test_numbered_results_are_named(write, tmp_path):
     assert "results in" not in Page(write([record("a.jpg")])).text
 
 
-@pytest.mark.parametrize("name", ["report.html", "report_2.html", "report_3.html"])
-def test_page_of_another_is_found(tmp_path, name):
+@pytest.mark.parametrize(
+    "name, cases", [("report.html", 0), ("report_2.html", 3), ("report_3.html", 5)]
+)
+def test_page_of_another_is_found(tmp_path, monkeypatch, name, cases):
+    monkeypatch.setattr(report, "MAX_EMBEDDED", 2)
     path = tmp_path / "report.html"
-    assert page_of_another(path) is None
-    for other in ("report.html", "report_2.html"):
-        (tmp_path / other).write_text(NOTICE)
-    assert page_of_another(path) is None
+    (tmp_path / "report_2.html").write_text(NOTICE)
+    assert page_of_another(path, cases) is None
     (tmp_path / name).write_text("of someone else")
-    assert page_of_another(path) == tmp_path / name
+    assert page_of_another(path, cases) == tmp_path / name
+    if cases:  # fewer have no such page
+        assert page_of_another(path, cases - 1) is None
 
 
 def test_analysis_of_an_array_has_no_path(write):
@@ -272,8 +275,16 @@ def test_lengths_are_in_one_unit_by_which_they_are_sorted(write):
     scaled, other = record("a.jpg"), record("b.jpg")
     scaled["measurements"] |= {"diameter_mm": 4.25, "diameter_pixels": 30}
     other["measurements"] |= {"diameter_mm": None, "diameter_pixels": 40}
-    assert "Diameter, mm" in Page(write([scaled, record("c.jpg", found=False)])).text
-    assert "Diameter, pixels" in Page(write([scaled, other])).text
+    for cases, unit, values in (
+        ([scaled, record("c.jpg", found=False)], "mm", ["4.25", ""]),
+        ([scaled, other], "pixels", ["30", "40"]),
+    ):
+        page = Page(write(cases))
+        assert f"Diameter, {unit}" in page.text
+        cells = [cell["data-value"] for cell in page.all("td") if "data-value" in cell]
+        count = len(cells) // len(cases)
+        found = list(zip(cells[:count], cells[count:], strict=True))
+        assert tuple(values) in found
 
 
 def test_many_cases_become_pages_of_linked_pictures(write, tmp_path, monkeypatch):

@@ -119,7 +119,7 @@ class TestFilesOfOthers:
         assert file_of_another(tmp_path, "mole") == tmp_path / name
 
     @pytest.mark.parametrize(
-        "content", ['{"shapes": []}', "[]", "3", "", '{"a": 1}\n{"a": 2}', "\ufeff{}", '{"a": 1,}']
+        "content", ['{"shapes": []}', "[]", "3", '{"a": 1}\n{"a": 2}', "\ufeff{}", '{"a": 1,}']
     )
     def test_json_of_another_program(self, tmp_path, content):
         (tmp_path / "mole.json").write_text(content, encoding="utf-8")

@@ -382,6 +382,10 @@ class TestImagesOfTheArchive:
         carried = carried_over(self.split, renamed, HALVES)
         assert carried.with_learned(self.split) is carried
 
+    def test_copy_of_a_test_image_that_was_learned_from_is_remembered(self):
+        earlier = Split({UNLABELLED: ["more/ISIC_0000001"]}, 0, {})
+        assert self.split.with_learned(earlier).has_learned(sample("ISIC_0000001", collection="x"))
+
     def test_reduced_copies_are_the_same_images(self):
         reduced = sample("ISIC_0000000_downsampled", collection="isic2019")
         assert self.split.has_learned(reduced)

@@ -354,6 +354,10 @@ class TestDetect:
     def test_array_of_images(self, detector):
         assert len(detector.detect(noise(3, 40, 50, 3))) == 3
         assert len(detector.detect(noise(2, 40, 50))) == 2  # grey ones
+        several = np.empty(2, object)
+        several[:] = [noise(40, 50, 3), noise(50, 40, 3)]
+        assert len(detector.detect(several)) == 2
+        assert detector.detect(np.array([])) == []
 
     @pytest.mark.parametrize("shape", [(40, 50, 3), (40, 50), (40, 50, 1)])
     def test_one_image_is_no_list(self, detector, shape):

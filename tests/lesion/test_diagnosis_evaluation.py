@@ -13,6 +13,7 @@ import pytest
 from isic_challenge_scoring import ClassificationMetric, ClassificationScore
 
 from lesion import NOTICE
+from lesion.calibration import Referral
 from lesion.diagnosis import Diagnosis
 from lesion.diagnosis_evaluation import (
     DiagnosisEvaluation,
@@ -39,6 +40,7 @@ class ColourPredictor:
     def __init__(self, errors=0.2, refer=None):
         self.errors = errors
         self.refer = refer
+        self.referral = Referral(None if refer is None else 2.0 * refer)
         self.patients = []
 
     def predict(self, images, patients=None):

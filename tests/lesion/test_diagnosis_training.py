@@ -198,7 +198,8 @@ class TestRun:
         again = ["--task=diagnosis", "--weights=last", f"--dataset={data}", f"--logs={logs}"]
         assert main(again) == 2
         message = capsys.readouterr().err
-        assert "has learned from 28 images" in message and "of these, 25 and 14 are here" in message
+        assert "has learned from 28 images with a truth and 0 without" in message
+        assert "here are 25, 0 and 14" in message
 
     def test_start_may_be_chosen_by_the_same_images_again(self, moles, start_with):
         split = Split.load(moles.split)

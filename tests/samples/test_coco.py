@@ -99,10 +99,11 @@ class Recorder:
     def __init__(self, mode, config, model_dir):
         Recorder.made = self
         self.mode, self.config, self.model_dir = mode, config, model_dir
-        self.stages = []
+        self.stages, self.epoch = [], 0
 
     def train(self, training, validation, learning_rate, epochs, layers, augmentation):
         self.stages.append((layers, epochs, learning_rate))
+        self.epoch = epochs
         self.training, self.validation = training, validation
 
 

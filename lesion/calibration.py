@@ -142,9 +142,17 @@ class Referral(NamedTuple):
 
     def __call__(self, probabilities: np.ndarray) -> bool | None:
         """Whether an answer [classes] is referred."""
-        unsure = None if self.confidence is None else probabilities.max() < self.confidence
-        suspect = None if self.melanoma is None else probabilities[MELANOMA] >= self.melanoma
-        return None if unsure is suspect is None else bool(unsure or suspect)
+        if self == Referral():
+            return None
+        return self.unsure(probabilities) or self.suspects(probabilities)
+
+    def unsure(self, probabilities: np.ndarray) -> bool:
+        """Whether it is, for too little confidence."""
+        return self.confidence is not None and bool(probabilities.max() < self.confidence)
+
+    def suspects(self, probabilities: np.ndarray) -> bool:
+        """Whether it is, for its nearness to melanoma."""
+        return self.melanoma is not None and bool(probabilities[MELANOMA] >= self.melanoma)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from lesion.cache import ImageCache
 from lesion.patient import patient_vector
 from lesion.samples import DIAGNOSES, Sample
-from mrcnn.data import SampleError
+from mrcnn.data import FailureKept, SampleError
 
 UNLABELLED = len(DIAGNOSES)
 """The label of a sample without a diagnosis."""
@@ -150,7 +150,7 @@ class DiagnosisBatches(keras.utils.PyDataset):
         return [str(self.dataset.samples[i].image) for i in self._positions(index)]
 
     def __getitem__(self, index):
-        try:
+        with FailureKept(self):
             positions = self._positions(index)
             rngs = [
                 np.random.default_rng((self.seed, self.epoch, index, place))
@@ -164,9 +164,6 @@ class DiagnosisBatches(keras.utils.PyDataset):
             if self.mixing:
                 *inputs, truth = self._mixed(*inputs, truth, rngs=rngs)
             return tuple(inputs) if len(inputs) > 1 else inputs[0], truth
-        except Exception as error:
-            self.failure = error  # of which TensorFlow hands on no more than the text
-            raise
 
     def _positions(self, index):
         if getattr(self, "_ordered", (None,))[0] != self.epoch:

@@ -25,7 +25,7 @@ from mrcnn.callbacks import (
     StopOnNonFiniteLoss,
     log_callbacks,
 )
-from mrcnn.data import failures_raised
+from mrcnn.data import FailuresRaised
 from mrcnn.runs import InRun
 from mrcnn.training import (
     Stage,
@@ -147,7 +147,7 @@ class DiagnosisModel(InRun):
         metadata = {**describe_network(self.config), **(metadata or {})}
         average = [keras.callbacks.SwapEMAWeights()] if averaged else []
         keep_freed_memory()
-        with failures_raised(*filter(None, (batches, held_out))):
+        with FailuresRaised(*filter(None, (batches, held_out))):
             history = self.keras_model.fit(
                 batches,
                 initial_epoch=self.epoch,

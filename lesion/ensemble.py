@@ -63,17 +63,16 @@ class DiagnosisEnsemble:
         return Diagnosis(mean, raw, self.referral(mean))
 
     def _by_votes(self, votes):
-        unsure, suspect = (
-            [
-                member.referral._replace(**{other: None})(vote.probabilities)
-                for member, vote in zip(self.members, votes, strict=True)
-            ]
-            for other in ("melanoma", "confidence")
-        )
-        if None in unsure and None in suspect:
+        voters = [
+            (member.referral, vote.probabilities)
+            for member, vote in zip(self.members, votes, strict=True)
+        ]
+        if Referral() in [referral for referral, _ in voters]:
             return None
-        most = None not in unsure and sum(unsure) > len(unsure) / 2
-        return most or (None not in suspect and any(suspect))
+        unsure = sum(referral.unsure(answer) for referral, answer in voters)
+        return unsure > len(voters) / 2 or any(
+            referral.suspects(answer) for referral, answer in voters
+        )
 
     def describe(self) -> dict:
         """As of one classifier, with the members' descriptions."""

@@ -63,8 +63,9 @@ def _drawn(arguments, samples, task, sources):
     fractions["train"] += fractions["test"] - arguments.test_share
     fractions["test"] = arguments.test_share
     for option, earlier in sources:
-        parts = {earlier.part_of(sample) for sample in earlier.among(samples)}
-        if len(earlier.among(samples)) == len(samples) and UNLABELLED not in parts:
+        known = earlier.among(samples)
+        parts = {earlier.part_of(sample) for sample in known}
+        if len(known) == len(samples) and UNLABELLED not in parts:
             logger.info("The split is that of %s.", option)
             return earlier
         carried = carried_over(earlier, samples, fractions, arguments.split_seed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from mrcnn.config import Config
-from mrcnn.data import SampleError, lacks_load_mask, load_sample
+from mrcnn.data import SampleError, load_sample, problems_of
 from mrcnn.dataset import Dataset
 
 _LISTED = 10
@@ -63,7 +63,7 @@ def check_dataset(
         limit: number of images, the first; None: all.
     """
     channels = config.IMAGE_CHANNEL_COUNT if config else 3
-    problems = list(_problems_of_classes(dataset, config))
+    problems = list(problems_of(dataset, config))
     instances = Counter({name: 0 for name in dataset.class_names[1:]})
     crowds, empty, crowded, images = 0, [], [], dataset.image_ids[:limit]
     for image_id in tqdm(images, "Checking", disable=None):
@@ -87,13 +87,3 @@ def check_dataset(
     if not sum(instances.values()):
         problems.append("No image shows an instance: a network would learn that there is nothing.")
     return DatasetCheck(len(images), dict(instances), crowds, empty, crowded, problems)
-
-
-def _problems_of_classes(dataset, config):
-    if config and dataset.num_classes != config.NUM_CLASSES:
-        yield (
-            f"The data set has {dataset.num_classes} classes with the background "
-            f"({', '.join(dataset.class_names)}), but NUM_CLASSES is {config.NUM_CLASSES}."
-        )
-    if lacks_load_mask(dataset):
-        yield f"{type(dataset).__name__} has no load_mask() of its own, so that no image shows any."

@@ -15,7 +15,15 @@ from mrcnn.molding import compose_image_meta, mold_image, resize_image
 from mrcnn.semantic import semantic_targets
 from mrcnn.targets import build_rpn_targets
 
-__all__ = ["Batches", "Dataset", "SampleError", "failures_raised", "load_image_gt", "load_sample"]
+__all__ = [
+    "Batches",
+    "Dataset",
+    "FailureKept",
+    "FailuresRaised",
+    "SampleError",
+    "load_image_gt",
+    "load_sample",
+]
 
 
 class SampleError(ValueError):
@@ -118,9 +126,31 @@ def load_sample(dataset, image_id, channels):
     return image, mask.astype(bool), class_ids
 
 
-def lacks_load_mask(dataset):
-    """Whether a data set knows no masks but the empty ones of `Dataset`."""
-    return getattr(dataset.load_mask, "__func__", None) is Dataset.load_mask
+def problems_of(dataset, config=None):
+    """Sentences about what keeps a training from a data set, whatever its images show.
+
+    Args:
+        dataset: a `Dataset`.
+        config: of the network; without one, the number of classes is not looked at.
+    """
+    if not len(dataset.image_ids):
+        yield "The data set holds no image. Add images with add_image() and call prepare()."
+        return
+    if getattr(dataset.load_mask, "__func__", None) is Dataset.load_mask:
+        yield (
+            f"{type(dataset).__name__} has no load_mask() of its own, so that no image would show "
+            "anything. Override it; the name is load_mask, without an s."
+        )
+    if config and dataset.num_classes != config.NUM_CLASSES:
+        yield (
+            f"The data set has {dataset.num_classes} classes with the background "
+            f"({', '.join(dataset.class_names)}), but NUM_CLASSES is {config.NUM_CLASSES}."
+        )
+    if bare := {info["source"] for info in dataset.image_info} - set(dataset.source_class_ids):
+        yield (
+            f"The data set has images of the source {min(bare)!r}, of which it knows no class. "
+            "Give add_class() the source that add_image() has."
+        )
 
 
 class Batches(keras.utils.PyDataset):
@@ -165,25 +195,8 @@ class Batches(keras.utils.PyDataset):
         workers=2,
     ):
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=8)
-        if not len(dataset.image_ids):
-            raise ValueError(
-                "The data set holds no image. Add images with add_image() and call prepare()."
-            )
-        if lacks_load_mask(dataset):
-            raise ValueError(
-                f"{type(dataset).__name__} has no load_mask() of its own, so that no image would "
-                "show anything. Override it; the name is load_mask, without an s."
-            )
-        if dataset.num_classes != config.NUM_CLASSES:
-            raise ValueError(
-                f"The data set has {dataset.num_classes} classes with the background "
-                f"({', '.join(dataset.class_names)}), but NUM_CLASSES is {config.NUM_CLASSES}."
-            )
-        if bare := {info["source"] for info in dataset.image_info} - set(dataset.source_class_ids):
-            raise ValueError(
-                f"The data set has images of the source {min(bare)!r}, of which it knows no class. "
-                "Give add_class() the source that add_image() has."
-            )
+        if problem := next(problems_of(dataset, config), None):
+            raise ValueError(problem)
         self.dataset = dataset
         self.config = config
         self.steps = steps or -(-len(dataset.image_ids) // config.BATCH_SIZE)
@@ -217,7 +230,7 @@ class Batches(keras.utils.PyDataset):
         return [str(self.dataset.image_reference(i) or i) for i in self.image_ids(index)]
 
     def __getitem__(self, index):
-        try:
+        with FailureKept(self):
             ids = self.image_ids(index)
             process, count = self.share
             part = len(ids) // count
@@ -228,9 +241,6 @@ class Batches(keras.utils.PyDataset):
                 for place in range(process * part, (process + 1) * part)
             ]
             return (tuple(np.stack(arrays) for arrays in zip(*samples, strict=True)),)
-        except Exception as error:
-            self.failure = error  # of which TensorFlow hands on no more than the text
-            raise
 
     def _sample(self, image_id, rng):
         """One image's arrays, in the order of the network's inputs."""
@@ -278,12 +288,27 @@ class Batches(keras.utils.PyDataset):
         )
 
 
-@contextlib.contextmanager
-def failures_raised(*batches):
+class FailureKept(contextlib.AbstractContextManager):
+    """Keeps as `failure` of batches what ends the preparation of one, which it leaves to go on.
+
+    TensorFlow hands on no more of it than its text; `FailuresRaised` gives back the rest.
+    """
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, Exception):
+            self.batches.failure = error
+
+
+class FailuresRaised(contextlib.AbstractContextManager):
     """Raises what ended the preparation of a batch, instead of the backend's account of it."""
-    try:
-        yield
-    except Exception:
-        for failure in [part.failure for part in batches if part.failure is not None]:
-            raise failure from failure.__cause__
-        raise
+
+    def __init__(self, *batches):
+        self.batches = batches
+
+    def __exit__(self, kind, error, traceback):
+        kept = [part.failure for part in self.batches if part.failure is not None]
+        if isinstance(error, Exception) and kept:
+            raise kept[0] from kept[0].__cause__

@@ -13,7 +13,7 @@ from mrcnn.anchors import AnchorCache
 from mrcnn.backbone import imagenet_weights, is_imagenet_file, load_imagenet
 from mrcnn.compat import *  # noqa: F403  # the names that old scripts import from here
 from mrcnn.compat import log
-from mrcnn.data import Batches, failures_raised
+from mrcnn.data import Batches, FailuresRaised
 from mrcnn.detection import unmold_detections
 from mrcnn.distribution import training_scope
 from mrcnn.molding import mold_inputs, require_halvable, require_several
@@ -234,7 +234,7 @@ class MaskRCNN(InRun):
         self.make_log_dir()
         metadata = {**self.metadata(), **(metadata or {})}
         training.keep_freed_memory()
-        with failures_raised(*filter(None, (batches, validation))):
+        with FailuresRaised(*filter(None, (batches, validation))):
             history = self.keras_model.fit(
                 batches,
                 initial_epoch=self.epoch,

@@ -133,7 +133,7 @@ def _encoded_mask(where, text) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
             pixels = np.asarray(image.convert("L"))
-    except (TypeError, ValueError, OSError, SyntaxError) as error:
+    except (TypeError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{where} has a mask that is no PNG in base64: {error}.") from error
     return pixels > 0
 

@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mrcnn.data import Batches, SampleError, failures_raised, load_image_gt
+from mrcnn.data import Batches, FailuresRaised, SampleError, load_image_gt
 from mrcnn.dataset import Dataset
 from mrcnn.masks import extract_bboxes
 
@@ -411,7 +411,7 @@ class TestFailures:
         dataset = rectangles()
         dataset.load_mask = lambda image_id: (np.ones((1, 1, 1), bool), np.array([1]))
         batches = Batches(dataset, tiny_config(), shuffle=False)
-        with pytest.raises(SampleError, match="image0.png"), failures_raised(batches):
+        with pytest.raises(SampleError, match="image0.png"), FailuresRaised(batches):
             try:
                 batches[0]
             except SampleError as error:
@@ -419,5 +419,5 @@ class TestFailures:
 
     def test_other_errors_pass(self, rectangles, tiny_config):
         batches = Batches(rectangles(), tiny_config())
-        with pytest.raises(KeyError), failures_raised(batches):
+        with pytest.raises(KeyError), FailuresRaised(batches):
             raise KeyError("weights")

@@ -100,7 +100,7 @@ train-attributes: SQUARES := --image-size=384 --batch=8
 train-attributes: FIRST := $(SQUARES) --epochs=10 --head-epochs=1
 train-attributes: SECOND := $(SQUARES) --epochs=3 --head-epochs=0 --steps=150 --learning-rate=0.0006 --seed=1
 # Of the ensemble the first network is trained alone, and longer. Of the others three go on, with
-# blended images, stronger changes, and two with the light brought to what is usual.
+# blended images, stronger changes, and two with the light brought to what is usual; these answer.
 train-diagnosis: FIRST := --image-size=224 --epochs=31 --head-epochs=1 --steps=200
 train-diagnosis: OTHERS := --members=4 --jobs=2 --image-size=192 --epochs=10 --head-epochs=1 \
 	--steps=200 --learning-rate=0.0015 --patient-data --prevalence-power=0.4
@@ -137,7 +137,7 @@ train-diagnosis: data setup  ## Train the diagnosis ensemble on DATA=HAM10000
 	$(call go_on,3,--epochs=7 --seed=5 --usual-light=0.5)
 	$(IN_VENV) lesion/join.py --weights=$(call last_of,diagnosis-first) \
 		--weights=$(call last_of,diagnosis-on-1) --weights=$(call last_of,diagnosis-on-2) \
-		--weights=$(call last_of,diagnosis-on-3) --weights=$(call last_of,diagnosis-4-members/member-4) \
+		--weights=$(call last_of,diagnosis-on-3) \
 		$(DATA:%=--dataset=%) --out=$(LOGS)/diagnosis-joined
 
 data:

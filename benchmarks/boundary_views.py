@@ -6,7 +6,6 @@ The same images are scored by one view, by the means of some, and by the eight t
 """
 
 import argparse
-import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from lesion.selection import select_samples
 from lesion.splits import Split
 from lesion.tables import aligned
 from lesion.weights import split_of, weights_path
-from mrcnn.files import atomic_path
+from mrcnn.files import write_json
 from mrcnn.images import read_image, read_mask
 
 
@@ -94,8 +93,7 @@ def main():
     print(NOTICE)
     if arguments.json:
         content = {"part": arguments.part, "limit": arguments.limit, "views": results}
-        with atomic_path(arguments.json) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, content)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ move, and scored as lesion/evaluate.py does it, from a file and at the size that
 import argparse
 import dataclasses
 import io
-import json
 import os
 import platform
 import tempfile
@@ -36,7 +35,7 @@ from lesion.selection import select_samples
 from lesion.splits import Split
 from lesion.tables import aligned
 from lesion.weights import learned_by, split_of, weights_path
-from mrcnn.files import atomic_path
+from mrcnn.files import write_json
 from mrcnn.images import read_image, read_mask, write_image
 
 # === Changes: (image uint8 [h, w, 3], masks bool [h, w, n], rng) -> the same, perhaps larger ===
@@ -370,8 +369,7 @@ def main(argv=None):
             "changes": results,
             "notice": NOTICE,
         }
-        with atomic_path(arguments.json) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, content)
 
 
 if __name__ == "__main__":

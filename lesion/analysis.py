@@ -11,9 +11,12 @@ import numpy as np
 from scipy import ndimage
 
 from lesion import NOTICE
+from lesion.attribute_overlay import attribute_overlay
 from lesion.measurements import Measurements, measure
 from lesion.nearby import SMALL, longer_share
+from lesion.overlay import boundary_overlay
 from lesion.quality import QualityWarning
+from lesion.report_case import notebook_html
 from lesion.samples import DIAGNOSES
 from mrcnn.files import sha256_of
 
@@ -138,14 +141,10 @@ class Analysis:
 
     def overlay(self) -> np.ndarray:
         """The image with the boundary as a line, uint8 [height, width, 3]."""
-        from lesion.overlay import boundary_overlay
-
         return self.image if self.mask is None else boundary_overlay(self.image, self.mask)
 
     def attribute_overlay(self) -> np.ndarray | None:
         """The image with boundary and attributes, uint8 [height, width, 3], or None without."""
-        from lesion.attribute_overlay import attribute_overlay
-
         if self.attributes is None:
             return None
         return attribute_overlay(self.image, self.attributes.masks, self.mask)
@@ -177,8 +176,6 @@ class Analysis:
         }
 
     def _repr_html_(self) -> str:
-        from lesion.report_case import notebook_html
-
         return notebook_html(self)
 
 

@@ -22,23 +22,18 @@ needs.
 import sys
 from pathlib import Path
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: import the packages beside it, not the modules in it
+if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse  # noqa: E402
 from collections import Counter, deque  # noqa: E402
-from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
+from collections.abc import Mapping  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
 
-import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
-from lesion.analyzer import Analyzer, read_ahead  # noqa: E402
+from lesion.analyzer import Analyzer  # noqa: E402
 from lesion.options import add_referral, add_views, positive, rate  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.report import page_of_another, write_report  # noqa: E402
@@ -54,51 +49,10 @@ from lesion.results import (  # noqa: E402
 )
 from lesion.samples import Problem  # noqa: E402
 from lesion.tables import image_name, read_patients  # noqa: E402
-from mrcnn.images import ImageError, read_image  # noqa: E402
+from mrcnn.images import ImageError  # noqa: E402
 
 REPORT = "report.html"
 _WRITERS = 2
-
-
-class Prediction(NamedTuple):
-    """An image with what was predicted for it, or the reason why it could not be read."""
-
-    path: Path
-    image: np.ndarray | None
-    boundary: Any | None
-    error: str | None
-
-
-def predict_images(
-    predictor: Any, paths: Sequence[str | Path], batch: int = 8
-) -> Iterator[Prediction]:
-    """Reads and predicts images in batches; the next batch is read while one is predicted.
-
-    Args:
-        predictor: has `predict(images)`, which takes a list of uint8 `[height, width, 3]` and
-            returns something for each: the boundary's returns a `lesion.boundary.Boundary`.
-        paths: image files.
-        batch: images predicted at once. At most twice as many are held in memory.
-
-    Yields:
-        One `Prediction` per path, in order.
-    """
-    if batch < 1:
-        raise ValueError(f"`batch` must be at least 1, received {batch}.")
-    for read in read_ahead(_read, map(Path, paths), batch):
-        images = [image for _, image, _ in read if image is not None]
-        boundaries = iter(predictor.predict(images) if images else [])
-        for path, image, error in read:
-            yield Prediction(path, image, None if image is None else next(boundaries), error)
-
-
-def _read(path: Path) -> tuple[Path, np.ndarray | None, str | None]:
-    """The path with its image and None, or with None and what is wrong with it."""
-    try:
-        return path, read_image(path), None
-    except (ImageError, OSError) as error:
-        # The message begins with the path, which its listing names already.
-        return path, None, str(error).removeprefix(f"{path}: ")
 
 
 def analyze_images(

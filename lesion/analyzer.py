@@ -5,10 +5,9 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,18 +17,16 @@ from lesion.dicom import DicomImage, is_dicom, read_dicom
 from lesion.nearby import SMALL, WHOLE, box_of, part_to_show, put_back, shown
 from lesion.patient import told
 from lesion.quality import QualityWarning, assess
+from lesion.reading import read_ahead
 from lesion.samples import TASKS, Problem
 from lesion.weights import NONE, joint_fingerprint, member_files, shipped_weights, weights_path
 from mrcnn.images import ImageError, as_rgb8, read_image
+from mrcnn.molding import require_several
 
 logger = logging.getLogger(__name__)
 
 METHOD = 2
 """Raised where the same weights and options come to give other results."""
-_READERS = 2
-
-Item = TypeVar("Item")
-Read = TypeVar("Read")
 
 
 class Analyzer:
@@ -216,6 +213,7 @@ class Analyzer:
                 "`millimetres_per_pixel` must be a number above 0 or None, received "
                 f"{millimetres_per_pixel}."
             )
+        require_several(images)
         given = patients is not None
         # The caller may fill the same memory with the next image.
         images = (np.array(i) if isinstance(i, np.ndarray) else i for i in images)
@@ -255,33 +253,10 @@ class Analyzer:
                 found = zip(self.attributes.predict(near), parts, images, strict=True)
                 attributes = [put_back(*each, image.shape) for *each, image in found]
             if self.diagnosis:
-                diagnoses = self.diagnosis.predict(images if crops else near, patients)
+                diagnoses = self.diagnosis.predict(near, patients, whole=images)
             others = self.attributes or (self.diagnosis and not crops)
             nearby = [box_of(part) if others else None for part in parts]
             return zip(lesions, attributes, diagnoses, nearby, strict=True)
-
-
-def read_ahead(
-    read: Callable[[Item], Read], items: Iterable[Item], batch: int, readers: int = _READERS
-) -> Iterator[list[Read]]:
-    """Reads items in threads, a batch ahead of whoever takes them.
-
-    Args:
-        read: makes something of an item.
-        items: any number of them; no more are taken than are read.
-        batch: at most twice as many are held in memory.
-        readers: threads.
-
-    Yields:
-        What was read, in order, `batch` at a time.
-    """
-    items = iter(items)
-    with ThreadPoolExecutor(readers) as pool:
-        upcoming = [pool.submit(read, item) for item in itertools.islice(items, batch)]
-        while upcoming:
-            current = [future.result() for future in upcoming]
-            upcoming = [pool.submit(read, item) for item in itertools.islice(items, batch)]
-            yield current
 
 
 class _Loaded(NamedTuple):

@@ -1,4 +1,4 @@
-"""Outlines of dermoscopic attributes on images, with a legend, and truth beside prediction.
+"""Outlines of dermoscopic attributes on images, with a legend.
 
 One colour for each attribute everywhere. Among themselves, and from the colours of boundaries, they
 lie at least 16 apart (CIEDE2000) in normal vision, protanopia, deuteranopia and tritanopia (Machado
@@ -6,23 +6,12 @@ et al. 2009), and at least 7 from any skin or pigment, mostly more than 16; a da
 from the rest, and the negative network's line is broken as well.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from lesion.overlay import (
-    DASH,
-    GAP,
-    PREDICTION_COLOR,
-    boundary_overlay,
-    legend_line,
-    outline,
-    picture_sheet,
-    sheet_size,
-)
+from lesion.overlay import DASH, GAP, PREDICTION_COLOR, boundary_overlay, outline
 from lesion.samples import ATTRIBUTES
 
 ATTRIBUTE_COLORS = {
@@ -46,24 +35,6 @@ _MIN_WIDTH = 2.0
 _SIDE_PER_LETTER = 36
 _MIN_LETTER, _LEAST_LETTER = 12, 7
 _STRIP_COLOR, _TEXT_COLOR = (40, 40, 40), (235, 235, 235)
-
-
-@dataclass(frozen=True)
-class AttributeCase:
-    """One image of an attribute sheet.
-
-    Attributes:
-        jaccard: of the case, as whoever compares cases reckons it.
-        image: uint8 `[height, width, 3]`.
-        prediction: bool `[height, width]` by attribute; one that is not named is blank.
-        truth: likewise.
-    """
-
-    name: str
-    jaccard: float
-    image: np.ndarray
-    prediction: Mapping[str, np.ndarray]
-    truth: Mapping[str, np.ndarray]
 
 
 def attribute_overlay(
@@ -152,31 +123,3 @@ def _entry_width(entry: tuple, letter: float) -> float:
     color, label, _ = entry
     piece = 0.0 if color is None else 2.5 * letter
     return piece + ImageFont.load_default(letter).getlength(label) + 1.5 * letter
-
-
-def attribute_sheet(cases: Sequence[AttributeCase], path: str | Path) -> None:
-    """Writes a figure of cases, two a row: each one's truth, and beside it its prediction.
-
-    Args:
-        cases: in the order in which they are shown.
-        path: of the PNG.
-
-    Raises:
-        ValueError: there is no case, or a case's masks are not as `attribute_overlay` wants them.
-    """
-    pictures = []
-    for case in cases:
-        score = f"predicted, Jaccard {case.jaccard:.3f}"
-        pictures.append((_picture(case.image, case.truth), f"{case.name}\ntrue"))
-        pictures.append((_picture(case.image, case.prediction), f"{case.name}\n{score}"))
-    rows = [("", pictures[first : first + 4]) for first in range(0, len(pictures), 4)]
-    legend = [
-        legend_line(color, ATTRIBUTE_LABELS[name], 2.2, name in DASHED)
-        for name, color in ATTRIBUTE_COLORS.items()
-    ]
-    picture_sheet(rows, legend, path)
-
-
-def _picture(image: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarray:
-    image, *reduced = sheet_size(image, *masks.values())
-    return attribute_overlay(image, dict(zip(masks, reduced, strict=True)), legend=False)

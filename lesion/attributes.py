@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from lesion.attribute_thresholds import DEFAULTS, METHODS, Threshold
-from lesion.boundary import BoundaryConfig
+from lesion.boundary import BoundaryConfig, build_model
 from lesion.boundary_views import reduced
 from lesion.samples import ATTRIBUTES
 from lesion.squares import joined, squares
@@ -21,6 +21,8 @@ from lesion.weights import find_weights, require_whole
 from mrcnn.files import sha256_of
 from mrcnn.images import as_rgb8
 from mrcnn.model import MaskRCNN
+from mrcnn.molding import require_several
+from mrcnn.weights import WeightsError
 
 NAME = "attributes"
 
@@ -152,6 +154,7 @@ class AttributesPredictor:
         As a whole, a long image would fill the network's square in part, and be smaller in it than
         what was learned from.
         """
+        require_several(images)
         small = [reduced(as_rgb8(image)) for image in images]
         parts = [squares(image.shape) for image in small]
         shown = [image[part] for image, of_it in zip(small, parts, strict=True) for part in of_it]
@@ -216,7 +219,7 @@ def load_attributes(
     """The predictor of a weights file of the attributes task.
 
     Args:
-        weights: path of a file that `lesion/train.py --task=attributes` wrote, or "last".
+        weights: path of a file that `lesion/train.py --task=attributes` wrote, "last" or "lesion".
         batch: images per pass through the network.
         method: see `AttributesPredictor`.
 
@@ -225,13 +228,21 @@ def load_attributes(
         FileNotFoundError: if there is none.
     """
     path, metadata = find_weights(weights, NAME)
-    settings = {**metadata["config"], "IMAGES_PER_GPU": batch, "GPU_COUNT": 1}
-    model = MaskRCNN("inference", AttributesConfig.from_dict(settings), "logs")
+    model = build_model(AttributesConfig, metadata, batch, path)
     require_whole(model.load_weights(path), path)
     thresholds = DEFAULTS
     if "thresholds" in metadata:
-        thresholds = {
-            by: {name: Threshold(**values) for name, values in chosen.items()}
-            for by, chosen in metadata["thresholds"].items()
-        }
+        thresholds = _thresholds_in(metadata["thresholds"], path)
     return AttributesPredictor(model, path, thresholds, method)
+
+
+def _thresholds_in(chosen, path):
+    try:
+        return {
+            by: {name: Threshold(**values) for name, values in thresholds.items()}
+            for by, thresholds in chosen.items()
+        }
+    except TypeError as error:
+        raise WeightsError(
+            f"{path} has thresholds that this version cannot use ({error}); install a newer one."
+        ) from error

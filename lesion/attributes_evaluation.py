@@ -9,9 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from lesion import NOTICE
-from lesion.analyze import predict_images
 from lesion.attribute_thresholds import METHODS
+from lesion.figures import AttributeCase, attribute_sheet
 from lesion.metrics import Confusion, bootstrap_weights
+from lesion.reading import predict_images
 from lesion.samples import ATTRIBUTES, Problem, Sample, distinct_names
 from lesion.splits import lesion_groups
 from lesion.tables import aligned, write_table
@@ -140,7 +141,8 @@ def summarize_attributes(evaluation: AttributesEvaluation, method: str) -> dict:
 
     Returns:
         `images`, `jaccard` (the challenge's, with `interval`, 95 % by lesion), `dice`,
-        `attributes` (of each `jaccard`, `dice`, `images`, `images_present`, `images_predicted`),
+        `attributes` (of each `jaccard` and `dice`, null where no image has a mask of it, `images`,
+        `images_present`, `images_predicted`),
         `methods` (the same of every method), `failed` and `problems`.
     """
     tables = {by: _table([scores[by] for scores in evaluation.scores]) for by in METHODS}
@@ -164,8 +166,8 @@ def _table(scores: Sequence[Mapping[str, Confusion]]) -> dict:
         own = [score[name] for score in scores if name in score]
         total = Confusion.total(own)
         attributes[name] = {
-            "jaccard": total.jaccard,
-            "dice": total.dice,
+            "jaccard": total.jaccard if own else None,
+            "dice": total.dice if own else None,
             "images": len(own),
             "images_present": sum(s.true_positive + s.false_negative > 0 for s in own),
             "images_predicted": sum(s.true_positive + s.false_positive > 0 for s in own),
@@ -201,9 +203,9 @@ def format_attributes(summary: Mapping[str, Any]) -> str:
                 name,
                 str(own["images_present"]),
                 str(own["images_predicted"]),
-                f"{own['jaccard']:.4f}",
-                f"{own['dice']:.4f}",
-                *(f"{methods[by]['attributes'][name]['jaccard']:.4f}" for by in METHODS),
+                _figure(own["jaccard"]),
+                _figure(own["dice"]),
+                *(_figure(methods[by]["attributes"][name]["jaccard"]) for by in METHODS),
             ]
         )
     whole = [f"{summary['jaccard']:.4f}", f"{summary['dice']:.4f}"]
@@ -212,13 +214,24 @@ def format_attributes(summary: Mapping[str, Any]) -> str:
     lines = aligned(rows)
     low, high = summary["interval"]
     lines.append(f"{summary['images']} images; 95 % interval by lesion: {low:.4f} to {high:.4f}")
-    never = [n for n, own in summary["attributes"].items() if not own["images_present"]]
+    unscored = [n for n, own in summary["attributes"].items() if not own["images"]]
+    if unscored:
+        lines.append(f"No image has a mask of {', '.join(unscored)}: not scored.")
+    never = [
+        name
+        for name, own in summary["attributes"].items()
+        if own["images"] and not own["images_present"]
+    ]
     if never:
         lines.append(
             f"Not in any of these images: {', '.join(never)}; a Jaccard index of 1 there says that "
             "it was not predicted either."
         )
     return "\n".join(lines)
+
+
+def _figure(value):
+    return "–" if value is None else f"{value:.4f}"
 
 
 def write_attributes(
@@ -231,8 +244,6 @@ def write_attributes(
     """
     if not evaluation.samples:
         return []
-    from lesion.attribute_overlay import AttributeCase, attribute_sheet
-
     out, method = Path(out), predictor.method
     table, sheet = out / "attributes.csv", out / "disagreements.png"
     rows = []

@@ -14,8 +14,12 @@ from mrcnn.files import sha256_of
 from mrcnn.images import as_rgb8
 from mrcnn.masks import extract_bboxes
 from mrcnn.model import MaskRCNN
+from mrcnn.molding import require_several
+from mrcnn.weights import WeightsError
 
 logger = logging.getLogger(__name__)
+
+_LARGE = 3 * 4_000_000  # values of an image of which one is looked at at a time
 
 
 class BoundaryConfig(Config):
@@ -114,10 +118,12 @@ class BoundaryPredictor:
 
     def predict(self, images):
         """The boundary in each of a list of images [height, width(, channels)]: `Boundary`s."""
+        require_several(images)
         if self.views == 1 and not self.model.config.SEMANTIC_BRANCH:
             return [_best(result) for result in self.model.detect(images)]
         if self.views == 1:  # batch by batch, since maps of large photographs take much memory
-            size = self.model.config.BATCH_SIZE
+            large = max((np.size(image) for image in images), default=0) > _LARGE
+            size = 1 if large else self.model.config.BATCH_SIZE
             starts = range(0, len(images), size)
             return [_outlined(s) for start in starts for s in self.look(images[start:][:size])]
         return [_outlined(look_twice(self.look, as_rgb8(image))) for image in images]
@@ -198,12 +204,22 @@ def load_predictor(weights, batch=4, views=1):
         FileNotFoundError: if there is none.
     """
     path, metadata = find_weights(weights, BoundaryConfig.NAME)
-    model = build_model(metadata, batch)
+    model = build_model(BoundaryConfig, metadata, batch, path)
     require_whole(model.load_weights(path), path)
     return BoundaryPredictor(model, path, views)
 
 
-def build_model(metadata, batch):
-    """The `MaskRCNN` that a weights file describes, without its weights."""
+def build_model(config_class, metadata, batch, path):
+    """The `MaskRCNN` that the metadata of a weights file describe, without its weights.
+
+    Raises:
+        mrcnn.weights.WeightsError: if a newer version wrote them; it names the file `path`.
+    """
     settings = {**metadata["config"], "IMAGES_PER_GPU": batch, "GPU_COUNT": 1}
-    return MaskRCNN("inference", BoundaryConfig.from_dict(settings), "logs")
+    try:
+        config = config_class.from_dict(settings)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path} has settings that this version cannot use ({error}); install a newer one."
+        ) from error
+    return MaskRCNN("inference", config, "logs")

@@ -7,9 +7,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lesion.analyze import predict_images
+from lesion.figures import Case, contact_sheet, jaccard_histogram
 from lesion.metrics import METRICS, aggregate, bootstrap_interval, boundary_metrics
-from lesion.overlay import Case, contact_sheet, jaccard_histogram
+from lesion.reading import predict_images
 from lesion.samples import Problem, Sample
 from lesion.splits import lesion_groups
 from lesion.tables import aligned, write_table
@@ -47,7 +47,7 @@ def evaluate_boundary(
     """Predicts the lesion of each sample and scores it at the image's own size.
 
     Args:
-        predictor: as for `lesion.analyze.predict_images`.
+        predictor: as for `lesion.reading.predict_images`.
         samples: with boundary masks.
         batch: images predicted at once.
 

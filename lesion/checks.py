@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lesion.samples import ATTRIBUTES, TASKS, Collection, Problem, Sample
-from mrcnn.files import atomic_path, sha256_of
+from mrcnn.files import sha256_of, write_json
 from mrcnn.images import ImageError, image_size, read_image, read_mask
 
 logger = logging.getLogger(__name__)
@@ -221,8 +221,6 @@ def _read_record(record: Path) -> dict[str, dict]:
 
 def _write_record(record: Path, files: dict[str, dict]) -> None:
     try:
-        with atomic_path(record) as partial:
-            content = {"version": _RECORD_VERSION, "files": files}
-            partial.write_text(json.dumps(content), encoding="utf-8")
+        write_json(record, {"version": _RECORD_VERSION, "files": files}, indent=None)
     except OSError as error:
         logger.warning("The record of checked files %s cannot be written: %s.", record, error)

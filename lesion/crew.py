@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from lesion.samples import DatasetError
-from mrcnn.files import atomic_path
+from mrcnn.files import write_json
 from mrcnn.runs import find_last
 
 LOG_FILE = "train.log"
@@ -45,18 +45,19 @@ def keep_settings(
     path = folder / SETTINGS_FILE
     settings = json.loads(json.dumps({name: getattr(arguments, name) for name in names}))
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+    usual = getattr(arguments, "usual", {})
     for name, value in settings.items():
-        if before.get(name, value) != value:  # one that is younger than the folder is not in it
+        kept = before.get(name, usual.get(name, value))  # one that is younger had its usual value
+        if kept != value:
             option = "--" + name.replace("_", "-")
             raise DatasetError(
-                f"{folder} was begun with {option}={before[name]}, not with "
-                f"{option}={value}. Go on with the same, or give another --logs."
+                f"{folder} was begun with {option}={kept}, not with {option}={value}. Go on with "
+                "the same, or give another --logs."
             )
     take_changeable(arguments, changeable or {}, before)
     settings |= {name: getattr(arguments, name) for name in changeable or {}}
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    write_json(path, settings)
 
 
 def take_changeable(

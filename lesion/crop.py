@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lesion.cache import ImageCache
-from mrcnn.files import atomic_path
+from mrcnn.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,7 @@ def find_crops(
 
 def _write_record(record, content):
     try:
-        with atomic_path(record) as temporary:
-            temporary.write_text(json.dumps(content))
+        write_json(record, content, indent=None)
     except OSError as error:
         logger.warning("The record of lesions %s cannot be written: %s.", record, error)
 

@@ -14,7 +14,6 @@ if __package__ in (
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse  # noqa: E402
-import json  # noqa: E402
 from collections import Counter  # noqa: E402
 from collections.abc import Iterable  # noqa: E402
 
@@ -24,6 +23,7 @@ from lesion import NOTICE  # noqa: E402
 from lesion.cache import ImageCache  # noqa: E402
 from lesion.checks import check_samples  # noqa: E402
 from lesion.layouts import find_collections, find_samples  # noqa: E402
+from lesion.options import positive  # noqa: E402
 from lesion.samples import (  # noqa: E402
     ATTRIBUTES,
     DIAGNOSES,
@@ -34,7 +34,7 @@ from lesion.samples import (  # noqa: E402
     Sample,
 )
 from mrcnn.dataset import Dataset  # noqa: E402
-from mrcnn.files import atomic_path  # noqa: E402
+from mrcnn.files import write_json  # noqa: E402
 from mrcnn.images import image_size, read_image, read_mask  # noqa: E402
 
 __all__ = [
@@ -171,15 +171,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", choices=TASKS, default="boundary", help="what to check for")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if there is any problem")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the result as JSON")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="decoding threads (2)")
+    parser.add_argument(
+        "--workers", type=positive, default=2, metavar="N", help="decoding threads (2)"
+    )
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    if arguments.workers < 1:
-        parser.error(f"--workers must be at least 1; received {arguments.workers}")
     try:
         collections = find_collections(arguments.dataset, task=arguments.task)
     except DatasetError as error:
@@ -193,8 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     print(NOTICE)
     if arguments.json:
         report = {"notice": NOTICE, "task": arguments.task, "collections": summaries}
-        with atomic_path(arguments.json) as partial:
-            partial.write_text(json.dumps(report, indent=2), encoding="utf-8")
+        write_json(arguments.json, report)
     faults = any(summary["problems"] for summary in summaries)
     return 1 if arguments.strict and faults else 0
 

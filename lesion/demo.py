@@ -11,13 +11,11 @@ import shutil
 import sys
 from pathlib import Path
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: import the packages beside it, not the modules in it
+if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from lesion import NOTICE  # noqa: E402
+from lesion.options import positive  # noqa: E402
 
 # The seeds keep the phantoms that are learned from and those that are shown apart.
 TRAINING_SEED, SHOWN_SEED = 1, 2
@@ -28,10 +26,15 @@ def build_parser():
         prog="lesion demo", description="Trains briefly on phantoms and reports.", epilog=NOTICE
     )
     parser.add_argument("--out", default="demo", metavar="DIR", help="folder for all results")
-    parser.add_argument("--images", type=int, default=400, help="phantoms to learn from")
-    parser.add_argument("--shown", type=int, default=24, help="further phantoms to analyse")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--image-size", type=int, default=192, help="width of the network's input")
+    for option, usual, help_text in (
+        ("--images", 400, "phantoms to learn from"),
+        ("--shown", 24, "further phantoms to analyse"),
+        ("--epochs", 5, "passes through what is learned from"),
+        ("--image-size", 192, "width of the network's input"),
+    ):
+        parser.add_argument(
+            option, type=positive, default=usual, metavar="N", help=f"{help_text} ({usual})"
+        )
     return parser
 
 

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from lesion.boundary import BoundaryPredictor, build_model
+from lesion.boundary import BoundaryConfig, BoundaryPredictor, build_model
 from lesion.calibration import Calibration
 from lesion.crop import crop_to_lesion
 from lesion.diagnosis_network import (
@@ -31,6 +31,7 @@ from lesion.samples import DIAGNOSES, Sample
 from lesion.weights import find_weights, require_whole
 from mrcnn.files import sha256_of
 from mrcnn.images import read_image
+from mrcnn.molding import require_several
 from mrcnn.weights import (
     WeightsError,
     assign_weights,
@@ -108,6 +109,7 @@ class DiagnosisPredictor:
         self.views = views
         self.batch = batch
         self.boundary = boundary
+        self._sha256 = sha256_of(self.weights)
         self.referral = self.calibration.referral(risk, melanoma_sensitivity)
         if risk is not None and self.referral.confidence is None:
             logger.warning("%s is not calibrated: no diagnosis is referred.", self.weights)
@@ -117,16 +119,27 @@ class DiagnosisPredictor:
         """See `classifier_model`; of one view, and of an image that has been cropped."""
         return classifier_model(self.network, self.calibration)
 
+    @property
+    def members(self) -> list["DiagnosisPredictor"]:
+        """The networks that answer: this one."""
+        return [self]
+
     def predict(
-        self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, str]] | None = None
+        self,
+        images: Sequence[np.ndarray],
+        patients: Sequence[Mapping[str, str]] | None = None,
+        whole: Sequence[np.ndarray] | None = None,
     ) -> list[Diagnosis]:
         """The diagnosis of each of a list of images.
 
         Args:
             images: arrays [height, width(, channels)] of any size; grey, RGB, RGBA.
             patients: `Sample.metadata` of each; used if the network was trained with patient data.
+            whole: where `images` are parts of images, all of these, for a network that itself crops
+                them to the lesion.
         """
-        logits = self.logits_of_views(images, patients).mean(axis=1)
+        seen = whole if self.crops and whole is not None else images
+        logits = self.logits_of_views(seen, patients).mean(axis=1)
         before = dataclasses.replace(self.calibration, temperature=1.0).probabilities(logits)
         return [
             Diagnosis(row, raw, self.referral(row))
@@ -137,6 +150,7 @@ class DiagnosisPredictor:
         self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, str]] | None = None
     ) -> np.ndarray:
         """float64 [images, views, 7]; the first view is the image as it is."""
+        require_several(images)
         if not len(images):
             return np.zeros((0, self.views, len(DIAGNOSES)))
         squares = [prepare_square(image, self.config.image_size) for image in self.crop(images)]
@@ -179,7 +193,7 @@ class DiagnosisPredictor:
             "network": "classifier",
             "backbone": self.config.backbone,
             "weights": self.weights.name,
-            "sha256": sha256_of(self.weights),
+            "sha256": self._sha256,
             "input_size": [self.config.image_size] * 2,
             "crop": self.config.crop,
             "colour_constancy": self.config.colour_constancy,
@@ -210,7 +224,8 @@ def load_classifier(
     """The predictor of a weights file of the diagnosis task.
 
     Args:
-        weights: path of a file that `lesion/train.py --task=diagnosis` wrote, or "last".
+        weights: path of a file that `lesion/train.py --task=diagnosis` wrote, or "last"; "lesion"
+            is an ensemble (`lesion.ensemble.load_classifiers`).
         views, risk, batch, melanoma_sensitivity: see `DiagnosisPredictor`.
 
     Raises:
@@ -288,6 +303,6 @@ def _boundary_in(path, metadata):
     arrays, _ = load_arrays(path)
     prefix = f"{BOUNDARY}/"
     inner = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-    model = build_model(metadata[BOUNDARY], batch=4)
+    model = build_model(BoundaryConfig, metadata[BOUNDARY], 4, path)
     assign_weights(model.keras_model, inner, str(path), by_name=False)
     return BoundaryPredictor(model, path)

@@ -1,5 +1,7 @@
 """From samples to batches for the classifier."""
 
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -93,6 +95,7 @@ class DiagnosisBatches(keras.utils.PyDataset):
     Attributes:
         epoch: to be set before an epoch begins (`mrcnn.callbacks.EpochOfBatches`).
         failure: the exception that ended the preparation of a batch, or None.
+        preparing: seconds that each of the last batches took a thread.
     """
 
     def __init__(
@@ -123,7 +126,7 @@ class DiagnosisBatches(keras.utils.PyDataset):
         self.unlabelled_share = unlabelled_share if UNLABELLED in self.labels else 0.0
         self.seed = seed
         self.epoch = epoch
-        self.failure = None
+        self.failure, self.preparing = None, deque(maxlen=10_000)
 
     def __len__(self):
         return self.steps
@@ -150,6 +153,7 @@ class DiagnosisBatches(keras.utils.PyDataset):
         return [str(self.dataset.samples[i].image) for i in self._positions(index)]
 
     def __getitem__(self, index):
+        begun = time.perf_counter()
         with FailureKept(self):
             positions = self._positions(index)
             rngs = [
@@ -163,7 +167,8 @@ class DiagnosisBatches(keras.utils.PyDataset):
                 inputs.append(self._patients(positions, rngs))
             if self.mixing:
                 *inputs, truth = self._mixed(*inputs, truth, rngs=rngs)
-            return tuple(inputs) if len(inputs) > 1 else inputs[0], truth
+        self.preparing.append(time.perf_counter() - begun)
+        return tuple(inputs) if len(inputs) > 1 else inputs[0], truth
 
     def _positions(self, index):
         if getattr(self, "_ordered", (None,))[0] != self.epoch:

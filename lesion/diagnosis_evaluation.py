@@ -1,7 +1,6 @@
 """Scores of the diagnosis task: recall, calibration, subgroups, and the files that show them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from lesion.diagnosis_figures import (
     roc_figure,
 )
 from lesion.diagnosis_metrics import Sheet, confusion_matrix, subgroups
+from lesion.reading import read_ahead, read_or_reason
 from lesion.samples import DIAGNOSES, Problem, Sample, distinct_names
 from lesion.splits import lesion_groups
 from lesion.tables import write_table
-from mrcnn.images import ImageError, read_image
+from mrcnn.images import read_image
 
-_READERS = 2
 # Smaller subgroups have no interval worth its time.
 _MIN_SUBGROUP = 20
 
@@ -82,10 +81,10 @@ def evaluate_diagnosis(
     """
     evaluation = DiagnosisEvaluation()
     with tqdm(total=len(samples), desc="Evaluating", unit="image", disable=None) as progress:
-        for chunk in _read_ahead(samples, batch):
-            read = [(sample, image) for sample, image in chunk if isinstance(image, np.ndarray)]
+        for chunk in read_ahead(_read, samples, batch):
+            read = [(sample, image) for sample, image, reason in chunk if reason is None]
             evaluation.problems += [
-                Problem(sample.image, reason) for sample, reason in chunk if isinstance(reason, str)
+                Problem(sample.image, reason) for sample, _, reason in chunk if reason is not None
             ]
             predicted = predictor.predict(
                 [image for _, image in read],
@@ -101,24 +100,9 @@ def evaluate_diagnosis(
     return evaluation
 
 
-def _read_ahead(samples, batch) -> Iterator[list[tuple[Sample, np.ndarray | str]]]:
-    """Batches of samples, each with its image or what is wrong with it.
-
-    The next batch is read while one is predicted.
-    """
-    with ThreadPoolExecutor(_READERS) as pool:
-        upcoming = pool.map(_read, samples[:batch])
-        for start in range(0, len(samples), batch):
-            images = list(upcoming)
-            upcoming = pool.map(_read, samples[start + batch : start + 2 * batch])
-            yield list(zip(samples[start : start + batch], images, strict=True))
-
-
 def _read(sample):
-    try:
-        return read_image(sample.image)
-    except (ImageError, OSError) as error:
-        return str(error).removeprefix(f"{sample.image}: ")
+    _, image, reason = read_or_reason(sample.image)
+    return sample, image, reason
 
 
 def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = ()) -> dict:
@@ -259,7 +243,7 @@ def write_heat_maps(
     cases = []
     for position in order:
         sample, diagnosis = evaluation.samples[position], evaluation.diagnoses[position]
-        (image,) = getattr(predictor, "members", [predictor])[0].crop([read_image(sample.image)])
+        (image,) = predictor.members[0].crop([read_image(sample.image)])
         title = (
             f"{sample.image_id}\n{sample.diagnosis}, predicted {diagnosis.category} "
             f"{diagnosis.probabilities.max():.2f}"

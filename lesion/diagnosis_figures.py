@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from lesion.calibration import coverage_curve, expected_calibration_error, reliability, top_label
-from lesion.overlay import SERIES_COLORS, add_notice, save_figure
+from lesion.figures import SERIES_COLORS, add_notice, save_figure
 from lesion.samples import DIAGNOSES
 
 

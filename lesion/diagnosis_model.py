@@ -18,25 +18,10 @@ from lesion.diagnosis_network import (
     prepare_square,
 )
 from lesion.samples import DIAGNOSES
-from mrcnn.callbacks import (
-    Checkpoint,
-    EpochOfBatches,
-    EpochOfModel,
-    StopOnNonFiniteLoss,
-    log_callbacks,
-)
-from mrcnn.data import FailuresRaised
+from mrcnn.callbacks import Checkpoint
+from mrcnn.fitting import fit
 from mrcnn.runs import InRun
-from mrcnn.training import (
-    Stage,
-    build_optimizer,
-    count_parameters,
-    find_state,
-    keep_freed_memory,
-    restore_state,
-    set_trainable,
-    stopped_stage,
-)
+from mrcnn.training import Stage, build_optimizer, find_state, set_trainable
 from mrcnn.weights import LoadReport, load_weights
 
 logger = logging.getLogger(__name__)
@@ -111,8 +96,6 @@ class DiagnosisModel(InRun):
             logger.info("Epoch %d of %d is reached.", self.epoch, epochs)
             return None
         stage = Stage(LAYERS[layers], float(learning_rate), self.epoch, epochs)
-        stopped = stopped_stage(self._resume, stage)
-        stage = stopped or stage
         batches = self._batches(
             training,
             augmentation or self._middle,
@@ -130,42 +113,18 @@ class DiagnosisModel(InRun):
         if len(validation.samples):
             held_out = self._batches(validation, self._middle, workers=workers)
         set_trainable(self.keras_model, stage.layers)
-        steps = (epochs - stage.first_epoch) * len(batches)
         averaged = layers == "all"
-        self._compile(learning_rate, steps, training.labels, averaged)
-        if self._resume:
-            restore_state(self.keras_model, self._resume, stopped)
-        self._resume = None
-        logger.info(
-            "Epochs %d to %d, %d of %d parameters learn.",
-            self.epoch + 1,
-            epochs,
-            count_parameters(self.keras_model.trainable_variables),
-            self.keras_model.count_params(),
-        )
-        self.make_log_dir()
         metadata = {**describe_network(self.config), **(metadata or {})}
         average = [keras.callbacks.SwapEMAWeights()] if averaged else []
-        keep_freed_memory()
-        with FailuresRaised(*filter(None, (batches, held_out))):
-            history = self.keras_model.fit(
-                batches,
-                initial_epoch=self.epoch,
-                epochs=epochs,
-                validation_data=held_out,
-                shuffle=False,
-                callbacks=[
-                    EpochOfBatches(batches),
-                    StopOnNonFiniteLoss(batches),
-                    *average,
-                    *log_callbacks(self.log_dir, self.epoch),
-                    AveragedCheckpoint(
-                        self.checkpoint_path, metadata, stage, keep_checkpoints, *average
-                    ),
-                    EpochOfModel(self),
-                ],
-            )
-        return history
+        return fit(
+            self,
+            stage,
+            batches,
+            held_out,
+            lambda steps: self._compile(learning_rate, steps, training.labels, averaged),
+            AveragedCheckpoint(self, metadata, keep_checkpoints, *average),
+            average,
+        )
 
     def _middle(self, image, rng):
         return np.rint(prepare_square(image, self.config.image_size)).astype(np.uint8)
@@ -250,8 +209,8 @@ class AveragedCheckpoint(Checkpoint):
         swap: the `SwapEMAWeights` of the training, where there is one.
     """
 
-    def __init__(self, template, metadata, stage, keep=None, swap=None):
-        super().__init__(template, metadata, stage, keep)
+    def __init__(self, run, metadata, keep=None, swap=None):
+        super().__init__(run, metadata, keep)
         self.swap = swap
 
     def save_weights(self, path, metadata):

@@ -17,7 +17,7 @@ from lesion.calibration import Calibration
 from lesion.patient import VECTOR_SIZE
 from lesion.samples import DIAGNOSES
 from mrcnn import __version__
-from mrcnn.backbone import build_backbone
+from mrcnn.backbone import build_backbone, frozen_layers
 from mrcnn.config import Config
 from mrcnn.efficientnet_lite import SCALES, top_features
 from mrcnn.images import as_rgb8
@@ -168,10 +168,7 @@ class DiagnosisNetwork(keras.Model):
                 vector
             )
             super().__init__(inputs=inputs, outputs=logits, name="diagnosis")
-        self.frozen_layers = ()
-        if config.frozen_stages:
-            frozen = keras.Model(image, stages[config.frozen_stages - 1]).layers
-            self.frozen_layers = tuple(layer.name for layer in frozen)
+        self.frozen_layers = frozen_layers(image, stages, config.frozen_stages, config.backbone)
         self.config = config
 
     def get_config(self):

@@ -163,7 +163,8 @@ def add_options(parser):
 def check_arguments(arguments):
     refuse_coco(arguments)
     if arguments.crop_weights:
-        arguments.crop_weights = str(find_weights(arguments.crop_weights, "boundary")[0])
+        # Known to the run, which may go on from another folder.
+        arguments.crop_weights = str(find_weights(arguments.crop_weights, "boundary")[0].resolve())
     if arguments.folds == 1:
         raise ValueError("--folds=1 leaves nothing to learn from; give 2 or more.")
     if arguments.members == 1:
@@ -203,7 +204,7 @@ def _check_teacher(arguments):
         elif getattr(arguments, name) is None:
             setattr(arguments, name, usual)
     if arguments.teacher:
-        arguments.teacher = str(weights_path(arguments.teacher, "diagnosis"))
+        arguments.teacher = str(weights_path(arguments.teacher, "diagnosis").resolve())
         for member in member_files([arguments.teacher]):
             find_weights(member, "diagnosis")  # says what is wrong before any image is read
 

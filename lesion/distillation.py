@@ -39,15 +39,16 @@ def find_unlabelled(folders: Sequence[str | Path], samples: Sequence[Sample]) ->
     Raises:
         lesion.samples.DatasetError: if a folder is missing, or nothing in it can be used.
     """
-    ids, hashes = {_image_id(sample.image_id) for sample in samples}, None
+    ids, hashes = {archive_id(sample.image_id) for sample in samples}, None
     found: list[Sample] = []
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise DatasetError(f"The folder {folder} of --unlabelled does not exist.")
         paths = image_files(folder)
-        # Of several files of one name, such as a.jpg and a.png, the last.
-        fresh = {_image_id(path.stem): path for path in paths if _image_id(path.stem) not in ids}
-        fresh = list(fresh.values())
+        # Other names than the archive's mean nothing beyond their folder; of several files of one
+        # name in it, such as a.jpg and a.png, the last.
+        named = {archive_id(path.stem) or path.stem: path for path in paths}
+        fresh = [path for path in named.values() if archive_id(path.stem) not in ids - {None}]
         if fresh and hashes is None:
             hashes = {sha256_of(sample.image) for sample in samples}
         fresh = [path for path in fresh if sha256_of(path) not in hashes]
@@ -62,14 +63,16 @@ def find_unlabelled(folders: Sequence[str | Path], samples: Sequence[Sample]) ->
                 f"The folder {folder} of --unlabelled holds no image that can be used and is not "
                 "in the data sets. Give the folder that the files themselves lie in."
             )
-        ids |= {_image_id(path.stem) for path in sound}
+        ids |= {archive_id(path.stem) for path in sound}
         hashes |= {sha256_of(path) for path in sound}
-        found += [Sample(folder.resolve().name, path.stem, path) for path in sound]
+        found += [Sample(_collection(folder), path.stem, path) for path in sound]
     return found
 
 
-def _image_id(name):
-    return archive_id(name) or name
+def _collection(folder):
+    """The name that the data set has, or would have, whose images lie in a folder."""
+    folder = folder.resolve()
+    return folder.parent.name if folder.name.lower() == "images" else folder.name
 
 
 def _is_sound(path):

@@ -10,7 +10,12 @@ import numpy as np
 
 from lesion.calibration import Calibration, Referral
 from lesion.diagnosis import Diagnosis, DiagnosisPredictor, calibrations_in, load_classifier
-from lesion.weights import ensemble_calibration, joint_sha256, member_files
+from lesion.weights import (
+    ensemble_calibration,
+    joint_sha256,
+    member_files,
+    require_different,
+)
 from mrcnn.weights import WeightsError
 
 
@@ -42,14 +47,17 @@ class DiagnosisEnsemble:
 
     @property
     def crops(self) -> bool:
-        """Whether a member crops images to their lesion first."""
-        return any(member.crops for member in self.members)
+        """Whether every member crops images to their lesion first."""
+        return all(member.crops for member in self.members)
 
     def predict(
-        self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, str]] | None = None
+        self,
+        images: Sequence[np.ndarray],
+        patients: Sequence[Mapping[str, str]] | None = None,
+        whole: Sequence[np.ndarray] | None = None,
     ) -> list[Diagnosis]:
         """See `lesion.diagnosis.DiagnosisPredictor.predict`."""
-        opinions = [member.predict(images, patients) for member in self.members]
+        opinions = [member.predict(images, patients, whole) for member in self.members]
         return [self._joint(votes) for votes in zip(*opinions, strict=True)]
 
     def _joint(self, votes):
@@ -112,12 +120,14 @@ def load_classifiers(
     Raises:
         mrcnn.weights.WeightsError: as `lesion.diagnosis.load_classifier`, and if an ensemble's file
             does not name its members, or what calibrates them is damaged or of other views.
+        ValueError: as `lesion.diagnosis.DiagnosisPredictor`, and for the same network twice.
     """
     paths, referral = member_files(weights), (risk, melanoma_sensitivity)
     if len(paths) == 1:
         return load_classifier(paths[0], views, risk, batch, melanoma_sensitivity)
     calibrations = _calibrations(weights, ensemble_calibration(weights), views)
     own = (None, None) if calibrations else referral  # who refers together does not alone
+    require_different(paths)
     members = [load_classifier(path, views, own[0], batch, own[1]) for path in paths]
     # TensorFlow takes the members' first predictions, one after the other, for one function that is
     # traced in vain again and again.

@@ -21,7 +21,6 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse  # noqa: E402
-import json  # noqa: E402
 from typing import Any  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
@@ -40,7 +39,7 @@ from lesion.boundary_evaluation import (  # noqa: E402
     write_boundary,
 )
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
-from lesion.options import add_referral, add_views, natural  # noqa: E402
+from lesion.options import add_referral, add_views, natural, positive  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.samples import TASKS  # noqa: E402
 from lesion.selection import PART_NAMES, select  # noqa: E402
@@ -52,7 +51,7 @@ from lesion.weights import (  # noqa: E402
     shipped_weights,
     weights_path,
 )
-from mrcnn.files import atomic_path  # noqa: E402
+from mrcnn.files import write_json  # noqa: E402
 from mrcnn.images import ImageError  # noqa: E402
 
 _SHOWN = 3  # problems named where a run ends at once
@@ -109,10 +108,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder for tables and figures (./evaluation)",
     )
     parser.add_argument(
-        "--batch", type=int, default=8, metavar="N", help="images predicted at once (8)"
+        "--batch", type=positive, default=8, metavar="N", help="images predicted at once (8)"
     )
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="score the first N samples of each data set only"
+        "--limit",
+        type=positive,
+        metavar="N",
+        help="score the first N samples of each data set only",
     )
     add_views(parser)
     parser.add_argument(
@@ -172,6 +174,8 @@ def _load_predictor(arguments):
         predictor = load_classifiers(
             arguments.weights, arguments.views, arguments.risk, melanoma_sensitivity=sensitivity
         )
+    if arguments.nearby_unasked and getattr(predictor, "crops", False):
+        arguments.boundary_weights = NONE  # all its networks find their lesion by themselves
     if arguments.boundary_weights == NONE:
         return predictor
     nearby = NearbyAttributes if arguments.task == "attributes" else NearbyDiagnosis
@@ -257,12 +261,6 @@ def _evaluate(arguments, predictor, samples, names):
     return evaluation, summary, format_diagnosis(summary)
 
 
-def _boundary_learned(arguments, samples):
-    """Number of samples whose lesions' outlines the boundary weights have learned, if known."""
-    path = weights_path(arguments.boundary_weights, "boundary")
-    return len(learned_by([path], samples)) if own_split(path) else None
-
-
 def name_and_hash(predictor: Any) -> dict[str, str]:
     """By which a result names the weights it is of."""
     model = predictor.describe()
@@ -284,18 +282,13 @@ def _write(arguments, evaluation, predictor):
 
 
 def _write_figures(path, summary):
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False), encoding="utf-8")
+    write_json(path, summary)
     return [path]
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    for name in ("batch", "limit"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} must be at least 1, received {value}.")
     if arguments.task != "diagnosis" and len(arguments.weights) > 1:
         parser.error(f"--weights can be given once for --task={arguments.task}.")
     if arguments.task == "boundary" and arguments.boundary_weights:
@@ -307,7 +300,8 @@ def main(argv: list[str] | None = None) -> int:
         if given and task != arguments.task:
             option = given[0].replace("_", "-")
             parser.error(f"--{option} is for --task={task}, not for --task={arguments.task}.")
-    if arguments.boundary_weights is None:
+    arguments.nearby_unasked = arguments.boundary_weights is None
+    if arguments.nearby_unasked:
         shown_nearby = arguments.task != "boundary" and not arguments.heat_maps
         own = arguments.weights == [SHIPPED] and shipped_weights("boundary") is not None
         if own and arguments.heat_maps:
@@ -317,7 +311,10 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--json {arguments.json} is a folder; name a file.")
     if arguments.out.exists() and not arguments.out.is_dir():
         parser.error(f"--out {arguments.out} is a file; give a folder.")
-    try:
+    try:  # what "last" means now, it means to the end
+        arguments.weights = [str(weights_path(w, arguments.task)) for w in arguments.weights]
+        if arguments.boundary_weights != NONE:
+            arguments.boundary_weights = str(weights_path(arguments.boundary_weights, "boundary"))
         collections, selection = select(
             arguments.dataset,
             arguments.task,
@@ -336,7 +333,7 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    if arguments.heat_maps and len({m.crops for m in getattr(predictor, "members", [])}) > 1:
+    if arguments.heat_maps and len({member.crops for member in predictor.members}) > 1:
         print(
             "--heat-maps are of one picture: some members of this ensemble crop it to the lesion, "
             "others see all of it. Give the weights of one member.",
@@ -344,8 +341,12 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     names = [collection.name for collection in collections]
+    model, boundary_learned = predictor.describe(), None
+    nearby = arguments.boundary_weights != NONE
+    if nearby and own_split(Path(arguments.boundary_weights)):
+        # Samples whose lesions' outlines the boundary weights have learned, if that is known.
+        boundary_learned = len(learned_by([Path(arguments.boundary_weights)], samples))
     evaluation, summary, table = _evaluate(arguments, predictor, samples, names)
-    model, nearby = predictor.describe(), arguments.boundary_weights != NONE
     summary = {
         **summary,
         "task": arguments.task,
@@ -361,7 +362,7 @@ def main(argv: list[str] | None = None) -> int:
         "images_alone": arguments.images_alone if arguments.task == "diagnosis" else None,
         "weights": name_and_hash(predictor),
         "boundary_weights": name_and_hash(predictor.boundary) if nearby else None,
-        "boundary_learned": _boundary_learned(arguments, samples) if nearby else None,
+        "boundary_learned": boundary_learned,
         "model": model,
         "notice": NOTICE,
     }

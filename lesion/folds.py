@@ -5,7 +5,6 @@ the runs in `fold-1/` …, `ensemble.json` and `cross_validation.json`.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from lesion.samples import DatasetError, Sample
 from lesion.splits import SPLIT_FILE, Split, split_folds
 from lesion.training_split import learned_before
 from lesion.weights import write_ensemble
-from mrcnn.files import atomic_path
+from mrcnn.files import write_json
 
 
 def cross_validate(
@@ -112,9 +111,4 @@ def _score(members, folds, samples, path):
         joint.problems += evaluation.problems
     summary = {**summarize_diagnosis(joint), "views": 1, "notice": NOTICE}
     print(format_diagnosis(summary))
-    _write_json(path, summary)
-
-
-def _write_json(path, content):
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_json(path, summary)

@@ -10,16 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: import the packages beside it, not the modules in it
+if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from lesion import NOTICE  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
 from lesion.splits import SPLIT_FILE, Split, SplitError  # noqa: E402
-from lesion.weights import member_files, split_of, write_ensemble  # noqa: E402
+from lesion.weights import member_files, require_different, split_of, write_ensemble  # noqa: E402
 
 TASK = "diagnosis"
 
@@ -35,17 +32,17 @@ def join(weights: Sequence[str | Path], datasets: Sequence[str | Path], out: str
     Raises:
         lesion.splits.SplitError: if the members were trained on different splits, or have no
             validation part, or the data sets lack images of it; if the folder has another split.
-        ValueError: if there is only one.
+        ValueError: if there is only one, or one of them twice.
         mrcnn.weights.WeightsError: as `lesion.weights.member_files`, and if a member is not at the
             end of its training.
         FileNotFoundError: likewise.
     """
     members = member_files(weights, TASK)
-    if len(set(members)) < len(members) or len(members) < 2:
+    if len(members) < 2:
         raise ValueError(
-            f"An ensemble takes at least two different networks, received {len(members)}: "
-            f"{', '.join(map(str, members))}."
+            f"An ensemble takes at least two networks, received {', '.join(map(str, members))}."
         )
+    require_different(members)
     collections = find_collections(datasets, task=TASK)
     samples = [sample for collection in collections for sample in collection.samples]
     split = _common_split(members, samples)

@@ -110,11 +110,11 @@ class NearbyDiagnosis(_Nearby):
     """A `lesion.diagnosis.DiagnosisPredictor`, or an ensemble, that is shown these parts.
 
     Args:
-        predictor: of diagnoses.
+        predictor: of diagnoses. Members of an ensemble that crop images themselves get all of them.
         boundary: as `lesion.boundary.BoundaryPredictor`.
 
     Raises:
-        ValueError: if the predictor crops images itself, and has learned from crops.
+        ValueError: if it or every member crops images itself, and has learned from crops.
     """
 
     def __init__(self, predictor: Any, boundary: Any):
@@ -130,7 +130,7 @@ class NearbyDiagnosis(_Nearby):
     ) -> list[Any]:
         """See `lesion.diagnosis.DiagnosisPredictor.predict`."""
         near, _ = self._parts(images)
-        return self.predictor.predict(near, patients)
+        return self.predictor.predict(near, patients, whole=images)
 
 
 class NearbyAttributes(_Nearby):

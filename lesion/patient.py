@@ -33,11 +33,14 @@ _SAME = {
 NAMES = {
     "age": ("age", "age_approx"),
     "sex": ("sex",),
-    "site": ("site", "localization", "anatom_site_general"),
+    "site": ("site", "localization", "anatom_site_general", "anatom_site_general_challenge"),
 }
 """Names of what is known of a patient, also HAM10000's and the archive's; the first counts."""
 _SHOWN = 3  # words that mean nothing, by name
 VECTOR_SIZE = 2 + len(SEXES) + len(SITES)
+
+UNKNOWN = frozenset({"", "na", "nan", "none", "n/a", "null", "unknown"})
+"""How tables say that something is not known, in lower case; some are R's and pandas' words."""
 
 
 def told(metadata: Mapping[str, object]) -> dict[str, str]:
@@ -62,7 +65,7 @@ def unrecognised(metadata: Mapping[str, object]) -> list[str]:
 def _text(metadata, name):
     for value in (metadata.get(each) for each in NAMES[name]):
         text = "" if value is None else str(value).strip().lower()
-        if text not in ("", "unknown", "nan"):  # as HAM10000 and pandas say it
+        if text not in UNKNOWN:
             return _SAME.get(name, {}).get(text, text)
     return ""
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lesion.layouts import find_collections
@@ -11,10 +11,20 @@ from lesion.splits import UNLABELLED, Split, SplitError
 from mrcnn.files import sha256_of
 
 
-def describe_data(task: str, datasets: Sequence[str | Path], split: Split) -> dict:
+def describe_data(
+    task: str,
+    datasets: Sequence[str | Path],
+    split: Split,
+    counts: Mapping[str, int] | None = None,
+) -> dict:
     """Names of the data sets, and number and fingerprint of the images in each part of the split.
 
-    Of images without a truth, which are in none of the data sets, the number alone.
+    Of images without a truth, and of those that start weights or a teacher had learned from
+    `before`, which are in none of the data sets, the number alone.
+
+    Args:
+        counts: numbers of images in the parts `train` and `validation` that the training itself
+            learned by; without them, it learned by all.
 
     Raises:
         lesion.splits.SplitError: if the data sets lack an image of the split.
@@ -23,7 +33,11 @@ def describe_data(task: str, datasets: Sequence[str | Path], split: Split) -> di
     samples = {sample.key: sample for collection in collections for sample in collection.samples}
     labelled = {name: keys for name, keys in split.parts.items() if name != UNLABELLED}
     missing = [key for keys in labelled.values() for key in keys if key not in samples]
-    if missing:
+    here = {name: [key for key in keys if key in samples] for name, keys in labelled.items()}
+    complete = counts is not None and all(
+        len(here.get(name, ())) >= counts.get(name, 0) for name in ("train", "validation")
+    )
+    if missing and not complete:
         raise SplitError(
             f"{len(missing)} images of the split, such as {missing[0]}, are not in "
             f"{', '.join(map(str, datasets))}. Give the data sets of the training, in folders of "
@@ -37,9 +51,10 @@ def describe_data(task: str, datasets: Sequence[str | Path], split: Split) -> di
                 "images": len(keys),
                 "sha256": fingerprint(task, (samples[key] for key in keys)),
             }
-            for name, keys in labelled.items()
+            for name, keys in here.items()
         }
-        | ({UNLABELLED: {"images": taught}} if taught else {}),
+        | ({UNLABELLED: {"images": taught}} if taught else {})
+        | ({"before": {"images": len(missing)}} if missing else {}),
     }
 
 

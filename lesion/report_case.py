@@ -4,15 +4,18 @@ import base64
 import io
 from collections.abc import Iterator, Mapping
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from lesion import NOTICE
-from lesion.analysis import Analysis
 from lesion.attribute_overlay import ATTRIBUTE_COLORS, ATTRIBUTE_LABELS
 from lesion.measurements import MIN_COLOR_SHARE, REFERENCE_COLORS
 from lesion.report_style import CASE_STYLE
+
+if TYPE_CHECKING:
+    from lesion.analysis import Analysis
 
 DIAGNOSIS_NAMES = {
     "MEL": "melanoma",
@@ -78,7 +81,7 @@ def case_name(record: Mapping) -> str:
     return "image" if source is None else source["path"].replace("\\", "/").rpartition("/")[2]
 
 
-def notebook_html(analysis: Analysis) -> str:
+def notebook_html(analysis: "Analysis") -> str:
     """The case with its style and the notice, complete in itself."""
     record = analysis.to_dict()
     drawn = {"overlay": analysis.overlay(), "attribute_overlay": analysis.attribute_overlay()}
@@ -166,6 +169,11 @@ def _bars(rows: Mapping[str, float], swatches: Mapping[str, str] | None = None) 
     return f'<ul class="bars">{"".join(lines)}</ul>'
 
 
+def _crops(model: Mapping) -> bool:
+    """Whether all networks of a diagnosis crop images to the lesion by themselves."""
+    return all(member.get("crop") == "lesion" for member in model.get("members", [model]))
+
+
 def _diagnosis(record: Mapping) -> str:
     """Probabilities, what they are of, and whether they are to be relied on at all."""
     diagnosis = record["diagnosis"]
@@ -176,7 +184,7 @@ def _diagnosis(record: Mapping) -> str:
     settings, notes = record.get("settings", {}), []
     if diagnosis["refer"] is not None:
         notes.append(_referral(diagnosis["refer"], settings))
-    if record.get("nearby"):
+    if record.get("nearby") and not _crops(record.get("models", {}).get("diagnosis", {})):
         notes.append("Of the square around the lesion, not of the whole image.")
     if told := settings.get("patient"):
         facts = ", ".join(f"{name} {value}" for name, value in told.items())

@@ -10,6 +10,7 @@ For an image `<stem>.jpg`:
     <stem>_segmentation.dcm         of a DICOM image: all masks as DICOM SEG; it names the patient
 """
 
+import functools
 import json
 import re
 from collections import Counter
@@ -22,7 +23,7 @@ from lesion.analysis import SCHEMA_VERSION, Analysis, size_and_time
 from lesion.dicom import write_segmentation
 from lesion.quality import QualityWarning
 from lesion.samples import ATTRIBUTES
-from mrcnn.files import atomic_path, sha256_of
+from mrcnn.files import sha256_of, write_json
 from mrcnn.images import ImageError, write_image
 
 IMAGE_SUFFIXES = tuple(sorted((*folders.IMAGE_SUFFIXES, ".dcm", ".gif")))
@@ -77,8 +78,7 @@ def write_results(analysis: Analysis, out: Path, stem: str) -> dict:
         except (ImageError, ImportError) as error:
             warning = QualityWarning("no_dicom_segmentation", str(error), 0, 1)
             record["warnings"].append(asdict(warning))
-    with atomic_path(out / f"{stem}{RECORD}") as temporary:
-        temporary.write_text(json.dumps(record, indent=2, allow_nan=False), encoding="utf-8")
+    write_json(out / f"{stem}{RECORD}", record)
     return record
 
 
@@ -246,11 +246,16 @@ def _cut(stem):
     return stem if len(encoded) <= room else encoded[: room - 8].decode("utf-8", "ignore")
 
 
+@functools.lru_cache(maxsize=16)  # asked for every mask of a folder
+def _has_images(folder):
+    return any(entry.name.lower() == "images" and entry.is_dir() for entry in folder.iterdir())
+
+
 def _is_image(path: Path, folder: Path, out: Path) -> bool:
     inside = path.relative_to(folder)
     hidden = any(part.startswith(".") for part in inside.parts)
     # The layout of one's own data, whose masks may be named as the images are.
-    mask = path.parent.name == "masks" and (path.parent.parent / "images").is_dir()
+    mask = path.parent.name.lower() == "masks" and _has_images(path.parent.parent)
     # Where the results go into the folder of the images itself, or into one that it is in, only
     # their names tell them apart.
     result = folder.resolve() in out.parents and out in path.resolve().parents

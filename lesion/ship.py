@@ -21,10 +21,7 @@ of the checkpoint, or of the file itself, which include what float16 costs: ship
 import sys
 from pathlib import Path
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: import the packages beside it, not the modules in it
+if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse  # noqa: E402
@@ -40,8 +37,7 @@ from contextlib import ExitStack  # noqa: E402
 from lesion import NOTICE  # noqa: E402
 from lesion.provenance import describe_data  # noqa: E402
 from lesion.samples import TASKS  # noqa: E402
-from lesion.splits import SPLIT_FILE, Split  # noqa: E402
-from lesion.train import RUN_FILE  # noqa: E402
+from lesion.splits import RUN_FILE, SPLIT_FILE, Split  # noqa: E402
 from lesion.weights import (  # noqa: E402
     companion,
     ensemble_calibration,
@@ -54,7 +50,7 @@ from lesion.weights import (  # noqa: E402
     write_ensemble,
 )
 from mrcnn.arrays import WeightsError  # noqa: E402
-from mrcnn.files import atomic_path, sha256_of  # noqa: E402
+from mrcnn.files import atomic_path, sha256_of, write_json  # noqa: E402
 
 LARGEST = 25_000_000
 # What a training adds to the weights at its end.
@@ -183,14 +179,18 @@ def _ship_network(written, task, weights, target, datasets, origin, figures=()):
             "reach its last. Continue it with --weights=last."
         )
     split = Split.load(_beside(path, SPLIT_FILE))
-    if settings.get("crop_weights"):  # a path of the machine that trained
-        settings["crop_weights"] = Path(settings["crop_weights"]).name
+    for name in ("crop_weights", "teacher", "unlabelled"):  # paths of the machine that trained
+        value = settings.get(name)
+        if isinstance(value, list):
+            settings[name] = [Path(each).name for each in value]
+        elif value:
+            settings[name] = Path(value).name
     record = {
         "task": task,
         **origin,
         "seed": settings["seed"],
         "settings": settings,
-        "data": describe_data(task, datasets, split),
+        "data": describe_data(task, datasets, split, settings.get("images")),
         "checkpoint_sha256": sha256_of(path),
     }
     stored = written.enter_context(atomic_path(target))
@@ -209,7 +209,7 @@ def _ship_network(written, task, weights, target, datasets, origin, figures=()):
     record["figures"] = [read_figures(file, hashes) for file in figures]
     record["notice"] = NOTICE
     split.save(written.enter_context(atomic_path(companion(target, ".split.json"))))
-    _write_json(written.enter_context(atomic_path(companion(target, ".json"))), record)
+    write_json(written.enter_context(atomic_path(companion(target, ".json"))), record)
     return record
 
 
@@ -221,10 +221,6 @@ def _beside(weights, name):
             f"{path} is missing: give a checkpoint that lies in the folder of its run."
         )
     return path
-
-
-def _write_json(path, content):
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def read_figures(path: str | Path, hashes: Collection[str]) -> dict:

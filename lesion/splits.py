@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesion.samples import Sample
-from mrcnn.files import atomic_path
+from mrcnn.files import write_json
 
 logger = logging.getLogger(__name__)
 
 FRACTIONS = {"train": 0.82, "validation": 0.03, "test": 0.15}
 SPLIT_FILE = "split.json"
 """Name of the split beside the weights that were trained with it."""
+RUN_FILE = "run.json"
+"""Name of the settings of a run, likewise."""
 
 UNLABELLED = "unlabelled"
 """The part of images that were learned from by a teacher's answers alone; few splits have it."""
@@ -125,8 +127,7 @@ class Split:
             "fractions": dict(self.fractions),
             "parts": {name: list(keys) for name, keys in self.parts.items()},
         }
-        with atomic_path(Path(path)) as partial:
-            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_json(path, content)
 
     @classmethod
     def load(cls, path: str | Path) -> "Split":

@@ -1,19 +1,18 @@
 """Tables: metadata such as HAM10000's and the truth of ISIC 2018 Task 3 read, scores printed."""
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lesion import NOTICE
-from lesion.patient import NAMES
+from lesion.patient import NAMES, UNKNOWN
 from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
 from mrcnn.files import atomic_path
 
 # The test image of task 3 that the scorer leaves out; the truth lists it like the others.
 _UNSCORED = "ISIC_0035068"
-# How tables say that a lesion is not known; the second to the fourth are R's and pandas' words.
-_UNKNOWN = {"", "na", "nan", "none", "n/a", "null", "unknown"}
 # Columns of the challenge's truth besides image and categories; its scorer reads them.
 _WEIGHT_COLUMNS = ("score_weight", "validation_weight")
 _IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
@@ -94,7 +93,7 @@ def read_metadata(
         elif fault:
             problem = f"{fault} of {image_id} is unknown and not used"
         else:
-            wanted = [n for n in ("dx", "diagnosis") if row.get(n) == ""]
+            wanted = [n for n in ("dx", "diagnosis") if row.get(n, " ").lower() in UNKNOWN]
             if "lesion_id" in row and found["lesion_id"] is None:
                 wanted.insert(0, "lesion_id")
             if wanted:
@@ -125,7 +124,8 @@ def read_metadata(
 
 def _facts(row, categories):
     """A row as `read_metadata` returns it, and a diagnosis that is none of the seven, as text."""
-    name, fault = row.get("dx") or row.get("diagnosis") or "", None
+    names = (row.get(column, "") for column in ("dx", "diagnosis"))
+    name, fault = next((name for name in names if name.lower() not in UNKNOWN), ""), None
     diagnosis = _NAMES.get(name.lower())
     if name and diagnosis is None:
         fault = f"the diagnosis (dx) {name!r}"
@@ -149,7 +149,7 @@ def _facts(row, categories):
 def _lesion_in(row):
     """The lesion that a row names; None where it says in some word that it is not known."""
     name = row.get("lesion_id") or ""
-    return None if name.strip().lower() in _UNKNOWN else name
+    return None if name.strip().lower() in UNKNOWN else name
 
 
 def _is(number, text):
@@ -221,9 +221,16 @@ def image_name(path: str) -> str:
 
 
 def patient_in(row: dict[str, str]) -> dict[str, str]:
-    """What of `age`, `sex` and `site` a row tells, under whichever names."""
+    """What of `age`, `sex` and `site` a row tells, under whichever names, in its own words.
+
+    Of several columns for one, the first that knows it.
+    """
     found = {name: [row[old] for old in names if row.get(old)] for name, names in NAMES.items()}
-    return {name: values[0] for name, values in found.items() if values}
+    return {
+        name: next((value for value in values if value.lower() not in UNKNOWN), values[0])
+        for name, values in found.items()
+        if values
+    }
 
 
 def read_patients(path: Path) -> dict[str, dict[str, str]]:
@@ -284,19 +291,12 @@ def read_table(
         others: names that it may have besides; None: any.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"The table {path} cannot be read: {error}.") from error
-    header = lines[0] if lines else ""
-    delimiter = max("\t,;", key=header.count)
-
-    def values_in(number, line):
-        try:
-            return [value.strip() for value in next(csv.reader([line], delimiter=delimiter), [])]
-        except csv.Error as error:
-            raise DatasetError(f"Line {number} of the table {path}: {error}.") from error
-
-    names = [name.lower() for name in values_in(1, header)]
+    rows = _rows(path, text)
+    names = [name.lower() for name in next(rows, (1, []))[1]]
     missing = [column for column in columns if column not in names]
     if missing:
         raise DatasetError(
@@ -310,17 +310,31 @@ def read_table(
             f"{', '.join(columns)}."
         )
     table = []
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
+    for number, values in rows:
+        if len(values) < 2 and not any(values):  # an empty line
             continue
-        values = values_in(number, line)
         if len(values) != len(names):
             raise DatasetError(
                 f"Line {number} of the table {path} has {len(values)} values where its first line "
-                f"names {len(names)} columns: {line!r}."
+                f"names {len(names)} columns: {', '.join(values)!r}."
             )
         table.append((number, dict(zip(names, values, strict=True))))
     return table
+
+
+def _rows(path, text):
+    """Each row's values, stripped, after the number of its first line: a value may have several."""
+    header = text[: text.find("\n")] if "\n" in text else text
+    delimiter = max("\t,;", key=header.count)
+    # A quote that is left open is an error, instead of a value that reaches to the next one.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    number = 1
+    try:
+        for values in reader:
+            yield number, [value.strip() for value in values]
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise DatasetError(f"Line {number} of the table {path}: {error}.") from error
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -12,10 +12,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: import the packages beside it, not the modules in it
+if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from lesion import (  # noqa: E402
@@ -27,19 +24,19 @@ from lesion import (  # noqa: E402
 from lesion.cache import ImageCache  # noqa: E402
 from lesion.checks import check_samples  # noqa: E402
 from lesion.crew import MemberFailed, take_changeable  # noqa: E402
+from lesion.crop import MIN_SHARE  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, positive, rate, share  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.samples import TASKS, DatasetError  # noqa: E402
-from lesion.splits import SPLIT_FILE, UNLABELLED, Split  # noqa: E402
+from lesion.splits import RUN_FILE, SPLIT_FILE, UNLABELLED, Split  # noqa: E402
 from lesion.training_split import choose_split, refuse_seen_folds  # noqa: E402
 from lesion.weights import checked_metadata, member_files  # noqa: E402
-from mrcnn.files import atomic_path  # noqa: E402
+from mrcnn.files import write_json  # noqa: E402
 from mrcnn.runs import find_last  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-RUN_FILE = "run.json"
 # What a continued run takes from the run it continues, besides the settings of its task; the rest
 # may be given anew.
 RUN_SETTINGS = (
@@ -74,7 +71,7 @@ def build_parser(task="boundary"):
         action="append",
         required=True,
         metavar="DIR",
-        help="a data set: ISIC 2016-2018, HAM10000, or images/ and masks/; may be repeated",
+        help="folder of ISIC 2016-2018, HAM10000 or PH2, or one's own (docs/data.md); repeatable",
     )
     parser.add_argument(
         "--weights",
@@ -162,7 +159,12 @@ def parse(argv=None):
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--task", nargs="?")
     known, _ = first.parse_known_args(argv)
-    return build_parser(known.task if known.task in TASKS else "boundary").parse_args(argv)
+    task = known.task if known.task in TASKS else "boundary"
+    parser = build_parser(task)
+    arguments = parser.parse_args(argv)
+    names = (*RUN_SETTINGS, *_training_of(task).RUN_SETTINGS)
+    arguments.usual = {name: parser.get_default(name) for name in names if name != "task"}
+    return arguments
 
 
 def _training_of(task):
@@ -247,11 +249,14 @@ def train(arguments):
     split.save(folder / SPLIT_FILE)
     settings = (*RUN_SETTINGS, *task.RUN_SETTINGS)
     kept = {name: getattr(arguments, name) for name in settings}
-    _write_json(folder / RUN_FILE, {**kept, "images": counts})
+    write_json(folder / RUN_FILE, {**kept, "images": counts})
     arguments.run = folder
     print(f"Run: {folder}")
 
-    cache = ImageCache(cache_folder(arguments), max_side=max(256, 2 * arguments.image_size))
+    side = 2 * arguments.image_size
+    if getattr(arguments, "crop_weights", None):  # of which a crop may be a small part
+        side = round(side / MIN_SHARE)
+    cache = ImageCache(cache_folder(arguments), max_side=max(256, side))
     head_epochs = arguments.head_epochs
     if head_epochs is None:
         head_epochs = max(1, arguments.epochs // 10) if arguments.epochs > 1 else 0
@@ -348,7 +353,8 @@ def cache_folder(arguments):
 def _last_run(arguments, task):
     """The last checkpoint; the run's own settings replace those given."""
     last = find_last(arguments.logs, arguments.task)
-    kept = _settings_of(last)
+    # What is younger than the run had its usual value in it.
+    kept = getattr(arguments, "usual", {}) | _settings_of(last)
     changeable = getattr(task, "CHANGEABLE", {})
     for name, value in kept.items():
         known = (name in RUN_SETTINGS or name in task.RUN_SETTINGS) and name not in changeable
@@ -356,7 +362,8 @@ def _last_run(arguments, task):
             logger.info("The run continues with its own %s: %s.", name, value)
             setattr(arguments, name, value)
     if changeable:
-        take_changeable(arguments, changeable, {**checked_metadata(Path(last)), **kept})
+        kept = {**checked_metadata(Path(last)), **_settings_of(last)}
+        take_changeable(arguments, changeable, kept)
     return last
 
 
@@ -382,11 +389,6 @@ def _check_arguments(arguments, task):
             f"--head-epochs={arguments.head_epochs} is more than --epochs={arguments.epochs}, "
             "which counts all epochs."
         )
-
-
-def _write_json(path, content):
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from lesion.samples import Sample
 from lesion.splits import SPLIT_FILE, Split, knows_any, learned_keys
 from mrcnn import runs
 from mrcnn.arrays import WeightsError, read_metadata
-from mrcnn.files import atomic_path, data_folders, sha256_of
+from mrcnn.files import data_folders, sha256_of, write_json
 
 if TYPE_CHECKING:  # it comes with Keras, which a mistyped command need not wait for
     from mrcnn.weights import LoadReport
@@ -63,8 +63,10 @@ def weights_path(weights: str | Path, task: str) -> Path:
     Raises:
         FileNotFoundError: if there is no last run, or the project ships no weights of the task.
     """
+    if str(weights) == "last":
+        return _last("logs", task)
     if str(weights) != SHIPPED:
-        return runs.weights_path(weights, "logs", task)
+        return Path(weights)
     path = shipped_weights(task)
     if path is None:
         raise FileNotFoundError(
@@ -74,6 +76,20 @@ def weights_path(weights: str | Path, task: str) -> Path:
             "--weights=last."
         )
     return path
+
+
+def _last(logs, task):
+    """The latest checkpoint; an ensemble that is younger is named, which "last" does not mean."""
+    last = runs.weights_path("last", logs, task)
+    ensembles = [*Path(logs).glob(f"{task}-*-members"), *Path(logs).glob(f"{task}-*-folds")]
+    for path in (folder / "ensemble.json" for folder in ensembles):
+        if path.is_file() and path.stat().st_mtime > last.stat().st_mtime:
+            logger.warning(
+                "--weights=last is %s, the last network that was trained alone; the ensemble %s is "
+                "younger, which takes --weights=%s.",
+                *(last, path, path),
+            )
+    return last
 
 
 def member_files(weights: Sequence[str | Path], task: str = "diagnosis") -> list[Path]:
@@ -108,8 +124,18 @@ def write_ensemble(
     if "sha256" not in content:
         hashes = [sha256_of(path.parent / name) for name in members]
         content["sha256"] = joint_sha256(hashes, calibration)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+    write_json(path, content)
+
+
+def require_different(members: Sequence[Path]) -> None:
+    """Raises ValueError if two of the files are of one network, which would count twice."""
+    known: dict[str, Path] = {}
+    for path in members:
+        same = known.setdefault(sha256_of(path), path)
+        if same is not path:
+            raise ValueError(
+                f"{same} and {path} are the same network, which would count twice; leave one out."
+            )
 
 
 def ensemble_calibration(weights: Sequence[str | Path], task: str = "diagnosis") -> dict:

@@ -155,7 +155,8 @@ def suggest_anchors(dataset, config: Config, limit: int | None = 1000) -> Anchor
     """
     ids = dataset.image_ids
     ids = ids if limit is None else ids[:: max(1, -(-len(ids) // limit))]
-    images = [_boxes_in_network(*dataset.load_mask(image_id), config) for image_id in ids]
+    rng = np.random.default_rng(0)  # of crops
+    images = [_boxes_in_network(*dataset.load_mask(image_id), config, rng) for image_id in ids]
     boxes = np.concatenate([np.zeros((0, 4)), *(boxes for boxes, _ in images)])
     if not len(boxes):
         raise ValueError(f"The {len(ids)} images looked at show no instance to fit anchors to.")
@@ -172,7 +173,7 @@ def suggest_anchors(dataset, config: Config, limit: int | None = 1000) -> Anchor
     )
 
 
-def _boxes_in_network(masks, class_ids, config):
+def _boxes_in_network(masks, class_ids, config, rng):
     """Boxes float [n, 4] of one image's instances in the network's input, and its shape."""
     boxes = extract_bboxes(masks)[np.asarray(class_ids) > 0].astype(np.float64)
     if not len(boxes):
@@ -184,6 +185,7 @@ def _boxes_in_network(masks, class_ids, config):
         max_dim=config.IMAGE_MAX_DIM,
         min_scale=config.IMAGE_MIN_SCALE,
         mode=config.IMAGE_RESIZE_MODE,
+        rng=rng,
     )
     window = np.array(window, np.float64)
     if crop:

@@ -10,8 +10,9 @@ import threading
 import keras
 import numpy as np
 
-# The random state of a Keras layer is part of the layer, which all threads share.
-_KERAS_LOCK = threading.Lock()
+# The random state of a Keras layer or an Albumentations transform is part of it, which all threads
+# share.
+_LOCK = threading.Lock()
 
 
 def augment_instances(augmentation, image, masks, rng):
@@ -22,6 +23,7 @@ def augment_instances(augmentation, image, masks, rng):
             a Keras preprocessing layer (also a `keras.layers.Pipeline`), called with
             `{"images": ..., "segmentation_masks": ...}`;
             an imgaug augmenter;
+            a transform of Albumentations, called with `image=` and `masks=`;
             a callable `(image, masks, rng) -> (image, masks)`.
         image: uint8 [height, width, 3].
         masks: bool [height, width, instances].
@@ -36,15 +38,13 @@ def augment_instances(augmentation, image, masks, rng):
     """
     if isinstance(augmentation, keras.layers.Layer):
         new_image, new_masks = _by_keras(augmentation, image, masks, rng)
-    elif _is_of_imgaug(augmentation):
+    elif _is_of("albumentations", augmentation):
+        new_image, new_masks = _by_albumentations(augmentation, image, masks, rng)
+    elif _is_of("imgaug", augmentation):
         new_image, new_masks = _by_imgaug(augmentation, image, masks, rng)
-    elif callable(augmentation):
-        new_image, new_masks = augmentation(image, masks, rng)
     else:
-        raise TypeError(
-            "augmentation must be a Keras preprocessing layer, an imgaug augmenter or a callable "
-            f"(image, masks, rng) -> (image, masks); received {augmentation!r}."
-        )
+        require_augmentation(augmentation)
+        new_image, new_masks = augmentation(image, masks, rng)
     new_image, new_masks = np.asarray(new_image), np.asarray(new_masks)
     if new_image.shape != image.shape or new_masks.shape != masks.shape:
         raise ValueError(
@@ -55,6 +55,16 @@ def augment_instances(augmentation, image, masks, rng):
     return new_image.astype(np.uint8, copy=False), new_masks.astype(bool, copy=False)
 
 
+def require_augmentation(augmentation):
+    """Raises TypeError for what `augment_instances` does not take; imgaug's can be called, too."""
+    if not callable(augmentation):
+        raise TypeError(
+            "augmentation must be a Keras preprocessing layer, an augmenter of imgaug or "
+            "Albumentations, or a callable (image, masks, rng) -> (image, masks); received "
+            f"{augmentation!r}."
+        )
+
+
 def _by_keras(layer, image, masks, rng):
     data = {
         "images": image.astype(np.float32)[None],
@@ -62,7 +72,7 @@ def _by_keras(layer, image, masks, rng):
     }
     if not masks.shape[-1]:  # a resize of no channels is refused by the backends
         del data["segmentation_masks"]
-    with _KERAS_LOCK:
+    with _LOCK:
         for part in layer._flatten_layers():
             if isinstance(getattr(part, "generator", None), keras.random.SeedGenerator):
                 state = part.generator.state
@@ -74,10 +84,20 @@ def _by_keras(layer, image, masks, rng):
     return image, masks
 
 
-def _is_of_imgaug(augmentation):
-    """Whether it is an imgaug augmenter, also one of a class that a user derived from one."""
+def _is_of(package, augmentation):
+    """Whether its class is one of a package's, or one that a user derived from these."""
     classes = type(augmentation).__mro__
-    return any(kind.__module__.partition(".")[0] == "imgaug" for kind in classes)
+    return any(kind.__module__.partition(".")[0] == package for kind in classes)
+
+
+def _by_albumentations(transform, image, masks, rng):
+    with _LOCK:
+        transform.set_random_seed(int(rng.integers(2**32)))
+        planes = [np.ascontiguousarray(masks[:, :, i], np.uint8) for i in range(masks.shape[2])]
+        changed = transform(image=image, masks=planes)
+    if not planes:
+        return changed["image"], np.zeros((*changed["image"].shape[:2], 0), bool)
+    return changed["image"], np.stack(changed["masks"], axis=2) > 0
 
 
 def _by_imgaug(augmenter, image, masks, rng):

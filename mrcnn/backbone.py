@@ -5,13 +5,13 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from mrcnn.download import cache_folder, fetch
+from mrcnn.download import cache_folder, fetch, is_known_file
 from mrcnn.efficientnet_lite import SCALES, efficientnet_lite
 from mrcnn.files import data_folders
 from mrcnn.resnet import BLOCKS, BatchNorm, resnet_graph
@@ -93,6 +93,30 @@ def build_backbone(input_image, config) -> list:
     return _application_graph(input_image, backbone, mean_pixel, train_bn)
 
 
+def frozen_layers(
+    image: keras.KerasTensor, stages: Sequence[keras.KerasTensor | None], count: int, backbone: str
+) -> tuple[str, ...]:
+    """Names of the layers of a backbone's first stages, which are never to learn.
+
+    Args:
+        image: what the backbone was built on.
+        stages: what `build_backbone` gave.
+        count: number of stages; 0 for none.
+        backbone: its name, for the message.
+
+    Raises:
+        ValueError: if the last of these stages is one that the backbone lacks.
+    """
+    if not count:
+        return ()
+    if stages[count - 1] is None:
+        raise ValueError(
+            f"The backbone {backbone} has no stage of stride 2, so that {count} frozen stage names "
+            "none; freeze none (0), or 2 and more."
+        )
+    return tuple(layer.name for layer in keras.Model(image, stages[count - 1]).layers)
+
+
 def imagenet_weights(backbone_name: str) -> Path:
     """Path of a backbone's ImageNet weights, fetched if need be.
 
@@ -115,7 +139,13 @@ def imagenet_weights(backbone_name: str) -> Path:
         if backbone_name == "efficientnetlite0":
             way = f"It comes with the project: copy it from the folder weights/ to {folders[-1]}."
         raise FileNotFoundError(f"{name} is in none of {', '.join(map(str, folders))}. {way}")
-    return fetch(_file_name(backbone_name))
+    name = _file_name(backbone_name)
+    if not is_known_file(name):
+        raise ValueError(
+            f"No ImageNet weights are known for the backbone {backbone_name!r}. Of Keras's file of "
+            "them give the path: mrcnn.backbone.load_imagenet(model.keras_model, config, path)."
+        )
+    return fetch(name)
 
 
 def lite_file(backbone_name: str) -> str:

@@ -1,7 +1,9 @@
 """What a training does between batches and epochs: checks, checkpoints, logs."""
 
 import csv
+import logging
 import math
+import time
 from pathlib import Path
 
 import keras
@@ -10,6 +12,8 @@ from mrcnn.distribution import process_share
 from mrcnn.files import atomic_path
 from mrcnn.training import STATE_FILE, save_state
 from mrcnn.weights import save_weights
+
+logger = logging.getLogger(__name__)
 
 HISTORY_FILE = "history.csv"
 
@@ -88,41 +92,92 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         )
 
 
-class Checkpoint(keras.callbacks.Callback):
-    """Writes the weights after every epoch, and one file from which training continues.
-
-    Both are written aside and then renamed together: a training killed at any moment continues
-    from the last epoch that has both. Of several processes the first writes.
+class Pace(keras.callbacks.Callback):
+    """Says after every epoch how long steps took, and how busy the threads were that feed them.
 
     Args:
-        template: path of the weights with `{epoch:04d}` in it.
+        batches: the `Batches` of the training, with its `preparing` and `workers`.
+    """
+
+    BUSY = 0.9  # share of their time from which the network may wait for the threads
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begun, self._steps = time.perf_counter(), 0
+        self.batches.preparing.clear()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._steps += 1
+        self._taken = time.perf_counter() - self._begun
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self._steps:
+            return
+        preparing, workers = list(self.batches.preparing), self.batches.workers
+        busy = sum(preparing) / (self._taken * workers)
+        logger.info(
+            "%.2f s per step; the threads that prepare batches (workers=%d) were busy %.0f %% of "
+            "the time.%s",
+            *(self._taken / self._steps, workers, 100 * min(1, busy)),
+            " More of them, or less augmentation, may be quicker." if busy > self.BUSY else "",
+        )
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Writes the weights after every epoch. Of several processes the first writes.
+
+    Args:
+        run: the `mrcnn.runs.InRun`, whose `checkpoint_path` has `{epoch:04d}` in it.
         metadata: stored with the weights.
-        stage: the `Stage` in progress.
         keep: number of weights files to keep, the latest; None keeps all.
     """
 
-    def __init__(self, template, metadata, stage, keep=None):
+    def __init__(self, run, metadata, keep=None):
         super().__init__()
-        self.template = str(template)
+        self.run = run
         self.metadata = metadata
-        self.stage = stage
         self.keep = keep
 
     def on_epoch_end(self, epoch, logs=None):
         if process_share()[0]:
             return
-        path = Path(self.template.format(epoch=epoch + 1))
+        template = str(self.run.checkpoint_path)
         logs = {name: float(value) for name, value in (logs or {}).items()}
         metadata = {**self.metadata, "epoch": epoch + 1, "logs": logs}
-        with atomic_path(path.parent / STATE_FILE) as state, atomic_path(path) as weights:
+        with atomic_path(template.format(epoch=epoch + 1)) as weights:
             self.save_weights(weights, metadata)
-            save_state(self.model, state, self.stage, epoch + 1)
         for old in range(1, epoch + 2 - self.keep if self.keep else 1):
-            Path(self.template.format(epoch=old)).unlink(missing_ok=True)
+            Path(template.format(epoch=old)).unlink(missing_ok=True)
 
     def save_weights(self, path, metadata):
         """Writes the weights by which the network is to be judged."""
         save_weights(self.model, path, metadata)
+
+
+class State(keras.callbacks.Callback):
+    """Writes after every epoch the one file from which training continues.
+
+    It comes after the weights of its epoch: a training killed between the two goes on from the
+    epoch before (`mrcnn.training.find_state`). Of several processes the first writes.
+
+    Args:
+        folder: of the run.
+        stage: the `Stage` in progress.
+    """
+
+    def __init__(self, folder, stage):
+        super().__init__()
+        self.path = Path(folder) / STATE_FILE
+        self.stage = stage
+
+    def on_epoch_end(self, epoch, logs=None):
+        if process_share()[0]:
+            return
+        with atomic_path(self.path) as state:
+            save_state(self.model, state, self.stage, epoch + 1)
 
 
 class HistoryFile(keras.callbacks.Callback):

@@ -64,6 +64,8 @@ def check_dataset(
     """
     channels = config.IMAGE_CHANNEL_COUNT if config else 3
     problems = list(problems_of(dataset, config))
+    if not len(dataset.image_ids):
+        return DatasetCheck(0, {}, 0, [], [], problems)
     instances = Counter({name: 0 for name in dataset.class_names[1:]})
     crowds, empty, crowded, images = 0, [], [], dataset.image_ids[:limit]
     for image_id in tqdm(images, "Checking", disable=None):

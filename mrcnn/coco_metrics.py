@@ -6,8 +6,9 @@ import keras
 import numpy as np
 
 from mrcnn.coco import CocoDataset, coco_masks
-from mrcnn.data import load_sample
+from mrcnn.data import load_sample, problems_of
 from mrcnn.evaluate import compute_matches
+from mrcnn.weights import named_weights
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,10 @@ def evaluate_dataset(model, dataset, image_ids=None) -> dict:
 
     Raises:
         mrcnn.data.SampleError: naming an image that cannot be used.
+        ValueError: if the data set is not prepared, or holds no image.
         ImportError: if faster-coco-eval is not installed.
     """
+    _require_usable(dataset)
     masks = coco_masks()
     images, instances, boxes, shapes = [], [], [], []
     for image_id, (height, width), truth, result in _detected(model, dataset, image_ids):
@@ -98,22 +101,36 @@ class AveragePrecision(keras.callbacks.Callback):
         dataset: a prepared `Dataset`.
         every: number of epochs from one measurement to the next; the last epoch always has one.
         limit: largest number of images, every n-th of the data set; None takes all.
+        config: of the network that is measured, which gets the weights of the one in training; for
+            example with another `IMAGE_RESIZE_MODE` than "crop", whose random parts of images
+            cannot be measured. By default the network in training detects by itself.
+
+    Raises:
+        ValueError: if `every` or `limit` is below 1, or without `config` for a network that crops.
     """
 
-    def __init__(self, model, dataset, every=1, limit=None):
+    def __init__(self, model, dataset, every=1, limit=None, config=None):
         super().__init__()
+        if config is None and model.config.IMAGE_RESIZE_MODE == "crop":
+            raise ValueError(
+                "The network in training looks at random parts of images (IMAGE_RESIZE_MODE "
+                "'crop'), which cannot be measured. Give the `config` of one that sees all of them."
+            )
         if every < 1 or (limit is not None and limit < 1):
             raise ValueError(
                 f"every and limit must be at least 1; received every={every}, limit={limit}."
             )
         self.mask_rcnn = model  # `model` is Keras's name for the network
+        self.detector = (
+            model if config is None else type(model)("inference", config, model.model_dir)
+        )
         self.dataset = dataset
         self.every = every
         self.limit = limit
 
     def on_train_begin(self, logs=None):
         coco_masks()  # its absence is to show before an epoch has passed
-        confidence = self.mask_rcnn.config.DETECTION_MIN_CONFIDENCE
+        confidence = self.detector.config.DETECTION_MIN_CONFIDENCE
         if confidence > 0.05:
             logger.warning(
                 "Detections of a score below DETECTION_MIN_CONFIDENCE=%s do not count towards the "
@@ -126,7 +143,11 @@ class AveragePrecision(keras.callbacks.Callback):
             return
         ids = self.dataset.image_ids
         ids = ids if self.limit is None else ids[:: max(1, -(-len(ids) // self.limit))]
-        for kind, metrics in evaluate_dataset(self.mask_rcnn, self.dataset, ids).items():
+        if self.detector is not self.mask_rcnn:
+            learned = named_weights(self.mask_rcnn.keras_model)
+            for name, weight in named_weights(self.detector.keras_model).items():
+                weight.variable.assign(learned[name].variable)
+        for kind, metrics in evaluate_dataset(self.detector, self.dataset, ids).items():
             for name in ("AP", "AP50", "AP75", "AR100"):
                 logs[f"val_{kind}_{name}"] = metrics[name]
 
@@ -148,6 +169,7 @@ def confusion_matrix(
         int64 [classes, classes], rows by the true class and columns by the detected one. Row 0
         holds detections where there is nothing, column 0 instances that were not found.
     """
+    _require_usable(dataset)
     counts = np.zeros((dataset.num_classes, dataset.num_classes), np.int64)
     for _, _, (masks, class_ids), result in _detected(model, dataset, image_ids):
         kept = result["scores"] >= score_threshold
@@ -170,6 +192,11 @@ def confusion_matrix(
         in_crowd = found_masks[crowd].sum(axis=0) / sizes >= iou_threshold
         np.add.at(counts, (0, found[(pred_match < 0) & ~in_crowd]), 1)
     return counts
+
+
+def _require_usable(dataset):
+    if problem := next(problems_of(dataset), None):
+        raise ValueError(problem)
 
 
 def _detected(model, dataset, image_ids):

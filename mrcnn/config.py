@@ -173,6 +173,16 @@ class Config:
                         f"the pyramid halves them five times; IMAGE_SHAPE is {self.IMAGE_SHAPE}. "
                         "Use for example 256, 320, 384, 448, 512, 768 or 1024."
                     )
+        if self.IMAGE_RESIZE_MODE == "pad64" and self.IMAGE_MIN_DIM and self.IMAGE_MIN_DIM % 64:
+            raise ValueError(
+                "With IMAGE_RESIZE_MODE 'pad64', IMAGE_MIN_DIM must be divisible by 64, or 0; "
+                f"received {self.IMAGE_MIN_DIM}. Use for example 512, 768 or 832."
+            )
+        losses = (*Config.LOSS_WEIGHTS, "semantic_loss", "presence_loss")
+        if unknown := set(self.LOSS_WEIGHTS).difference(losses):
+            raise ValueError(
+                f"LOSS_WEIGHTS names the loss {min(unknown)!r}, and there are {', '.join(losses)}."
+            )
         if list(self.MASK_SHAPE) != [2 * self.MASK_POOL_SIZE] * 2:
             raise ValueError(
                 "The mask head doubles its input, so MASK_SHAPE must be "

@@ -1,12 +1,15 @@
 """From a `Dataset` to batches for the network."""
 
 import contextlib
+import os
+import time
+from collections import deque
 
 import keras
 import numpy as np
 
 from mrcnn.anchors import anchors_of
-from mrcnn.augment import augment_instances
+from mrcnn.augment import augment_instances, require_augmentation
 from mrcnn.dataset import Dataset
 from mrcnn.distribution import process_share
 from mrcnn.images import as_channels
@@ -80,7 +83,8 @@ def load_image_gt(
                 "uint8 images can be augmented. Train without augmentation, or let load_image "
                 "return uint8."
             )
-        image, mask = augment_instances(augmentation, image, mask, rng)
+        with NamedInFailure(dataset, image_id, "augmented"):
+            image, mask = augment_instances(augmentation, image, mask, rng)
     # Cropping and augmentation may have moved an instance out of the image.
     visible = mask.any(axis=(0, 1))
     mask, class_ids = mask[:, :, visible], class_ids[visible]
@@ -99,16 +103,11 @@ def load_sample(dataset, image_id, channels):
     Raises:
         SampleError: naming the image, if it or its masks cannot be used.
     """
-    reference = dataset.image_reference(image_id) or dataset.image_info[image_id]["path"]
-    try:
+    reference = _reference(dataset, image_id)
+    with NamedInFailure(dataset, image_id, "loaded"):
         image = as_channels(dataset.load_image(image_id), channels)
         mask, class_ids = dataset.load_mask(image_id)
         mask, class_ids = np.asarray(mask), np.asarray(class_ids, np.int32).reshape(-1)
-    except Exception as error:  # whatever the data set's own code raises does not name the image
-        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
-        raise SampleError(
-            f"Image {image_id} ({reference}) cannot be loaded: {kind}{error}"
-        ) from error
     if not mask.size and not len(class_ids):
         return image, np.zeros((*image.shape[:2], 0), bool), np.zeros(0, np.int32)
     if mask.shape != (*image.shape[:2], len(class_ids)):
@@ -124,6 +123,26 @@ def load_sample(dataset, image_id, channels):
             f"knows 1..{highest}, 0 is the background, and negative ones are crowds."
         )
     return image, mask.astype(bool), class_ids
+
+
+def _reference(dataset, image_id):
+    return dataset.image_reference(image_id) or dataset.image_info[image_id]["path"]
+
+
+class NamedInFailure(contextlib.AbstractContextManager):
+    """Makes whatever a user's own code raises a `SampleError` that names the image."""
+
+    def __init__(self, dataset, image_id, deed):
+        self.dataset, self.image_id, self.deed = dataset, image_id, deed
+
+    def __exit__(self, kind, error, traceback):
+        if not isinstance(error, Exception):
+            return
+        name = "" if isinstance(error, OSError | ValueError) else f"{kind.__name__}: "
+        raise SampleError(
+            f"Image {self.image_id} ({_reference(self.dataset, self.image_id)}) cannot be "
+            f"{self.deed}: {name}{error}"
+        ) from error
 
 
 def problems_of(dataset, config=None):
@@ -153,6 +172,12 @@ def problems_of(dataset, config=None):
         )
 
 
+def default_workers():
+    """Number of threads that prepare batches: one for each core, up to 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(8, cores or 1)
+
+
 class Batches(keras.utils.PyDataset):
     """Training batches of a data set, the same for the same seed, whatever the threads.
 
@@ -174,11 +199,13 @@ class Batches(keras.utils.PyDataset):
     Attributes:
         epoch: to be set before an epoch begins (`mrcnn.callbacks.EpochOfBatches`).
         failure: the exception that ended the preparation of a batch, or None.
+        preparing: seconds that each of the last batches took a thread.
         share: `mrcnn.distribution.process_share` of the process that made it.
 
     Raises:
         ValueError: if the data set has no image, no `load_mask` or other classes than
             `NUM_CLASSES`.
+        TypeError: if `augmentation` is none.
     """
 
     def __init__(
@@ -197,6 +224,8 @@ class Batches(keras.utils.PyDataset):
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=8)
         if problem := next(problems_of(dataset, config), None):
             raise ValueError(problem)
+        if augmentation is not None:
+            require_augmentation(augmentation)
         self.dataset = dataset
         self.config = config
         self.steps = steps or -(-len(dataset.image_ids) // config.BATCH_SIZE)
@@ -206,7 +235,7 @@ class Batches(keras.utils.PyDataset):
         self.no_augmentation_sources = tuple(no_augmentation_sources or ())
         self.seed = seed
         self.epoch = epoch
-        self.failure = None
+        self.failure, self.preparing = None, deque(maxlen=10_000)
         self.anchors = anchors_of(config, config.IMAGE_SHAPE)
         self.share = process_share()  # of which the threads that prepare batches know nothing
 
@@ -230,6 +259,7 @@ class Batches(keras.utils.PyDataset):
         return [str(self.dataset.image_reference(i) or i) for i in self.image_ids(index)]
 
     def __getitem__(self, index):
+        begun = time.perf_counter()
         with FailureKept(self):
             ids = self.image_ids(index)
             process, count = self.share
@@ -240,7 +270,9 @@ class Batches(keras.utils.PyDataset):
                 )
                 for place in range(process * part, (process + 1) * part)
             ]
-            return (tuple(np.stack(arrays) for arrays in zip(*samples, strict=True)),)
+            batch = (tuple(np.stack(arrays) for arrays in zip(*samples, strict=True)),)
+        self.preparing.append(time.perf_counter() - begun)
+        return batch
 
     def _sample(self, image_id, rng):
         """One image's arrays, in the order of the network's inputs."""

@@ -1,12 +1,8 @@
 """The collection of images and instance masks that a user subclasses."""
 
-import logging
-
 import numpy as np
 
 from mrcnn.images import as_rgb8, read_image
-
-logger = logging.getLogger(__name__)
 
 
 class Dataset:
@@ -92,10 +88,9 @@ class Dataset:
         return as_rgb8(read_image(self.image_info[image_id]["path"]))
 
     def load_mask(self, image_id):
-        """The image's instances, to be overridden.
+        """The image's instances, to be overridden; here there are none.
 
         Returns:
             bool masks [height, width, instances] and int32 class ids [instances].
         """
-        logger.warning("%s does not override load_mask: no instances.", type(self).__name__)
         return np.zeros((0, 0, 0), bool), np.zeros(0, np.int32)

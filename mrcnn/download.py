@@ -120,6 +120,11 @@ def known_file(name: str) -> KnownFile:
     raise ValueError(f"{name!r} is not a known public file.")
 
 
+def is_known_file(name: str) -> bool:
+    """Whether `known_file` knows the public file of that name."""
+    return any(name in files for files in _FILES.values())
+
+
 def cache_folder() -> Path:
     """Where fetched files are kept: $MRCNN_HOME, else mrcnn in the user's cache folder."""
     if home := os.environ.get("MRCNN_HOME"):

@@ -1,6 +1,7 @@
 """Files that are complete or absent, and their fingerprints."""
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -8,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _LONGEST_SUFFIX = 32
 
@@ -42,6 +44,17 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, content: Any, indent: int | None = 1) -> None:
+    """Writes plain values as JSON text, whole or not at all.
+
+    Raises:
+        ValueError: for a number that is not finite, which JSON has no word for.
+    """
+    text = json.dumps(content, indent=indent, allow_nan=False) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def sha256_of(path: str | os.PathLike) -> str:

@@ -204,6 +204,22 @@ def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray
     return (intersections / np.maximum(unions, 1)).astype(np.float32)
 
 
+def label_map(masks: np.ndarray) -> np.ndarray:
+    """Masks that may overlap as one map, in which every pixel is of one instance.
+
+    Args:
+        masks: bool [height, width, instances], the best first, as `MaskRCNN.detect` gives them.
+
+    Returns:
+        int32 [height, width]: the number of the first instance that covers a pixel, counted from 1;
+        0 where none does.
+    """
+    masks = np.asarray(masks, bool)
+    if not masks.shape[2]:
+        return np.zeros(masks.shape[:2], np.int32)
+    return np.where(masks.any(axis=2), masks.argmax(axis=2) + 1, 0).astype(np.int32)
+
+
 def _extent(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First and one past the last true row of each column [length, n]; 0, 0 where there is none."""
     present = inside.any(axis=0)

@@ -13,9 +13,10 @@ from mrcnn.anchors import AnchorCache
 from mrcnn.backbone import imagenet_weights, is_imagenet_file, load_imagenet
 from mrcnn.compat import *  # noqa: F403  # the names that old scripts import from here
 from mrcnn.compat import log
-from mrcnn.data import Batches, FailuresRaised
+from mrcnn.data import Batches, default_workers
 from mrcnn.detection import unmold_detections
 from mrcnn.distribution import training_scope
+from mrcnn.fitting import fit
 from mrcnn.molding import mold_inputs, require_halvable, require_several
 from mrcnn.network import MaskRCNNNetwork
 from mrcnn.runs import InRun, find_last
@@ -61,7 +62,6 @@ class MaskRCNN(InRun):
         self.mode = mode
         self.config = config
         self.model_dir = str(model_dir)
-        self.class_names = None
         self._anchors = AnchorCache(config)
         self.set_log_dir()
         self._scope = training_scope(config) if mode == "training" else contextlib.nullcontext
@@ -112,7 +112,8 @@ class MaskRCNN(InRun):
             )
         logger.log(logging.WARNING if report.mismatched else logging.INFO, report.summary())
         metadata = read_metadata(filepath)
-        self.class_names = metadata.get("class_names", self.class_names)
+        names = metadata.get("class_names") or ()  # others would be of another network's classes
+        self.class_names = names if len(names) == self.config.NUM_CLASSES else None
         self.set_log_dir(None if report.dropped_layers else filepath)
         if self.mode == "training" and self.epoch and not report.missing_layers:
             self._resume, self.epoch = training.find_state(self.log_dir, self.epoch)
@@ -133,7 +134,16 @@ class MaskRCNN(InRun):
 
     def metadata(self):
         """What a weights file says of its network: config, class names, version."""
-        return {**self.keras_model.metadata(), "class_names": self.class_names}
+        return self.keras_model.metadata()
+
+    @property
+    def class_names(self):
+        """Names of the classes, the background first, where they are known; or None."""
+        return self.keras_model.class_names and list(self.keras_model.class_names)
+
+    @class_names.setter
+    def class_names(self, names):
+        self.keras_model.class_names = names and tuple(names)
 
     # ---- training ----------------------------------------------------------------------------
 
@@ -154,7 +164,7 @@ class MaskRCNN(InRun):
         custom_callbacks=None,
         no_augmentation_sources=None,
         seed=0,
-        workers=2,
+        workers=None,
         keep_checkpoints=None,
         metadata=None,
     ):
@@ -169,10 +179,11 @@ class MaskRCNN(InRun):
             epochs: number of the last epoch, not a number of further ones.
             layers: "heads", "3+", "4+", "5+", "all" or a regular expression of layer names.
             augmentation: see `mrcnn.augment.augment_instances`.
-            custom_callbacks: further Keras callbacks.
+            custom_callbacks: further Keras callbacks; the weights of an epoch are written before
+                they see its end.
             no_augmentation_sources: names of sources whose images are not augmented.
             seed: of order, augmentation and sampling.
-            workers: threads that prepare batches.
+            workers: threads that prepare batches; by default one for each core, up to 8.
             keep_checkpoints: number of checkpoints to keep, the latest; None keeps all.
             metadata: stored with the weights besides the configuration.
 
@@ -188,6 +199,7 @@ class MaskRCNN(InRun):
         """
         if self.mode != "training":
             raise RuntimeError("Build the network with mode='training' to train it.")
+        workers = workers or default_workers()
         if self.epoch >= epochs:
             logger.warning(
                 "Nothing is trained: `epochs` is the number of the last, %d, and %s has reached "
@@ -196,9 +208,6 @@ class MaskRCNN(InRun):
             )
             return None
         callbacks.refuse_rate_callbacks(self.config, custom_callbacks or [])
-        stage = training.Stage(layers, float(learning_rate), self.epoch, epochs)
-        stopped = training.stopped_stage(self._resume, stage)
-        stage = stopped or stage
         batches = Batches(
             train_dataset,
             self.config,
@@ -220,37 +229,15 @@ class MaskRCNN(InRun):
                 workers=workers,
             )
         self.set_trainable(layers)
-        self.compile(learning_rate, steps=(epochs - stage.first_epoch) * len(batches))
-        if self._resume:
-            training.restore_state(self.keras_model, self._resume, stopped)
-        self._resume = None
-        logger.info(
-            "Epochs %d to %d, %d of %d parameters learn.",
-            self.epoch + 1,
-            epochs,
-            training.count_parameters(self.keras_model.trainable_variables),
-            self.keras_model.count_params(),
+        return fit(
+            self,
+            training.Stage(layers, float(learning_rate), self.epoch, epochs),
+            batches,
+            validation,
+            lambda steps: self.compile(learning_rate, steps=steps),
+            callbacks.Checkpoint(self, {**self.metadata(), **(metadata or {})}, keep_checkpoints),
+            custom_callbacks or (),
         )
-        self.make_log_dir()
-        metadata = {**self.metadata(), **(metadata or {})}
-        training.keep_freed_memory()
-        with FailuresRaised(*filter(None, (batches, validation))):
-            history = self.keras_model.fit(
-                batches,
-                initial_epoch=self.epoch,
-                epochs=epochs,
-                validation_data=validation,
-                shuffle=False,  # Keras would shuffle the batches, with no seed
-                callbacks=[
-                    callbacks.EpochOfBatches(batches),
-                    callbacks.StopOnNonFiniteLoss(batches),
-                    *(custom_callbacks or []),
-                    *callbacks.log_callbacks(self.log_dir, self.epoch),
-                    callbacks.Checkpoint(self.checkpoint_path, metadata, stage, keep_checkpoints),
-                    callbacks.EpochOfModel(self),
-                ],
-            )
-        return history
 
     def compile(self, learning_rate, momentum=None, steps=1):
         """Gives the network its optimizer for a stage of `steps` steps.

@@ -14,7 +14,7 @@ from keras import ops
 
 from mrcnn import __version__, losses
 from mrcnn.anchors import normalised_anchors
-from mrcnn.backbone import build_backbone
+from mrcnn.backbone import build_backbone, frozen_layers
 from mrcnn.boxes import norm_boxes_graph
 from mrcnn.config import Config
 from mrcnn.detection import DetectionLayer
@@ -69,6 +69,7 @@ class MaskRCNNNetwork(_Network):
             super().__init__(inputs=inputs, outputs=outputs, name="mask_rcnn", **kwargs)
             self.mode = mode
             self.config = config
+            self.class_names = None
             self.frozen_layers = shared.frozen_layers
             self.layers_before = shared.layers_before
             leave_uncompiled(self)
@@ -97,8 +98,13 @@ class MaskRCNNNetwork(_Network):
         return cls(config["mode"], Config.from_dict(known))
 
     def metadata(self):
-        """What a weights file says of its network."""
-        return {"network": "mask_rcnn", "version": __version__, "config": self.config.to_dict()}
+        """What a weights file says of its network: version, config, class names."""
+        return {
+            "network": "mask_rcnn",
+            "version": __version__,
+            "config": self.config.to_dict(),
+            "class_names": self.class_names and list(self.class_names),
+        }
 
     def save_weights(self, filepath, overwrite=True):
         """`mrcnn.weights.save_weights`, to a file of any name.
@@ -161,16 +167,8 @@ class _Layers:
         self.image = keras.Input((rows, columns, channels), name="input_image")
         self.meta = keras.Input((config.IMAGE_META_SIZE,), name="input_image_meta")
         stages = build_backbone(self.image, config)
-        self.frozen_layers = ()
-        if config.FREEZE_BACKBONE_STAGES:
-            features = stages[config.FREEZE_BACKBONE_STAGES - 1]
-            if features is None:
-                raise ValueError(
-                    f"The backbone {config.BACKBONE} has no stage of stride 2, so that "
-                    "FREEZE_BACKBONE_STAGES=1 names none; use 0, or 2 and above."
-                )
-            frozen = keras.Model(self.image, features).layers
-            self.frozen_layers = tuple(layer.name for layer in frozen)
+        frozen = config.FREEZE_BACKBONE_STAGES
+        self.frozen_layers = frozen_layers(self.image, stages, frozen, str(config.BACKBONE))
         self.layers_before = {
             f"{stage}+": frozenset(la.name for la in keras.Model(self.image, features).layers)
             for stage, features in zip((3, 4, 5), stages[1:4], strict=True)

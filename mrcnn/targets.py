@@ -61,16 +61,22 @@ def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, config, rng=
 def _best_boxes(anchors, boxes):
     """For each anchor [a]: its largest overlap, with which box, and whether a box has no larger.
 
-    Box by box, since all overlaps at once take memory by the gigabyte where instances are many.
+    Box by box, since all overlaps at once take memory by the gigabyte where instances are many, and
+    of anchors that touch the box alone, which are few of the quarter of a million.
     """
     best, assigned = np.zeros(len(anchors)), np.zeros(len(anchors), int)
     best_of_a_box = np.zeros(len(anchors), bool)
+    top, left, bottom, right = np.ascontiguousarray(np.transpose(anchors))
     for number, box in enumerate(boxes):
-        overlaps = compute_overlaps(anchors, box[None])[:, 0]
-        larger = overlaps > best
-        best[larger], assigned[larger] = overlaps[larger], number
+        y1, x1, y2, x2 = box
+        near = np.flatnonzero((top < y2) & (bottom > y1) & (left < x2) & (right > x1))
+        if not len(near):
+            continue
+        overlaps = compute_overlaps(anchors[near], box[None])[:, 0]
+        larger = overlaps > best[near]
+        best[near[larger]], assigned[near[larger]] = overlaps[larger], number
         if (highest := overlaps.max()) > 0:
-            best_of_a_box |= overlaps == highest
+            best_of_a_box[near[overlaps == highest]] = True
     return best, assigned, best_of_a_box
 
 

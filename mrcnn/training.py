@@ -190,6 +190,12 @@ def stopped_stage(path, stage):
         return None
     stored = Stage(**read_metadata(path)["stage"])
     same = (stored.layers, stored.last_epoch) == (stage.layers, stage.last_epoch)
+    if not same and stage.first_epoch < stored.last_epoch:
+        logger.warning(
+            "The stage of layers %r up to epoch %d was stopped at epoch %d; another one begins, of "
+            "layers %r up to epoch %d, with an optimizer and a schedule of its own.",
+            *(stored.layers, stored.last_epoch, stage.first_epoch, stage.layers, stage.last_epoch),
+        )
     if not same or stored.first_epoch >= stage.first_epoch:
         return None
     return replace(stage, first_epoch=stored.first_epoch)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lesion import NOTICE, analyze
-from lesion.analyze import analyze_images, main, predict_images
+from lesion.analyze import analyze_images, main
 from lesion.analyzer import Analyzer
 from lesion.results import output_stems, write_results
 from mrcnn.images import ImageError, read_image, read_mask, write_image
@@ -60,51 +60,6 @@ def names(folder):
 
 def analyze_all(predictor, paths, out, **options):
     return analyze_images(Analyzer(predictor, **options), output_stems(paths), out)
-
-
-# === Reading and predicting ===
-
-
-@pytest.mark.parametrize(("batch", "batches"), [(1, [1, 1, 1]), (2, [2, 1]), (8, [3])])
-def test_images_are_predicted_in_batches_and_in_order(folder, darkness, batch, batches):
-    paths = [folder / "c.png", folder / "a.png", folder / "b.png"]
-    predictions = list(predict_images(darkness, paths, batch))
-    assert [prediction.path for prediction in predictions] == paths
-    assert darkness.batches == batches
-    for prediction in predictions:
-        assert prediction.boundary.mask.shape == prediction.image.shape[:2]
-
-
-def test_bad_file_keeps_its_place(folder, darkness):
-    (folder / "b.png").write_bytes(b"")
-    predictions = list(predict_images(darkness, sorted(folder.iterdir()), batch=2))
-    assert [prediction.error for prediction in predictions] == [None, "the file is empty.", None]
-    assert predictions[2].boundary.mask.shape == (30, 80)
-
-
-def test_batch_of_bad_files_alone_is_not_predicted(tmp_path, darkness):
-    (prediction,) = predict_images(darkness, [tmp_path / "gone.jpg"])
-    assert prediction.error == "there is no such file."
-    assert darkness.batches == []
-
-
-def test_few_images_are_held_at_once(monkeypatch, darkness):
-    read = []
-
-    def counted(path):
-        read.append(path)
-        return np.zeros((4, 4, 3), np.uint8)
-
-    monkeypatch.setattr("lesion.analyze.read_image", counted)
-    predictions = predict_images(darkness, [f"{number}.png" for number in range(50)], batch=4)
-    for _ in range(9):
-        next(predictions)
-    assert len(read) <= 16
-
-
-def test_batch_below_one_is_refused(darkness):
-    with pytest.raises(ValueError, match="at least 1, received 0"):
-        next(predict_images(darkness, ["a.png"], batch=0))
 
 
 # === Results ===

@@ -17,7 +17,7 @@ import pytest
 import lesion
 from lesion import NOTICE
 from lesion.analysis import SCHEMA_VERSION, Analysis, Source
-from lesion.analyzer import Analyzer, read_ahead
+from lesion.analyzer import Analyzer
 from lesion.attributes import Attributes
 from lesion.dicom import DicomImage
 from lesion.quality import QualityWarning
@@ -290,20 +290,6 @@ def test_risk_is_a_share(darkness, risk):
         Analyzer(darkness, risk=risk)
     with pytest.raises(ValueError, match="`melanoma_sensitivity` is a share, from 0 to 1"):
         Analyzer(darkness, melanoma_sensitivity=risk)
-
-
-def test_reading_ahead_takes_no_more_than_two_batches():
-    taken = []
-
-    def items():
-        for number in range(100):
-            taken.append(number)
-            yield number
-
-    batches = read_ahead(str, items(), batch=3)
-    assert next(batches) == ["0", "1", "2"]
-    assert len(taken) == 6
-    assert [*batches][-1] == ["99"]
 
 
 # === Warnings ===

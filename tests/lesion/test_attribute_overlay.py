@@ -1,4 +1,4 @@
-"""Outlines of attributes: their colours, what they leave alone, the legend and the sheet."""
+"""Outlines of attributes: their colours, what they leave alone, and the legend."""
 
 import itertools
 
@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from skimage.color import deltaE_ciede2000
 
-from lesion.attribute_overlay import (
-    ATTRIBUTE_COLORS,
-    ATTRIBUTE_LABELS,
-    AttributeCase,
-    attribute_overlay,
-    attribute_sheet,
-)
+from lesion.attribute_overlay import ATTRIBUTE_COLORS, ATTRIBUTE_LABELS, attribute_overlay
 from lesion.overlay import PREDICTION_COLOR, TRUTH_COLOR, boundary_overlay
 from lesion.phantom_layers import MELANIN, SKIN_TONES
 from lesion.samples import ATTRIBUTES
@@ -135,23 +128,3 @@ def test_the_boundary_lies_below():
 def test_unusable_masks_are_refused(masks, message):
     with pytest.raises(ValueError, match=message):
         attribute_overlay(GREY, masks)
-
-
-def case(name, jaccard):
-    masks = {"streaks": rectangle(5, 5, 20, 20), "globules": np.zeros((60, 90), bool)}
-    return AttributeCase(name, jaccard, GREY, {"streaks": rectangle(8, 8, 25, 25)}, masks)
-
-
-def test_a_sheet_has_two_cases_a_row_and_two_pictures_for_each(tmp_path):
-    one, more = tmp_path / "one.png", tmp_path / "more.png"
-    attribute_sheet([case("a", 0.2)], one)
-    attribute_sheet([case("$a_", 0.2), case("b", float("nan")), case("c", 0.9)], more)
-    with Image.open(one) as small, Image.open(more) as large:
-        assert small.format == "PNG"
-        assert large.width > 1.7 * small.width
-        assert large.height > 1.5 * small.height
-
-
-def test_a_sheet_of_nothing_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="at least one case"):
-        attribute_sheet([], tmp_path / "a.png")

@@ -1,23 +1,14 @@
-"""Outlines: where they are drawn, what they leave alone, and the figures made with them."""
+"""Outlines: where they are drawn, and what they leave alone."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
 from scipy import ndimage
 
 from lesion import overlay as overlay_module
-from lesion.overlay import (
-    PREDICTION_COLOR,
-    TRUTH_COLOR,
-    Case,
-    boundary_overlay,
-    contact_sheet,
-    jaccard_histogram,
-    outline,
-)
+from lesion.overlay import PREDICTION_COLOR, TRUTH_COLOR, boundary_overlay, outline
 
 GREY = np.full((40, 60, 3), 128, np.uint8)
 
@@ -140,45 +131,6 @@ def test_lines_grow_with_the_image():
 def test_colors_differ_in_grey_too():
     light, dark = sorted((luminance(TRUTH_COLOR), luminance(PREDICTION_COLOR)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) > 1.5
-
-
-def case(name, jaccard):
-    return Case(name, jaccard, GREY, rectangle(5, 5, 20, 20), rectangle(8, 8, 25, 25))
-
-
-def test_contact_sheet_is_a_png_with_a_row_for_each_group(tmp_path):
-    one, three = tmp_path / "one.png", tmp_path / "three.png"
-    contact_sheet({"worst": [case("a", 0.2)], "median": [], "best": []}, one)
-    contact_sheet(
-        {"worst": [case("a", 0.2)], "median": [case("$b_", 0.7)], "best": [case("c", 0.9)]}, three
-    )
-    with Image.open(one) as small, Image.open(three) as large:
-        assert small.format == "PNG"
-        assert small.width == large.width
-        assert large.height > 2 * small.height
-
-
-def test_contact_sheet_takes_very_narrow_images(tmp_path):
-    image, mask = np.full((2, 900, 3), 99, np.uint8), np.ones((2, 900), bool)
-    contact_sheet({"all": [Case("a", 1.0, image, mask, mask)]}, tmp_path / "a.png")
-    assert (tmp_path / "a.png").is_file()
-
-
-def test_contact_sheet_of_nothing_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="at least one case"):
-        contact_sheet({"worst": []}, tmp_path / "a.png")
-
-
-def test_histogram_takes_any_name(tmp_path):
-    path = tmp_path / "new" / "h.png"
-    jaccard_histogram({"_hidden $x$": [0.1, 0.9], "empty": [], "edges": [0.0, 0.65, 1.0]}, path)
-    with Image.open(path) as figure:
-        assert figure.format == "PNG"
-
-
-def test_histogram_of_nothing_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="at least one value"):
-        jaccard_histogram({"a": []}, tmp_path / "h.png")
 
 
 @settings(max_examples=50)

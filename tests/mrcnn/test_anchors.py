@@ -146,6 +146,14 @@ class TestSuggestion:
         suggestion = suggest_anchors(dataset, config(**settings))
         assert suggestion.settings["RPN_ANCHOR_SCALES"] == (side, side)
 
+    def test_crops_are_the_same_every_time(self, config, rectangles):
+        images = [[(1, (y, 4 * y, y + 14, 4 * y + 30))] for y in range(8)]
+        dataset = rectangles(images, size=(32, 80))
+        first, second = (
+            suggest_anchors(dataset, config(IMAGE_RESIZE_MODE="crop")) for _ in range(2)
+        )
+        assert first == second
+
     def test_recall_is_that_of_all_anchors(self, config, rectangles):
         rng = np.random.default_rng(0)
         corners = np.sort(rng.integers(64, size=(60, 2, 2)), axis=1)

@@ -149,6 +149,26 @@ class TestImgaug(Common):
         assert finished.returncode == 0, finished.stderr
 
 
+class Roll:
+    """Stands for a transform of Albumentations, by whose module it is told."""
+
+    __module__ = "albumentations.augmentations.stand_in"
+
+    def set_random_seed(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, *, image, masks):
+        shift = tuple(self.rng.integers(-20, 20, 2))
+        masks = [np.roll(mask, shift, (0, 1)) for mask in masks]
+        return {"image": np.roll(image, shift, (0, 1)), "masks": masks}
+
+
+class TestAlbumentations(Common):
+    @pytest.fixture
+    def augmentation(self):
+        return Roll()
+
+
 class TestCallable(Common):
     @pytest.fixture
     def augmentation(self):
@@ -189,5 +209,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("thing", ["fliplr", 0.5, [RandomFlip], {"flip": True}])
     def test_anything_else(self, rectangles, thing):
-        with pytest.raises(TypeError, match="Keras preprocessing layer, an imgaug augmenter or a"):
+        with pytest.raises(
+            TypeError, match="Keras preprocessing layer, an augmenter of imgaug or Albumentations"
+        ):
             augment_instances(thing, *rectangles, np.random.default_rng(0))

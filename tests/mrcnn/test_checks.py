@@ -21,6 +21,15 @@ def test_sound_data_set(rectangles, tiny_config):
     ]
 
 
+def test_data_set_that_is_not_prepared(rectangles, tiny_config):
+    dataset = Dataset()
+    dataset.add_class("toys", 1, "red")
+    dataset.add_image("toys", 1, "a.png")
+    found = check_dataset(dataset, tiny_config())
+    assert "call prepare()" in found.problems[0]
+    assert str(found).startswith("0 images, 0 instances")
+
+
 def test_every_image_that_cannot_be_used_is_named(rectangles):
     dataset = rectangles([[(1, BOX)]] * 14)
     load_mask = dataset.load_mask

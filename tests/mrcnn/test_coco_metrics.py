@@ -18,9 +18,10 @@ from mrcnn.coco_metrics import (
     evaluate_dataset,
 )
 from mrcnn.data import SampleError
+from mrcnn.dataset import Dataset
 from mrcnn.images import write_image
 from mrcnn.model import MaskRCNN
-from mrcnn.weights import read_metadata
+from mrcnn.weights import named_weights, read_metadata
 
 SIZE = (200, 200)
 SQUARE = (10, 10, 110, 110)
@@ -40,7 +41,10 @@ class Detector:
     def __init__(self, *images, batch=2):
         self.images = list(images)
         self.config = SimpleNamespace(
-            BATCH_SIZE=batch, IMAGE_CHANNEL_COUNT=3, DETECTION_MIN_CONFIDENCE=0.0
+            BATCH_SIZE=batch,
+            IMAGE_CHANNEL_COUNT=3,
+            IMAGE_RESIZE_MODE="square",
+            DETECTION_MIN_CONFIDENCE=0.0,
         )
 
     def detect(self, images):
@@ -358,4 +362,29 @@ class TestCallback:
             rows = list(csv.DictReader(file))
         assert [row["val_segm_AP"] for row in rows] == ["", str(recorded[0]), "", str(recorded[1])]
         assert list(folder.glob("validation/events.out.tfevents.*"))
-        assert read_metadata(model.find_last())["logs"]["val_segm_AP"] == recorded[1]
+        assert read_metadata(best)["class_names"] == ["BG", "red", "green"]
+
+    def test_crops_are_measured_by_another_network(self, tiny_config, rectangles, tmp_path):
+        model = MaskRCNN("training", tiny_config(IMAGE_RESIZE_MODE="crop"), tmp_path)
+        truth = rectangles()
+        with pytest.raises(ValueError, match="random parts of images.*Give the `config`"):
+            AveragePrecision(model, truth)
+        callback = AveragePrecision(model, truth, config=tiny_config())
+        callback.set_params({"epochs": 1})
+        for weight in model.keras_model.weights:
+            weight.assign(weight + 0.01)
+        logs = {}
+        callback.on_epoch_end(0, logs)
+        assert "val_segm_AP" in logs
+        learned = named_weights(model.keras_model)
+        for name, weight in named_weights(callback.detector.keras_model).items():
+            np.testing.assert_array_equal(weight.variable.numpy(), learned[name].variable.numpy())
+
+
+@pytest.mark.parametrize("measure", [evaluate_dataset, confusion_matrix])
+def test_data_set_that_is_not_prepared(measure, tiny_config):
+    dataset = Dataset()
+    dataset.add_class("toys", 1, "red")
+    dataset.add_image("toys", 1, "a.png")
+    with pytest.raises(ValueError, match="call prepare"):
+        measure(SimpleNamespace(config=tiny_config()), dataset)

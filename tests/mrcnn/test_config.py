@@ -186,6 +186,8 @@ class TestValidation:
             ({"IMAGE_RESIZE_MODE": "squared"}, "IMAGE_RESIZE_MODE.*'squared'"),
             ({"ROI_LEVEL_ROUNDING": "ceil"}, "ROI_LEVEL_ROUNDING.*'ceil'"),
             ({"PRECISION": "float16"}, "PRECISION.*'float16'"),
+            ({"IMAGE_RESIZE_MODE": "pad64"}, "divisible by 64, or 0; received 800"),
+            ({"LOSS_WEIGHTS": {"mask_loss": 5.0}}, "the loss 'mask_loss', and there are rpn_class"),
             ({"MASK_LOSS": "dice"}, "MASK_LOSS.*'dice'"),
             ({"OPTIMIZER": "adam"}, "OPTIMIZER.*'adam'"),
             ({"LEARNING_RATE_DECAY": "step"}, "LEARNING_RATE_DECAY.*'step'"),

@@ -130,6 +130,13 @@ class TestChannels:
         with pytest.raises(SampleError, match="image1.png.*IMAGE_CHANNEL_COUNT is 4"):
             load_image_gt(rectangles(), config, 1)
 
+    def test_augmentation_that_fails_names_the_image(self, rectangles, tiny_config):
+        def fail(image, masks, rng):
+            raise KeyError("scale")
+
+        with pytest.raises(SampleError, match=r"Image 1 \(image1.png\).* augmented: KeyError: 'sc"):
+            load_image_gt(rectangles(), tiny_config(), 1, augmentation=fail)
+
     def test_only_eight_bits_can_be_augmented(self, rectangles, tiny_config):
         config = tiny_config(IMAGE_CHANNEL_COUNT=4, MEAN_PIXEL=0)
         dataset = rectangles()

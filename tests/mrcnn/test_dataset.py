@@ -1,5 +1,3 @@
-import logging
-
 import numpy as np
 import pytest
 
@@ -87,8 +85,8 @@ class TestImages:
         np.testing.assert_array_equal(image, expected)
 
     def test_masks_are_the_subclass_business(self, dataset, caplog):
-        with caplog.at_level(logging.WARNING, "mrcnn"):
-            masks, class_ids = dataset.load_mask(0)
+        """Those of matterport ask it for nothing of images that show nothing."""
+        masks, class_ids = dataset.load_mask(0)
         assert masks.shape == (0, 0, 0)
         assert class_ids.shape == (0,)
-        assert "load_mask" in caplog.text
+        assert not caplog.text

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -91,7 +92,9 @@ class TestProcess:
 
     def test_leaves_the_files_to_the_first(self, tmp_path):
         assert callbacks.log_callbacks(tmp_path, 0) == []
-        callbacks.Checkpoint(tmp_path / "{epoch}.h5", {}, None).on_epoch_end(0)
+        run = SimpleNamespace(checkpoint_path=tmp_path / "{epoch}.h5")
+        callbacks.Checkpoint(run, {}).on_epoch_end(0)
+        callbacks.State(tmp_path, None).on_epoch_end(0)
         assert not list(tmp_path.iterdir())
 
 

@@ -9,6 +9,7 @@ from mrcnn.masks import (
     compute_overlaps_masks,
     expand_mask,
     extract_bboxes,
+    label_map,
     minimize_mask,
     paste_mask,
     place_mask,
@@ -333,3 +334,16 @@ class TestPlaceMask:
 
     def test_box_larger_than_the_image(self):
         assert place_mask(np.ones((4, 4)), (-100, -100, 200, 200), (30, 40)).all()
+
+
+class TestLabelMap:
+    def test_the_first_instance_has_the_pixel(self):
+        masks = np.zeros((4, 6, 2), bool)
+        masks[:3, :3, 0] = masks[1:, 1:, 1] = True
+        expected = [[1, 1, 1, 0, 0, 0], [1, 1, 1, 2, 2, 2], [1, 1, 1, 2, 2, 2], [0, 2, 2, 2, 2, 2]]
+        labels = label_map(masks)
+        assert labels.dtype == np.int32
+        np.testing.assert_array_equal(labels, expected)
+
+    def test_nothing_found(self):
+        assert not label_map(np.zeros((4, 6, 0), bool)).any()

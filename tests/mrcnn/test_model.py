@@ -139,6 +139,21 @@ class TestTrain:
         assert metadata["epoch"] == 3
         assert metadata["logs"]["loss"] == whole.histories[1].history["loss"][-1]
 
+    def test_own_callbacks_see_the_weights_of_their_epoch(self, tiny_config, rectangles, tmp_path):
+        """The widely copied callback that loads `find_last()` into a network for inference."""
+        model = MaskRCNN("training", tiny_config(), tmp_path)
+        seen = []
+
+        class Look(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                seen.append(Path(model.find_last()).name)
+                if epoch == 1:
+                    raise OSError("the network drive is gone")
+
+        with pytest.raises(OSError, match="network drive"):
+            model.train(rectangles(), None, 1e-4, 3, "heads", custom_callbacks=[Look()])
+        assert seen == ["mask_rcnn_tiny_0001.h5", "mask_rcnn_tiny_0002.h5"]
+
     def test_epochs_reached_need_no_training(self, whole, rectangles, caplog):
         assert whole.model.train(rectangles(), None, 0.01, epochs=3, layers="all") is None
         assert "Nothing is trained: `epochs` is the number of the last, 3" in caplog.text
@@ -223,11 +238,21 @@ class TestTrain:
 
 
 class TestFiles:
-    def test_checkpoint_gives_folder_and_epoch(self, whole, model):
+    def test_checkpoint_gives_folder_and_epoch(self, whole, model, tmp_path):
         model.load_weights(whole.model.find_last())
         assert (model.epoch, model.log_dir) == (3, whole.model.log_dir)
         assert model.class_names == ["BG", "red", "green"]
+        model.keras_model.save_weights(tmp_path / "best.weights.h5")  # as Keras's callbacks do
+        assert read_metadata(tmp_path / "best.weights.h5")["class_names"] == model.class_names
         assert not changed(whole.stages[-1], values(model.keras_model))
+
+    @pytest.mark.parametrize("names", [None, ["BG", "a", "b", "c"]])
+    def test_names_of_other_classes_are_forgotten(self, model, tmp_path, names):
+        model.class_names = names
+        model.keras_model.save_weights(tmp_path / "other.h5")
+        model.class_names = ["BG", "red", "green"]
+        model.load_weights(tmp_path / "other.h5")
+        assert model.class_names is None
 
     def test_set_log_dir(self, whole, model):
         model.set_log_dir(whole.model.find_last())

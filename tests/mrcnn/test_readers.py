@@ -456,6 +456,48 @@ class TestMaskFolders:
             np.testing.assert_array_equal(masks[:, :, 0], box(2, 3, 9, 7))
             np.testing.assert_array_equal(masks[:, :, 1], box(12, 3, 19, 7))
 
+    def test_one_file_for_an_image(self, load_folders, mask_folders):
+        (mask_folders / "masks" / "b").rmdir()
+        write_image(mask_folders / "masks" / "b.png", box(1, 2, 5, 6))
+        masks, class_ids = load_folders(classes=["cell"]).load_mask(1)
+        assert class_ids.tolist() == [1]
+        np.testing.assert_array_equal(masks[:, :, 0], box(1, 2, 5, 6))
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, "palette"])
+    def test_label_image(self, load_folders, mask_folders, dtype):
+        (mask_folders / "masks" / "b").rmdir()
+        high = 9 if dtype in (np.uint8, "palette") else 4000
+        labels = 3 * box(1, 2, 5, 6) + high * box(10, 2, 15, 6)
+        image = Image.fromarray(labels.astype(np.uint8 if dtype == "palette" else dtype))
+        if dtype == "palette":
+            image.putpalette(range(256))
+        image.save(mask_folders / "masks" / ("b.tif" if dtype is np.int32 else "b.png"))
+        masks, class_ids = load_folders(labels=True).load_mask(1)
+        assert (masks.dtype, class_ids.tolist()) == (bool, [1, 1])
+        np.testing.assert_array_equal(masks[:, :, 0], box(1, 2, 5, 6))
+        np.testing.assert_array_equal(masks[:, :, 1], box(10, 2, 15, 6))
+
+    def test_colours_are_no_labels(self, load_folders, mask_folders):
+        (mask_folders / "masks" / "b").rmdir()
+        write_image(mask_folders / "masks" / "b.png", np.zeros((*SIZE, 3), np.uint8))
+        with pytest.raises(ValueError, match="b.png is no label image.*one number for each pixel"):
+            load_folders(labels=True)
+
+    def test_damaged_label_image(self, load_folders, mask_folders):
+        (mask_folders / "masks" / "b").rmdir()
+        (mask_folders / "masks" / "b.png").write_bytes(b"nothing")
+        with pytest.raises(ValueError, match="b.png cannot be read"):
+            load_folders(labels=True)
+
+    @pytest.mark.parametrize("names", [[], ["b.png", "b.jpg"]], ids=["none", "two"])
+    def test_neither_a_folder_nor_one_file(self, load_folders, mask_folders, names):
+        (mask_folders / "masks" / "b").rmdir()
+        for name in names:
+            write_image(mask_folders / "masks" / name, box(1, 2, 5, 6))
+        message = f"b.png has no folder .*, and {'2 files' if names else 'no file'} of that name"
+        with pytest.raises(FileNotFoundError, match=message):
+            load_folders()
+
     @pytest.mark.parametrize("name", [".ipynb_checkpoints", ".hidden"])
     def test_hidden_folders_are_no_classes(self, load_folders, mask_folders, name):
         for place in ("a", "b"):

@@ -1,5 +1,7 @@
 import csv
+import logging
 import math
+from collections import deque
 from types import SimpleNamespace
 
 import keras
@@ -11,6 +13,8 @@ from mrcnn.callbacks import (
     Checkpoint,
     HistoryFile,
     NonFiniteLossError,
+    Pace,
+    State,
     StopOnNonFiniteLoss,
     log_callbacks,
     refuse_rate_callbacks,
@@ -298,10 +302,16 @@ class TestCheckpoint:
     @pytest.fixture
     def callback(self, network, tmp_path):
         def make(**settings):
-            template = tmp_path / "run" / "mask_rcnn_cell_{epoch:04d}.h5"
-            callback = Checkpoint(template, {"task": "x"}, Stage(".*", 0.01, 0, 9), **settings)
-            callback.set_model(compiled(network()))
-            return callback
+            folder = tmp_path / "run"
+            run = SimpleNamespace(checkpoint_path=folder / "mask_rcnn_cell_{epoch:04d}.h5")
+            callbacks = keras.callbacks.CallbackList(
+                [
+                    Checkpoint(run, {"task": "x"}, **settings),
+                    State(folder, Stage(".*", 0.01, 0, 9)),
+                ],
+                model=compiled(network()),
+            )
+            return callbacks
 
         return make
 
@@ -344,12 +354,54 @@ class TestCheckpoint:
         def full(*arguments):
             raise OSError("No space left on device")
 
-        monkeypatch.setattr("mrcnn.callbacks.save_state", full)
+        monkeypatch.setattr("mrcnn.callbacks.save_weights", full)
         with pytest.raises(OSError, match="space"):
             callback.on_epoch_end(1)
         names = sorted(path.name for path in (tmp_path / "run").iterdir())
         assert names == ["mask_rcnn_cell_0001.h5", STATE_FILE]
         assert find_state(tmp_path / "run", 1)[1] == 1
+
+    def test_weights_without_their_state_go_on_from_the_epoch_before(
+        self, callback, tmp_path, monkeypatch
+    ):
+        callback = callback()
+        callback.on_epoch_end(0)
+
+        def full(*arguments):
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr("mrcnn.callbacks.save_state", full)
+        with pytest.raises(OSError, match="space"):
+            callback.on_epoch_end(1)
+        names = sorted(path.name for path in (tmp_path / "run").iterdir())
+        assert names == ["mask_rcnn_cell_0001.h5", "mask_rcnn_cell_0002.h5", STATE_FILE]
+        assert find_state(tmp_path / "run", 2)[1] == 1
+
+
+class TestPace:
+    @pytest.mark.parametrize(("seconds", "hint"), [(0.1, False), (100.0, True)])
+    def test_says_how_busy_the_threads_were(self, seconds, hint, caplog):
+        batches = SimpleNamespace(preparing=deque([7.0]), workers=2)
+        callback = Pace(batches)
+        callback.on_epoch_begin(0)
+        assert not batches.preparing  # what was prepared for the epoch before does not count
+        for batch in range(3):
+            callback.on_train_batch_end(batch)
+        callback._taken = 3.0
+        batches.preparing.extend([seconds] * 3)
+        with caplog.at_level(logging.INFO, "mrcnn"):
+            callback.on_epoch_end(0)
+        busy = 100 if hint else 5
+        assert (
+            f"1.00 s per step; the threads that prepare batches (workers=2) were busy {busy} %"
+            in (caplog.text)
+        )
+        assert ("More of them" in caplog.text) == hint
+
+    def test_an_epoch_without_steps(self):
+        callback = Pace(SimpleNamespace(preparing=deque(), workers=2))
+        callback.on_epoch_begin(0)
+        callback.on_epoch_end(0)
 
 
 class TestHistory:

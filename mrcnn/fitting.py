@@ -1,0 +1,65 @@
+"""One stage of a training in its run, of whatever network: Keras's `fit` and what belongs to it."""
+
+import logging
+
+from mrcnn import callbacks
+from mrcnn.data import FailuresRaised
+from mrcnn.training import count_parameters, keep_freed_memory, restore_state, stopped_stage
+
+logger = logging.getLogger(__name__)
+
+
+def fit(run, stage, batches, validation, compile_network, checkpoint, custom_callbacks=()):
+    """Trains the network of a run up to the last epoch of a stage, as if it had never stopped.
+
+    The weights of an epoch are written before `custom_callbacks` see its end, which may read them;
+    what these change, such as a learning rate, is part of the state, which is written after them.
+
+    Args:
+        run: a `mrcnn.runs.InRun` with its `keras_model`.
+        stage: the `mrcnn.training.Stage` that begins, or goes on where it was stopped.
+        batches: a `keras.utils.PyDataset` that counts its `epoch`, and keeps its `failure`.
+        validation: another, or None.
+        compile_network: compiles the network for so many steps in all.
+        checkpoint: the `mrcnn.callbacks.Checkpoint`.
+        custom_callbacks: further Keras callbacks.
+
+    Returns:
+        The Keras `History`.
+
+    Raises:
+        Exception: what ended the preparation of a batch.
+    """
+    stopped = stopped_stage(run._resume, stage)
+    stage = stopped or stage
+    compile_network((stage.last_epoch - stage.first_epoch) * len(batches))
+    if run._resume:
+        restore_state(run.keras_model, run._resume, stopped)
+    run._resume = None
+    logger.info(
+        "Epochs %d to %d, %d of %d parameters learn.",
+        run.epoch + 1,
+        stage.last_epoch,
+        count_parameters(run.keras_model.trainable_variables),
+        run.keras_model.count_params(),
+    )
+    run.make_log_dir()
+    keep_freed_memory()
+    with FailuresRaised(*filter(None, (batches, validation))):
+        return run.keras_model.fit(
+            batches,
+            initial_epoch=run.epoch,
+            epochs=stage.last_epoch,
+            validation_data=validation,
+            shuffle=False,  # Keras would shuffle the batches, with no seed
+            callbacks=[
+                callbacks.EpochOfBatches(batches),
+                callbacks.StopOnNonFiniteLoss(batches),
+                callbacks.Pace(batches),
+                checkpoint,
+                *custom_callbacks,
+                *callbacks.log_callbacks(run.log_dir, run.epoch),
+                callbacks.State(run.log_dir, stage),
+                callbacks.EpochOfModel(run),
+            ],
+        )

@@ -1,0 +1,159 @@
+"""Data sets whose instances are files: binary masks, or label images."""
+
+import logging
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mrcnn.images import read_mask
+from mrcnn.named_instances import ONLY_CLASS, SUFFIXES, NamedInstances, image_files, record_of
+
+logger = logging.getLogger(__name__)
+
+
+class MaskFolderDataset(NamedInstances):
+    """Images with masks in files: one mask, a folder of them, or a label image for each.
+
+    White is inside. In a folder of masks, sub-folders name classes; without them all instances are
+    of one class, "object" unless `classes` names it. Hidden files and folders do not count.
+    """
+
+    def load_folders(
+        self,
+        images: str | os.PathLike,
+        masks: str | os.PathLike,
+        classes=None,
+        source: str = "masks",
+        labels: bool = False,
+    ) -> None:
+        """Adds IMAGES/a.jpg with the masks MASKS/a/*.png or MASKS/a/<class>/*.png, or MASKS/a.png.
+
+        Args:
+            images: folder of images.
+            masks: folder that holds a folder for each image, an empty one where it shows nothing,
+                or a file for each.
+            classes: as in `ViaDataset.load_annotations`.
+            source: name of the source.
+            labels: whether the files MASKS/a.png are label images, with 0 for the background and a
+                number for each instance, instead of one instance in white.
+
+        Raises:
+            FileNotFoundError: if there is no image, or no masks for one.
+            ValueError: if an image cannot be read or the folders are ambiguous.
+        """
+        paths = image_files(images)
+        twice = [name for name, count in Counter(path.stem for path in paths).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"{images} has several images named {twice[0]} for one folder of masks."
+            )
+        self._add_pairs(
+            [(path, Path(masks) / path.stem) for path in paths], classes, source, labels
+        )
+
+    def load_nucleus(self, root: str | os.PathLike, classes=None, source: str = "nucleus") -> None:
+        """Adds ROOT/<id>/images/*.png with ROOT/<id>/masks/*.png, for every id.
+
+        That is the layout of the Data Science Bowl 2018. Arguments and errors are those of
+        `load_folders`.
+        """
+        pairs = []
+        for folder in sorted(path.parent for path in Path(root).glob("*/images")):
+            paths = image_files(folder / "images")
+            if len(paths) > 1:
+                raise ValueError(f"{folder / 'images'} holds {len(paths)} images; expected one.")
+            pairs.append((paths[0], folder / "masks"))
+        if not pairs:
+            raise FileNotFoundError(f"There is no <id>/images in {root}.")
+        self._add_pairs(pairs, classes, source)
+
+    def _add_pairs(self, pairs, classes, source, labels=False):
+        only = classes[0] if classes and len(classes) == 1 else ONLY_CLASS
+        records = []
+        for path, folder in pairs:
+            if not folder.is_dir():
+                file = _mask_file(path, folder)
+                values = _labels_in(file) if labels else [None]
+                instances = [(only, (file, value)) for value in values]
+                records.append(record_of(path, path, instances))
+                continue
+            files = _mask_files(folder)
+            inner = sorted(
+                entry
+                for entry in folder.iterdir()
+                if entry.is_dir() and not entry.name.startswith(".")
+            )
+            if files and inner:
+                raise ValueError(
+                    f"{folder} holds masks beside folders of masks ({inner[0].name}); move all "
+                    "masks into folders named after their classes, or none."
+                )
+            instances = [(only, (file, None)) for file in files]
+            for folder_of_class in inner:
+                masks = _mask_files(folder_of_class)
+                instances += [(folder_of_class.name, (file, None)) for file in masks]
+            records.append(record_of(path, path, instances))
+        self.add_all(source, classes, records)
+
+    def instance_mask(self, info, content):
+        file, value = content
+        mask = read_mask(file) if value is None else _read_labels(file) == value
+        if mask.shape != (info["height"], info["width"]):
+            raise ValueError(
+                f"{file} is {mask.shape[0]}x{mask.shape[1]}, but its image {info['path']} is "
+                f"{info['height']}x{info['width']}."
+            )
+        return mask
+
+
+def _mask_file(path, folder):
+    """The one file of masks of an image that has no folder of them."""
+    files = [
+        file
+        for file in (image_files(folder.parent, empty=True) if folder.parent.is_dir() else [])
+        if file.stem == path.stem
+    ]
+    if len(files) != 1:
+        several = f"{len(files)} files of that name" if files else "no file of that name"
+        raise FileNotFoundError(
+            f"{path} has no folder of masks {folder}, and {several} instead. Make an empty folder "
+            "if the image shows no instance."
+        )
+    return files[0]
+
+
+def _labels_in(file):
+    """The numbers of the instances of a label image."""
+    return [int(value) for value in np.unique(_read_labels(file)) if value]
+
+
+def _read_labels(file):
+    """A label image as int [height, width]: numbers as they are stored, a palette's indices."""
+    try:
+        with Image.open(file) as image:
+            labels = np.asarray(image)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"The label image {file} cannot be read: {error}") from error
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{file} is no label image: it has the shape {labels.shape} of {labels.dtype}, and one "
+            "number for each pixel is wanted."
+        )
+    return labels
+
+
+def _mask_files(folder):
+    """Image files of a folder that may be empty."""
+    masks = image_files(folder, empty=True)
+    others = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
+    if others and not masks:
+        logger.warning(
+            "%s holds no mask but %s: its image is taken to show nothing. Masks are files %s.",
+            folder,
+            others[0].name,
+            ", ".join(sorted(SUFFIXES)),
+        )
+    return masks

@@ -14,7 +14,7 @@ import numpy as np
 from lesion import __version__
 from lesion.analysis import Analysis, Source
 from lesion.dicom import DicomImage, is_dicom, read_dicom
-from lesion.nearby import SMALL, WHOLE, box_of, part_to_show, put_back, shown
+from lesion.nearby import SMALL, WHOLE, box_of, diagnoses_of, part_to_show, put_back, shown
 from lesion.patient import told
 from lesion.quality import QualityWarning, assess
 from lesion.reading import read_ahead
@@ -253,7 +253,7 @@ class Analyzer:
                 found = zip(self.attributes.predict(near), parts, images, strict=True)
                 attributes = [put_back(*each, image.shape) for *each, image in found]
             if self.diagnosis:
-                diagnoses = self.diagnosis.predict(near, patients, whole=images)
+                diagnoses = diagnoses_of(self.diagnosis, near, images, patients)
             others = self.attributes or (self.diagnosis and not crops)
             nearby = [box_of(part) if others else None for part in parts]
             return zip(lesions, attributes, diagnoses, nearby, strict=True)

@@ -89,6 +89,19 @@ def _placed(masks, part, shape):
     return placed
 
 
+def diagnoses_of(
+    predictor: Any,
+    near: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
+    patients: Sequence[Mapping[str, str]] | None,
+) -> list[Any]:
+    """The diagnoses of what is shown of images; networks that crop images themselves get all."""
+    members = getattr(predictor, "members", [predictor])
+    if any(getattr(member, "crops", False) for member in members):
+        return predictor.predict(near, patients, whole=images)
+    return predictor.predict(near, patients)
+
+
 class _Nearby:
     """A predictor, and the boundary's, which finds what it is shown."""
 
@@ -130,7 +143,7 @@ class NearbyDiagnosis(_Nearby):
     ) -> list[Any]:
         """See `lesion.diagnosis.DiagnosisPredictor.predict`."""
         near, _ = self._parts(images)
-        return self.predictor.predict(near, patients, whole=images)
+        return diagnoses_of(self.predictor, near, images, patients)
 
 
 class NearbyAttributes(_Nearby):

@@ -14,6 +14,7 @@ from lesion.attributes import AttributesConfig, AttributesPredictor, load_attrib
 from lesion.boundary_views import MAX_SIDE
 from lesion.samples import ATTRIBUTES
 from lesion.splits import Split
+from lesion.train import parse
 from mrcnn.images import write_image
 from mrcnn.weights import WeightsError, read_metadata, save_arrays
 
@@ -150,6 +151,30 @@ class TestTraining:
         assert read_metadata(weights)["class_names"] == ["BG", *ATTRIBUTES, "lesion"]
         (found,) = load_attributes(weights).predict([np.zeros((50, 60, 3), np.uint8)])
         assert list(found.masks) == list(ATTRIBUTES)
+
+    def test_options_reach_configuration_and_data(self, monkeypatch):
+        parsed = parse(
+            ["--task=attributes", "--dataset=x", "--semantic-loss=crossentropy", "--batch=3"]
+        )
+        config = attributes_training.configure(AttributesConfig, parsed, [None] * 7)
+        assert (config.SEMANTIC_LOSS, config.STEPS_PER_EPOCH) == ("crossentropy", 3)
+        thresholds = []
+
+        class Noted:
+            image_ids = samples = ()
+
+            def __init__(self, samples, cache, threshold, with_boundary):
+                thresholds.append((threshold, with_boundary))
+                self.image_info = []
+
+            def prepare(self):
+                pass
+
+        monkeypatch.setattr("lesion.attributes_data.AttributesDataset", Noted)
+        more = ["--repeat-threshold=0.4", "--with-boundary"]
+        parsed = parse(["--task=attributes", "--dataset=x", *more])
+        attributes_training.datasets(parsed, ([], []), None)
+        assert thresholds == [(0.4, True), (0.0, True)]
 
     def test_released_coco_weights_are_refused(self, capsys):
         arguments = train.parse(["--task=attributes", "--dataset=d", "--weights=coco"])

@@ -1,5 +1,7 @@
 """Instances of attributes, and how often an image is seen."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from lesion.attributes_data import AttributesDataset, find_instances, repeats
 from lesion.cache import ImageCache
 from lesion.layouts import find_samples
 from lesion.samples import ATTRIBUTES, DatasetError, Sample
-from mrcnn.images import write_image
+from mrcnn.images import read_mask, write_image
 
 
 def squares(*places, shape=(200, 200)):
@@ -121,9 +123,19 @@ class TestDataset:
         data.prepare()
         references = [data.image_reference(i) for i in data.image_ids]
         assert len(references) == 2  # sqrt(1 / 0.5) is 1.41, rounded down for a single image
-        data = AttributesDataset(find_samples(dataset).samples * 1, threshold=1.0)
+
+    def test_rare_images_are_repeated_under_names_of_their_own(self, dataset):
+        samples = find_samples(dataset).samples
+        rare = next(s for s in samples if any(read_mask(p).any() for p in s.attributes.values()))
+        (blank,) = (sample for sample in samples if sample is not rare)
+        many = [dataclasses.replace(blank, image_id=f"{blank.image_id}{i}") for i in range(15)]
+        data = AttributesDataset([rare, *many], threshold=1.0)
         keys = [info["id"] for info in data.image_info]
-        assert len(set(keys)) == len(keys)
+        # The rarest is in 1 of 16 images: sqrt(1 / (1 / 16)) = 4.
+        assert len(set(keys)) == len(keys) == 4 + 15
+        assert {rare.key, *(f"{rare.key}#{number}" for number in (1, 2, 3))} <= set(keys)
+        plain = AttributesDataset([rare, *many])
+        assert len(plain.image_info) == 16
 
     @pytest.mark.parametrize("cached", [False, True])
     def test_long_images_are_learned_as_squares(self, tmp_path, cached):

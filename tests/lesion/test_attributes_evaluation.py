@@ -109,6 +109,18 @@ def test_an_attribute_that_never_occurs_is_said_to(folder):
     assert "Not in any of these images: streaks" in text
 
 
+def test_an_attribute_without_masks_is_not_scored(folder):
+    for path in (folder / TRUTHS).glob("*_globules.png"):
+        path.unlink()
+    summary = summarize_attributes(evaluate(folder), "combined")
+    found = summary["attributes"]["globules"]
+    assert (found["jaccard"], found["dice"], found["images"]) == (None, None, 0)
+    text = format_attributes(summary)
+    assert "No image has a mask of globules: not scored." in text
+    assert "Not in any of these images: streaks;" in text
+    json.dumps(summary, allow_nan=False)
+
+
 class TestFaults:
     def test_a_missing_mask_is_named_and_the_others_are_scored(self, folder):
         whole = summarize_attributes(evaluate(folder), "combined")
@@ -196,7 +208,8 @@ class TestCommand:
     @pytest.fixture
     def command(self, monkeypatch, tmp_path):
         module = ModuleType("lesion.attributes")
-        module.load_attributes = lambda weights, method: ColourPredictor()
+        module.load_attributes = lambda weights, method: asked.append(method) or ColourPredictor()
+        asked = self.asked = []
         monkeypatch.setitem(sys.modules, "lesion.attributes", module)
         monkeypatch.chdir(tmp_path)
         return lambda *arguments: main(["--task=attributes", "--weights=w", *arguments])
@@ -214,6 +227,11 @@ class TestCommand:
             assert len(list(csv.DictReader(file))) == 4 * len(ATTRIBUTES)
         assert (tmp_path / "evaluation" / "disagreements.png").stat().st_size > 1000
         assert len(list((tmp_path / "masks").glob("*_attribute_*.png"))) == 4 * len(ATTRIBUTES)
+
+    def test_method(self, folder, command):
+        for options in ([], ["--method=semantic"]):
+            assert command(f"--dataset={folder}", "--split=none", *options) == 0
+        assert self.asked == ["combined", "semantic"]
 
     def test_full_disk_costs_no_score(self, folder, command, tmp_path, monkeypatch, capsys):
         def full(path, *arguments):

@@ -95,6 +95,15 @@ def test_settings_stay_the_same(tmp_path):
 
 
 @two_cores
+def test_an_option_younger_than_the_folder_had_its_usual_value(tmp_path):
+    keep_settings(tmp_path, argparse.Namespace(seed=1), ["seed"])
+    younger = argparse.Namespace(seed=1, mixing=0.4, usual={"mixing": 0.0})
+    with pytest.raises(DatasetError, match=r"begun with --mixing=0\.0, not with --mixing=0\.4"):
+        keep_settings(tmp_path, younger, ["seed", "mixing"])
+    younger.mixing = 0.0
+    keep_settings(tmp_path, younger, ["seed", "mixing"])
+
+
 def test_stopped_members_clear_up(tmp_path):
     with pytest.raises(MemberFailed):
         train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (13, 99)), stand_in)
@@ -157,7 +166,7 @@ def test_failure_is_told_and_stops_the_others(tmp_path):
 
 def test_changeable_settings_are_kept_unless_others_are_given(tmp_path):
     def settle(power, seed=1):
-        arguments = argparse.Namespace(seed=seed, power=power)
+        arguments = argparse.argparse.Namespace(seed=seed, power=power)
         keep_settings(tmp_path / "members", arguments, ["seed"], {"power": 0.25})
         return arguments.power
 

@@ -109,11 +109,26 @@ class TestFind:
         assert darkness.batches == [3, 1]
         assert found[str(images[0])] == lesion_square(mask)
 
-    @pytest.mark.parametrize("content", ["{", "{}", '{"source": ["other", 64], "stamped": {}}'])
-    def test_record_of_other_weights_is_made_anew(self, images, darkness, tmp_path, content):
+    @pytest.mark.parametrize("content", ["{", "{}"])
+    def test_record_that_is_none_is_made_anew(self, images, darkness, tmp_path, content):
         (tmp_path / "r.json").write_text(content)
         find_crops(darkness, images, ImageCache(tmp_path / "c", 64), tmp_path / "r.json")
         assert len(json.loads((tmp_path / "r.json").read_text())["stamped"]) == 3
+
+    @pytest.mark.parametrize("change", ["other", 65])
+    def test_record_of_other_weights_or_sizes_is_made_anew(
+        self, images, darkness, tmp_path, change
+    ):
+        record, cache = tmp_path / "r.json", ImageCache(tmp_path / "c", 64)
+        expected = find_crops(darkness, images, cache, record)
+        content = json.loads(record.read_text())
+        content["source"][change == 65] = change
+        content["stamped"] = {
+            path: [stamp, [1, 1, 1]] for path, (stamp, _) in content["stamped"].items()
+        }
+        record.write_text(json.dumps(content))
+        assert find_crops(darkness, images, cache, record) == expected
+        assert darkness.batches == [3, 3]
 
 
 @pytest.fixture(scope="module")

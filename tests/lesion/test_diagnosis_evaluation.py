@@ -35,9 +35,10 @@ KEYS += ["recall", "confidence"]
 class ColourPredictor:
     """Knows the moles' categories by their colour, and errs now and then."""
 
-    views = 1
+    views, crops = 1, False
 
     def __init__(self, errors=0.2, refer=None):
+        self.members = [self]
         self.errors = errors
         self.refer = refer
         self.referral = Referral(None if refer is None else 2.0 * refer)
@@ -117,12 +118,10 @@ def test_images_alone(command, moles, monkeypatch):
         seen.clear()
 
 
-def test_small_lesions_from_nearby(command, moles, monkeypatch, darkness):
+def test_small_lesions_from_nearby(command, moles, monkeypatch, darkness, capsys):
     shown = []
 
     class Noted(ColourPredictor):
-        crops = False
-
         def predict(self, images, patients=None):
             shown.extend(image.shape for image in images)
             return super().predict([np.zeros((40, 52, 3), np.uint8)] * len(images), patients)
@@ -135,16 +134,54 @@ def test_small_lesions_from_nearby(command, moles, monkeypatch, darkness):
     assert any(height == width for height, width, _ in shown)
     assert result["model"]["boundary"]["weights"] == "darkness.weights.h5"
     assert result["boundary_weights"] == {"name": "darkness.weights.h5", "sha256": ANY}
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stop:
         command(f"--dataset={moles.data}", "--boundary-weights=b", "--heat-maps=1")
+    assert stop.value.code == 2
+    assert "--heat-maps are of whole images" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("options", "nearby"), [([], True), (["--boundary-weights=none"], False)])
+def test_options_reach_the_networks(command, moles, monkeypatch):
+    asked = []
+
+    def load(weights, views, risk, *, melanoma_sensitivity):
+        asked.append((weights, views, risk, melanoma_sensitivity))
+        return ColourPredictor()
+
+    monkeypatch.setattr("lesion.ensemble.load_classifiers", load)
+    command(f"--dataset={moles.data}")
+    options = ["--weights=v", "--views=1", "--risk=0.3", "--melanoma-sensitivity=0.9"]
+    code, result = command(f"--dataset={moles.data}", *options)
+    assert code == 0 and asked == [(["w"], 8, 0.1, None), (["w", "v"], 1, 0.3, 0.9)]
+    assert (result["views"], result["risk"], result["referral_sensitivity"]) == (1, 0.3, 0.9)
+
+
+def test_what_last_means_is_decided_once(moles, monkeypatch, tmp_path):
+    """A training that goes on while images are scored does not change what is scored."""
+    run = tmp_path / "logs" / "diagnosis20260101T0000"
+    run.mkdir(parents=True)
+    (run / "diagnosis_0001.h5").touch()
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def load(weights, *rest, **more):
+        (run / "diagnosis_0002.h5").touch()
+        asked.extend(weights)
+        return ColourPredictor()
+
+    monkeypatch.setattr("lesion.ensemble.load_classifiers", load)
+    assert main(["--task=diagnosis", "--weights=last", f"--dataset={moles.data}"]) == 0
+    assert [Path(path).name for path in asked] == ["diagnosis_0001.h5"]
+
+
+@pytest.mark.parametrize(
+    ("options", "crops", "nearby"),
+    [([], False, True), (["--boundary-weights=none"], False, False), ([], True, False)],
+)
 def test_weights_of_the_project_see_small_lesions_from_nearby(
-    moles, monkeypatch, tmp_path, darkness, options, nearby
+    moles, monkeypatch, tmp_path, darkness, options, crops, nearby
 ):
     predictor = ColourPredictor()
-    predictor.crops = False
+    predictor.crops = crops
     monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *a, **b: predictor)
     monkeypatch.setattr("lesion.boundary.load_predictor", lambda *arguments, **views: darkness)
     for task in ("boundary", "diagnosis"):
@@ -280,7 +317,7 @@ class TestCommand:
         with pytest.raises(SystemExit) as stop:
             command("--dataset", moles.data, *arguments)
         assert stop.value.code == 2
-        assert message in capsys.readouterr().err
+        assert message in capsys.readouterr().err.splitlines()[-1]  # before it, all options
 
     def test_data_without_diagnoses_give_a_submission(self, command, moles, tmp_path, capsys):
         data = shutil.copytree(moles.data, tmp_path / "data")

@@ -1,6 +1,7 @@
 """The diagnosis task through the command line, on made-up moles."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from lesion import NOTICE, diagnosis_model
+from lesion import NOTICE, diagnosis_model, diagnosis_training
 from lesion import train as train_module
 from lesion.diagnosis import load_classifier
 from lesion.diagnosis_model import BalancedAccuracy, adjusted_crossentropy
@@ -274,6 +275,52 @@ def test_script_with_a_real_backbone(moles, tmp_path):
     assert NOTICE in result.stdout
 
 
+class TestSettings:
+    OPTIONS = {
+        "--colour-constancy": True,
+        "--usual-light=0.5": 0.5,
+        "--patient-data": True,
+        "--batch-statistics": True,
+        "--frozen-stages=2": 2,
+        "--dropout=0.3": 0.3,
+        "--weight-decay=0.1": 0.1,
+        "--label-smoothing=0.2": 0.2,
+        "--mixing=0.4": 0.4,
+        "--sampling-power=0.25": 0.25,
+        "--logit-adjustment=0.75": 0.75,
+        "--image-size=64": 64,
+        "--batch=4": 4,
+        "--steps=9": 9,
+        "--precision=mixed_bfloat16": "mixed_bfloat16",
+    }
+
+    @pytest.mark.parametrize("option", OPTIONS)
+    def test_options_reach_the_configuration(self, small_backbone, tmp_path, option):
+        name = option.strip("-").partition("=")[0].replace("-", "_")
+        given = ["--task=diagnosis", "--dataset=x", f"--logs={tmp_path}"]
+        usual, config = (
+            diagnosis_training.build_model(parse([*given, *more]), [None] * 8).config
+            for more in ([], [option])
+        )
+        assert getattr(config, name) == self.OPTIONS[option] != getattr(usual, name)
+        changed = {name: self.OPTIONS[option]}
+        if name == "batch":
+            changed["steps"] = 2
+        assert dataclasses.replace(usual, **changed) == config
+
+    def test_strong_changes(self):
+        usual, strong = (
+            diagnosis_training.augmentation(parse(["--task=diagnosis", "--dataset=x", *more]))
+            for more in ([], ["--strong-changes"])
+        )
+        image = np.random.default_rng(0).integers(90, 160, (64, 64, 3)).astype(np.uint8)
+        spread = [
+            np.std([augment(image, np.random.default_rng(i)).mean() for i in range(60)])
+            for augment in (usual, strong)
+        ]
+        assert spread[1] > 1.1 * spread[0]
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         "argument",
@@ -290,7 +337,7 @@ class TestRefused:
         with pytest.raises(SystemExit) as stopped:
             main(["--task=diagnosis", "--dataset=x", argument])
         assert stopped.value.code == 2
-        assert argument.partition("=")[0] in capsys.readouterr().err
+        assert argument.partition("=")[0] in capsys.readouterr().err.splitlines()[-1]
 
     @pytest.mark.parametrize(
         ("argument", "message"),

@@ -68,6 +68,15 @@ class TestUnlabelled:
         with pytest.raises(DatasetError, match="no image that can be used"):
             find_unlabelled([more, tmp_path], samples)
 
+    def test_names_of_ones_own_mean_nothing_beyond_their_folder(self, samples, tmp_path):
+        """And images are those of the data set whose folder `images` they lie in."""
+        for number, folder in enumerate(("ours/images", "theirs/images")):
+            image = np.full((40, 52, 3), 100 + number, np.uint8)
+            write_image(tmp_path / folder / "mole_1.png", image)
+        folders = [tmp_path / name / "images" for name in ("ours", "theirs")]
+        found = find_unlabelled(folders, [*samples, Sample("other", "mole_1", samples[0].image)])
+        assert [sample.key for sample in found] == ["ours/mole_1", "theirs/mole_1"]
+
     def test_folder_that_is_missing(self, samples, tmp_path):
         with pytest.raises(DatasetError, match="does not exist"):
             find_unlabelled([tmp_path / "nothing"], samples)

@@ -165,10 +165,17 @@ def test_interval_does_not_depend_on_the_names_of_groups():
 
 
 def test_interval_is_repeatable_and_follows_the_seed():
-    values = [0.1, 0.5, 0.9, 0.7, 0.3]
-    assert bootstrap_interval(values, seed=3) == bootstrap_interval(values, seed=3)
-    first, second = next(bootstrap_weights(range(5), 3)), next(bootstrap_weights(range(5), 4))
-    assert list(first) != list(second)
+    values = np.random.default_rng(0).random(50)
+    first, again, other = (bootstrap_interval(values, seed=seed) for seed in (3, 3, 4))
+    assert first == again != other
+    assert len(list(bootstrap_weights(range(5), resamples=7))) == 7
+
+
+def test_interval_of_a_lower_level_is_narrower():
+    values = np.random.default_rng(0).random(50)
+    lower, upper = bootstrap_interval(values, level=0.5)
+    low, high = bootstrap_interval(values)
+    assert low < lower < upper < high
 
 
 def test_interval_of_one_group_is_its_mean():

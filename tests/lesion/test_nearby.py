@@ -1,5 +1,7 @@
 """What attributes and diagnosis are shown of a small lesion, and where it is put back."""
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 
 from lesion.analyzer import Analyzer
 from lesion.attributes import Attributes
+from lesion.diagnosis import Diagnosis
+from lesion.ensemble import DiagnosisEnsemble
 from lesion.nearby import MARGIN, SMALL, NearbyAttributes, NearbyDiagnosis, part_to_show, put_back
 
 
@@ -80,12 +84,16 @@ class Shown:
     def __init__(self):
         self.images, self.patients = [], []
 
-    def predict(self, images, patients=None):
-        self.images += images
+    def predict(self, images, patients=None, whole=None):
+        self.images += whole if self.crops else images
         if patients is None:
             return [Attributes(self._masks(image), {}) for image in images]
         self.patients += patients
         return list(range(len(images)))
+
+    def answer(self, images, patients=None, whole=None):
+        Shown.predict(self, images, patients or [{}], whole)
+        return [Diagnosis(np.full(7, 1 / 7), np.full(7, 1 / 7)) for _ in images]
 
     def predict_by_method(self, images):
         return [{"combined": self._masks(image)} for image in images]
@@ -115,6 +123,23 @@ def test_classifier_that_crops_by_itself_needs_no_other_boundary(darkness):
     crops.crops = True
     with pytest.raises(ValueError, match="crops images to their lesion by itself"):
         NearbyDiagnosis(crops, darkness)
+
+
+def test_members_that_crop_are_given_all_and_the_others_the_square(images, darkness):
+    (_, small), mask = images
+    members = [Shown(), Shown()]
+    members[0].crops = True
+    for member in members:
+        member.predict = functools.partial(Shown.answer, member)
+    for predict in (
+        NearbyDiagnosis(DiagnosisEnsemble(members), darkness).predict,
+        lambda images, patients: [
+            Analyzer(darkness, "none", DiagnosisEnsemble(members)).analyze(images[0], patients[0])
+        ],
+    ):
+        predict([small], [{}])
+        np.testing.assert_array_equal(members[0].images.pop(), small)
+        np.testing.assert_array_equal(members[1].images.pop(), small[part_to_show(mask)])
 
 
 def test_attributes_of_the_small_lesion_are_those_of_its_square(images, darkness):

@@ -1,6 +1,7 @@
 """From a training to the shipped file, and from there to everything that uses it."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,8 +133,23 @@ class TestDiagnosis:
         assert str(tmp_path.parent) not in text and str(trained.data) not in text
 
     def test_revision_is_asked_of_git(self, run, monkeypatch):
-        monkeypatch.setattr(ship, "_revision", lambda: "58ad390-dirty")
+        asked = []
+
+        def git(command, **options):
+            asked.append((command[0], "--dirty" in command, options["cwd"]))
+            return SimpleNamespace(stdout="58ad390-dirty\n")
+
+        monkeypatch.setattr(ship.subprocess, "run", git)
         assert json.loads(companion(run(), ".json").read_text())["revision"] == "58ad390-dirty"
+        assert asked == [("git", True, Path(ship.__file__).parents[1])]
+
+    def test_revision_that_git_does_not_tell(self, run, monkeypatch, capsys):
+        def git(command, **options):
+            raise FileNotFoundError("git")
+
+        monkeypatch.setattr(ship.subprocess, "run", git)
+        with pytest.raises(ValueError, match="Give it by --revision"):
+            ship._revision()
 
     def test_shipped_again_it_stays_so_that_figures_may_be_its_own(self, run, trained, tmp_path):
         shipped = run("--revision=a")

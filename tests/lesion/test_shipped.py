@@ -36,6 +36,17 @@ def weights_folder(monkeypatch):
     monkeypatch.setattr(weights, "_FOLDERS", (FOLDER,))
 
 
+def test_there_are_some_of_every_task():
+    assert list(TASKS) == SHIPPED
+
+
+def test_as_many_networks_are_joined_by_make_as_are_shipped():
+    recipe = (FOLDER.parent / "Makefile").read_text().partition("lesion/join.py")[2]
+    joined = recipe.partition("--out=")[0].count("--weights=")
+    ensemble = json.loads((FOLDER / "lesion_diagnosis.ensemble.json").read_text())
+    assert joined == len(ensemble["members"])
+
+
 def test_all_together_are_small():
     sizes = [path.stat().st_size for path in FOLDER.iterdir()]
     assert max(sizes) <= 25_000_000 and sum(sizes) <= 80_000_000
@@ -117,7 +128,7 @@ class TestBoundary:
 def test_analyzer_uses_them_by_itself():
     phantom = draw_phantom(0, height=120, width=160)
     analysis = Analyzer().analyze(phantom.image)
-    assert analysis.to_dict()["models"].keys() == set(SHIPPED)
+    assert analysis.to_dict()["models"].keys() == set(TASKS)
     assert list(analysis.attributes.masks) == list(ATTRIBUTES)
     assert all(mask.shape == (120, 160) for mask in analysis.attributes.masks.values())
     assert all(0 <= value <= 1 for value in analysis.attributes.presence.values())

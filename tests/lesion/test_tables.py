@@ -19,6 +19,19 @@ def test_names_of_columns_are_those_of_the_archive_or_plain(tmp_path):
         assert read_patients(table) == expected
 
 
+@pytest.mark.parametrize("note", ['"one\ntwo"', '"one\r\ntwo"', "one\u2028two", "one\x0btwo"])
+def test_line_breaks_within_a_value(tmp_path, note):
+    table = tmp_path / "patients.csv"
+    table.write_text(f"image,note,age\na,{note},50\n\nb,,51\n", encoding="utf-8", newline="")
+    assert read_patients(table) == {"a": {"age": "50"}, "b": {"age": "51"}}
+
+
+def test_of_several_columns_the_one_that_knows(tmp_path):
+    table = tmp_path / "patients.csv"
+    table.write_text("image,site,localization\na,unknown,back\nb,NA,\n")
+    assert read_patients(table) == {"a": {"site": "back"}, "b": {"site": "NA"}}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -28,6 +41,8 @@ def test_names_of_columns_are_those_of_the_archive_or_plain(tmp_path):
         ("image,age\na\n", "has 1 values"),
         ("image,age\n", "lists no image"),
         ("dx,size\n", "lists no image"),
+        ('image,age\na,"50\nb,51\n', "Line 2 .*unexpected end of data"),
+        ('image,note,age\na,"x\ny",50\nb,50\n', "Line 4 .* has 2 values"),
     ],
 )
 def test_unusable_tables_are_explained(tmp_path, text, message):

@@ -15,9 +15,9 @@ from lesion import NOTICE, boundary_training, phantom
 from lesion import train as train_module
 from lesion.boundary import BoundaryConfig
 from lesion.options import choose_precision
-from lesion.samples import DatasetError
+from lesion.samples import TASKS, DatasetError
 from lesion.splits import Split
-from lesion.train import build_parser, load_samples, main
+from lesion.train import build_parser, load_samples, main, parse
 from lesion.training_split import choose_split
 from mrcnn.config import Config
 from mrcnn.model import CLASS_LAYERS, MaskRCNN
@@ -395,10 +395,6 @@ class TestDefaults:
         assert choose_precision("mixed_bfloat16", "efficientnetlite0") == "mixed_bfloat16"
         assert choose_precision("float32", "resnet50") == "float32"
 
-    def test_precision_chosen_is_valid(self):
-        for backbone in ("efficientnetlite0", "resnet50"):
-            assert choose_precision("auto", backbone) in ("float32", "mixed_bfloat16")
-
     @pytest.mark.parametrize(
         "details, precision",
         [
@@ -415,11 +411,37 @@ class TestDefaults:
         )
         assert choose_precision("auto", "resnet50") == precision
 
-    def test_settings_of_a_run_are_all_arguments(self):
-        parsed = vars(build_parser().parse_args(["--dataset=x"]))
-        settings = (*train_module.RUN_SETTINGS, *boundary_training.RUN_SETTINGS)
+    @pytest.mark.parametrize("task", TASKS)
+    def test_a_run_knows_what_it_was_trained_with(self, task):
+        parsed = vars(parse([f"--task={task}", "--dataset=x"]))
+        settings = (*train_module.RUN_SETTINGS, *train_module._training_of(task).RUN_SETTINGS)
         assert set(settings) <= set(parsed)
         json.dumps({name: parsed[name] for name in settings})
+        # What the weights do not depend on, or what says it otherwise.
+        others = {"usual", "dataset", "weights", "logs", "cache", "workers", "keep_checkpoints"}
+        others |= {"split", "test_share", "split_seed", "folds", "members", "jobs", "teacher_share"}
+        assert set(parsed) - set(settings) <= others
+
+    def test_semantic(self, configuration):
+        assert configuration("--semantic").SEMANTIC_BRANCH
+        assert not configuration().SEMANTIC_BRANCH
+
+    @pytest.mark.parametrize(
+        ("cpu", "backbone", "precision"),
+        [
+            ("flags: avx512f amx_bf16", "resnet50", "mixed_bfloat16"),
+            ("flags: avx512f amx_bf16", "efficientnetlite0", "float32"),  # depthwise is slower
+            ("flags: avx512f", "resnet50", "float32"),
+        ],
+    )
+    def test_bfloat16_where_a_processor_multiplies_matrices(
+        self, monkeypatch, cpu, backbone, precision
+    ):
+        tensorflow = pytest.importorskip("tensorflow")
+        monkeypatch.setattr(tensorflow.config, "list_physical_devices", lambda kind: [])
+        monkeypatch.setattr(Path, "exists", lambda path: True)
+        monkeypatch.setattr(Path, "read_text", lambda path: cpu)
+        assert choose_precision("auto", backbone) == precision
 
 
 def test_released_weights_fit_all_but_the_classes(tmp_path, monkeypatch):

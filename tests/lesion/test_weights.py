@@ -1,6 +1,7 @@
 """Which file a command's --weights means, and whether it is the one that was meant."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -49,6 +50,22 @@ class TestNames:
         assert weights_path("lesion", "boundary") == shipped_weights("boundary") == shipped
         assert find_weights("lesion", "boundary") == (shipped, {"task": "boundary"})
         assert Analyzer(boundary="lesion").tasks == ("boundary",)
+
+    def test_ensemble_that_is_younger_than_the_last_run_is_named(
+        self, tmp_path, monkeypatch, caplog
+    ):
+        monkeypatch.chdir(tmp_path)
+        last = tmp_path / "logs" / "diagnosis20260101T0000" / "diagnosis_0001.h5"
+        joint = tmp_path / "logs" / "diagnosis-2-members" / "ensemble.json"
+        for path, time in ((last, 9), (joint, 5)):
+            path.parent.mkdir(parents=True)
+            path.touch()
+            os.utime(path, (time, time))
+        assert weights_path("last", "diagnosis").absolute() == last
+        assert not caplog.text
+        os.utime(joint, (10, 10))
+        assert weights_path("last", "diagnosis").absolute() == last
+        assert "diagnosis-2-members/ensemble.json is younger" in caplog.text
 
     def test_any_other_word_is_a_path(self, shipped):
         assert weights_path("lesions.h5", "boundary").name == "lesions.h5"

@@ -472,6 +472,53 @@ class TestPrecision:
         assert np.isfinite(np.float64(values)).all()
 
 
+class TestEverySettingCounts:
+    """Same weights and images, one setting changed: what it is for comes out otherwise."""
+
+    @pytest.mark.parametrize(
+        ("settings", "loss"),
+        [
+            ({"MASK_LOSS": "crossentropy_dice"}, "mrcnn_mask_loss"),
+            ({"MASK_SOFT_TARGETS": True}, "mrcnn_mask_loss"),
+            ({"MASK_BOX_SCALE": 1.3}, "mrcnn_mask_loss"),
+            ({"ROI_ALIGNED": True}, "mrcnn_mask_loss"),
+            ({"IGNORE_PADDED_ROIS": True}, "mrcnn_class_loss"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+    )
+    def test_losses(self, settings, loss):
+        # The instances themselves are proposals, so that some are positive.
+        usual = {"ADD_GT_TO_PROPOSALS": True, "POST_NMS_ROIS_TRAINING": 4}
+        values = []
+        for more in ({}, settings):
+            model = network(**usual, **more)
+            # Boxes at odd places of a grid of 28 cells, whose edges cut cells.
+            batch = training_batch(model.config, seed=3)
+            batch[6][:, :7] = False
+            values.append(loss_values(model, batch)[loss])
+        assert np.isfinite(values).all() and values[0] != pytest.approx(values[1], rel=1e-4)
+
+    def test_semantic_loss(self):
+        losses = []
+        for kind in ("crossentropy", "crossentropy_dice"):
+            model = network(SEMANTIC_BRANCH=True, SEMANTIC_LOSS=kind)
+            batch = training_batch(model.config)
+            shape = [2, *model.inputs[-1].shape[1:]]
+            batch.append(np.ones(shape, np.float32))
+            losses.append(float(to_numpy(model(batch)[-2:])[0]))
+        assert losses[1] > 1.01 * losses[0]
+
+    @pytest.mark.parametrize("name", ["RPN_NMS_PER_LEVEL", "CLAMP_DELTAS"])
+    def test_proposals(self, name):
+        rois = []
+        for value in (False, True):
+            model = network("inference", **{name: value})
+            kernel = named_weights(model)["rpn_bbox_pred/kernel"].variable
+            kernel.assign(300 * kernel)  # deltas that ask for a limit
+            rois.append(detect(model)[4])
+        assert np.abs(rois[0] - rois[1]).max() > 1e-3
+
+
 def test_pyramid_levels_with_anchors():
     """P3 to P5 alone; the heads still pool from P2."""
     model = network(BACKBONE_STRIDES=[8, 16, 32], RPN_ANCHOR_SCALES=(16, 24, 32))

@@ -34,7 +34,7 @@ from tqdm import tqdm  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer  # noqa: E402
-from lesion.options import add_referral, add_views, positive, rate  # noqa: E402
+from lesion.options import add_referral, add_views, add_weights, positive, rate  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.report import page_of_another, write_report  # noqa: E402
 from lesion.results import (  # noqa: E402
@@ -114,6 +114,7 @@ def analyze_images(
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog="lesion analyze",
         description="Finds boundary, attributes and diagnosis in dermoscopic images, measures the "
         "lesions and writes a report.",
         epilog=NOTICE,
@@ -121,19 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", nargs="+", metavar="IMAGE_OR_FOLDER", help="images, or folders of images"
     )
-    for task, option, action, several in (
-        ("boundary", "--weights", "store", ""),
-        ("attributes", "--attributes-weights", "store", ""),
-        ("diagnosis", "--diagnosis-weights", "append", "; of several, the mean is taken"),
-    ):
-        parser.add_argument(
-            option,
-            metavar="PATH",
-            dest=task,
-            action=action,
-            help=f'weights of the {task} task, "last", or "none" to leave it out (the project\'s)'
-            f"{several}",
-        )
+    add_weights(parser)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results"
     )

@@ -31,7 +31,7 @@ from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer  # noqa: E402
 from lesion.app_uploads import Uploads  # noqa: E402
 from lesion.app_view import MAX_MEGAPIXELS  # noqa: E402
-from lesion.options import positive, rate  # noqa: E402
+from lesion.options import add_referral, add_views, add_weights, positive, rate  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,17 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="Opens a page on this computer that analyses dermoscopic images.",
         epilog=NOTICE,
     )
-    for task, *options in (
-        ("boundary", "--weights", "--boundary"),
-        ("attributes", "--attributes-weights"),
-        ("diagnosis", "--diagnosis-weights"),
-    ):
-        parser.add_argument(
-            *options,
-            metavar="PATH",
-            dest=task,
-            help=f'weights of the {task} task, "last", or "none" to leave it out (the project\'s)',
-        )
+    add_weights(parser)
+    add_views(parser)
+    add_referral(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -104,7 +96,14 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             print("Loading the networks …", flush=True)
-            analyzer = Analyzer(arguments.boundary, arguments.attributes, arguments.diagnosis)
+            analyzer = Analyzer(
+                arguments.boundary,
+                arguments.attributes,
+                arguments.diagnosis,
+                views=arguments.views,
+                risk=arguments.risk,
+                melanoma_sensitivity=arguments.melanoma_sensitivity,
+            )
             page = build_page(analyzer.load(), Uploads(folder), arguments.max_megapixels)
             alone = is_loopback(arguments.host)
             address = open_page(page, arguments.host, arguments.port, alone)

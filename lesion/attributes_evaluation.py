@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lesion import NOTICE
 from lesion.attribute_thresholds import METHODS
 from lesion.figures import AttributeCase, attribute_sheet
 from lesion.metrics import Confusion, bootstrap_weights
 from lesion.reading import predict_images
 from lesion.samples import ATTRIBUTES, Problem, Sample, distinct_names
 from lesion.splits import lesion_groups
+from lesion.submission import write_masks
 from lesion.tables import aligned, write_table
-from mrcnn.images import ImageError, read_mask, write_image
+from mrcnn.images import ImageError, read_mask
 
 _CASES = 8
 
@@ -30,23 +30,13 @@ class AttributesEvaluation:
         scores: of each of them, by method and attribute, a normalised `Confusion`; attributes
             whose mask is missing have none.
         problems: files that could not be scored.
+        unscored: samples without any mask, whose predictions are written nevertheless.
     """
 
     samples: list[Sample] = field(default_factory=list)
     scores: list[dict[str, dict[str, Confusion]]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-
-
-def refuse_masks_in(folder: str | Path | None, samples: Sequence[Sample]) -> None:
-    """Raises ValueError if predictions in a folder would replace the samples' own masks."""
-    if folder is None:
-        return
-    own = {path.parent.resolve() for sample in samples for path in sample.attributes.values()}
-    if Path(folder).resolve() in own:
-        raise ValueError(
-            f"{folder} holds the masks of the data set, which predictions have the names of and "
-            "would replace; give another folder with --predictions."
-        )
+    unscored: list[Sample] = field(default_factory=list)
 
 
 def evaluate_attributes(
@@ -61,20 +51,21 @@ def evaluate_attributes(
         predictor: a `lesion.attributes.AttributesPredictor`.
         samples: with attribute masks; one that is missing is not scored.
         batch: images predicted at once.
-        predictions: folder for the masks of the predictor's own method, named as the challenge
-            wants them; None writes none.
+        predictions: folder for the masks of the predictor's own method, also of images without any
+            to compare with (`lesion.submission`); None writes none.
 
     Returns:
-        The scores; images without any mask, or that cannot be read, and masks that cannot be read
-        or are of another size than their image, are among its problems.
+        The scores; images that cannot be read, those without any mask unless predictions are
+        written, and masks that cannot be read or are of another size than their image, are among
+        its problems.
     """
     evaluation = AttributesEvaluation()
+    known = [sample for sample in samples if sample.attributes or predictions is not None]
     evaluation.problems += [
         Problem(sample.image, "image without attribute masks")
         for sample in samples
-        if not sample.attributes
+        if not sample.attributes and predictions is None
     ]
-    known = [sample for sample in samples if sample.attributes]
     names = distinct_names(known)
     results = predict_images(_ByMethod(predictor), [sample.image for sample in known], batch)
     progress = tqdm(results, "Evaluating", len(known), unit="image", disable=None)
@@ -82,6 +73,11 @@ def evaluate_attributes(
         if error is not None:
             evaluation.problems.append(Problem(path, error))
             continue
+        if predictions is not None:
+            own = {f"attribute_{name}": mask for name, mask in masks[predictor.method].items()}
+            evaluation.problems += write_masks(predictions, stem, own)
+        if not sample.attributes:
+            evaluation.unscored.append(sample)
         truths = _truths(sample, image.shape[:2], evaluation.problems)
         if not truths:
             continue
@@ -95,13 +91,6 @@ def evaluate_attributes(
                 for method in METHODS
             }
         )
-        if predictions is not None:
-            for name, mask in masks[predictor.method].items():
-                file = Path(predictions) / f"{stem.replace('/', '_')}_attribute_{name}.png"
-                try:
-                    write_image(file, mask, NOTICE)
-                except OSError as failure:  # the scores are not lost with it
-                    evaluation.problems.append(Problem(file, str(failure)))
     return evaluation
 
 
@@ -143,7 +132,7 @@ def summarize_attributes(evaluation: AttributesEvaluation, method: str) -> dict:
         `images`, `jaccard` (the challenge's, with `interval`, 95 % by lesion), `dice`,
         `attributes` (of each `jaccard` and `dice`, null where no image has a mask of it, `images`,
         `images_present`, `images_predicted`),
-        `methods` (the same of every method), `failed` and `problems`.
+        `methods` (the same of every method), `unscored`, `failed` and `problems`.
     """
     tables = {by: _table([scores[by] for scores in evaluation.scores]) for by in METHODS}
     groups = lesion_groups(evaluation.samples)
@@ -153,6 +142,7 @@ def summarize_attributes(evaluation: AttributesEvaluation, method: str) -> dict:
         "interval": _interval([scores[method] for scores in evaluation.scores], groups),
         "method": method,
         "methods": tables,
+        "unscored": len(evaluation.unscored),
         "failed": len(evaluation.problems),
         "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
     }
@@ -252,8 +242,9 @@ def write_attributes(
             truth = own.true_positive + own.false_negative
             predicted = own.true_positive + own.false_positive
             values = [f"{value:.6f}" for value in (own.jaccard, truth, predicted)]
-            rows.append([sample.collection, sample.image_id, name, *values])
-    header = ["dataset", "image_id", "attribute", "jaccard", "truth", "predicted"]
+            lesion = sample.lesion_id or ""
+            rows.append([sample.collection, sample.image_id, lesion, name, *values])
+    header = ["dataset", "image_id", "lesion_id", "attribute", "jaccard", "truth", "predicted"]
     write_table(table, header, rows)
 
     # What costs most of the global index: pixels that one side marked and the other did not.

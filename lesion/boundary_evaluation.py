@@ -10,8 +10,9 @@ from tqdm import tqdm
 from lesion.figures import Case, contact_sheet, jaccard_histogram
 from lesion.metrics import METRICS, aggregate, bootstrap_interval, boundary_metrics
 from lesion.reading import predict_images
-from lesion.samples import Problem, Sample
+from lesion.samples import Problem, Sample, distinct_names
 from lesion.splits import lesion_groups
+from lesion.submission import write_masks
 from lesion.tables import aligned, write_table
 from mrcnn.images import ImageError, read_mask
 
@@ -27,11 +28,13 @@ class BoundaryEvaluation:
         samples: the samples that were scored.
         scores: of each of them, what `lesion.metrics.boundary_metrics` gives.
         problems: samples that could not be scored.
+        unscored: samples without a mask, whose predictions are written nevertheless.
     """
 
     samples: list[Sample] = field(default_factory=list)
     scores: list[dict[str, float]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    unscored: list[Sample] = field(default_factory=list)
 
     def by_collection(self) -> dict[str, list[int]]:
         """Positions in `samples` of each collection's samples."""
@@ -42,7 +45,10 @@ class BoundaryEvaluation:
 
 
 def evaluate_boundary(
-    predictor: Any, samples: Sequence[Sample], batch: int = 8
+    predictor: Any,
+    samples: Sequence[Sample],
+    batch: int = 8,
+    predictions: str | Path | None = None,
 ) -> BoundaryEvaluation:
     """Predicts the lesion of each sample and scores it at the image's own size.
 
@@ -50,21 +56,32 @@ def evaluate_boundary(
         predictor: as for `lesion.reading.predict_images`.
         samples: with boundary masks.
         batch: images predicted at once.
+        predictions: folder for the masks, also of images without one to compare with
+            (`lesion.submission`); None writes none.
 
     Returns:
-        The scores; samples without a mask, with one of another size than their image, or whose
-        image or mask cannot be read, are among its problems.
+        The scores; samples without a mask unless predictions are written, with one of another size
+        than their image, or whose image or mask cannot be read, are among its problems.
     """
     evaluation = BoundaryEvaluation()
+    known = [sample for sample in samples if sample.mask is not None or predictions is not None]
     evaluation.problems += [
-        Problem(sample.image, "image without a mask") for sample in samples if sample.mask is None
+        Problem(sample.image, "image without a mask")
+        for sample in samples
+        if sample.mask is None and predictions is None
     ]
-    masked = [sample for sample in samples if sample.mask is not None]
-    predictions = predict_images(predictor, [sample.image for sample in masked], batch)
-    progress = tqdm(predictions, "Evaluating", len(masked), unit="image", disable=None)
-    for sample, (path, image, boundary, error) in zip(masked, progress, strict=True):
+    names = distinct_names(known)
+    results = predict_images(predictor, [sample.image for sample in known], batch)
+    progress = tqdm(results, "Evaluating", len(known), unit="image", disable=None)
+    for sample, name, (path, image, boundary, error) in zip(known, names, progress, strict=True):
         if error is not None:
             evaluation.problems.append(Problem(path, error))
+            continue
+        if predictions is not None:
+            masks = {"segmentation": boundary.mask}
+            evaluation.problems += write_masks(predictions, name, masks)
+        if sample.mask is None:
+            evaluation.unscored.append(sample)
             continue
         try:
             truth = read_mask(sample.mask)
@@ -93,7 +110,7 @@ def summarize_boundary(evaluation: BoundaryEvaluation, names: Sequence[str] = ()
     Returns:
         `images` and the means of all images; `datasets`, the same for each collection; `intervals`,
         95 % bootstrap intervals by lesion (by image where the lesion is unknown) for all and for
-        each collection; `failed` and `problems`. Means of no image are null.
+        each collection; `unscored`, `failed` and `problems`. Means of no image are null.
     """
     groups = lesion_groups(evaluation.samples)
     positions = evaluation.by_collection()
@@ -123,6 +140,7 @@ def summarize_boundary(evaluation: BoundaryEvaluation, names: Sequence[str] = ()
             "all": intervals(everything),
             "datasets": {name: intervals(chosen) for name, chosen in parts.items()},
         },
+        "unscored": len(evaluation.unscored),
         "failed": len(evaluation.problems),
         "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
     }

@@ -160,7 +160,7 @@ def _describe(summary: dict) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     description = "Says what a data set holds and names every file at fault."
-    parser = argparse.ArgumentParser(description=description, epilog=NOTICE)
+    parser = argparse.ArgumentParser(prog="lesion dataset", description=description, epilog=NOTICE)
     parser.add_argument(
         "--dataset",
         action="append",

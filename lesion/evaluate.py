@@ -28,7 +28,6 @@ from lesion.attribute_thresholds import METHODS  # noqa: E402
 from lesion.attributes_evaluation import (  # noqa: E402
     evaluate_attributes,
     format_attributes,
-    refuse_masks_in,
     summarize_attributes,
     write_attributes,
 )
@@ -42,7 +41,8 @@ from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
 from lesion.options import add_referral, add_views, natural, positive  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.samples import TASKS  # noqa: E402
-from lesion.selection import PART_NAMES, select  # noqa: E402
+from lesion.selection import PART_NAMES, notes_on, require_truths, select  # noqa: E402
+from lesion.submission import refuse_masks_in  # noqa: E402
 from lesion.weights import (  # noqa: E402
     NONE,
     SHIPPED,
@@ -54,23 +54,16 @@ from lesion.weights import (  # noqa: E402
 from mrcnn.files import write_json  # noqa: E402
 from mrcnn.images import ImageError  # noqa: E402
 
-_SHOWN = 3  # problems named where a run ends at once
-_TRUTHS = {
-    "boundary": ("mask", "lesion mask to compare with"),
-    "attributes": ("attributes", "mask of an attribute to compare with"),
-    "diagnosis": ("diagnosis", "diagnosis"),
-}
-
-
 # Options that mean something for one task alone.
 _OPTIONS_OF = {
-    "attributes": ("method", "predictions"),
+    "attributes": ("method",),
     "diagnosis": ("images_alone", "risk", "melanoma_sensitivity", "heat_maps"),
 }
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog="lesion evaluate",
         description="Scores predictions with the metrics of the ISIC 2018 challenge.",
         epilog=NOTICE,
     )
@@ -124,18 +117,19 @@ def build_parser() -> argparse.ArgumentParser:
         "square around them, where these weights see them, as `lesion analyze` does; default: "
         "lesion for --weights=lesion, or else none",
     )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="DIR",
+        help="also write the predicted masks, named as the challenge wants them, of images without "
+        "a mask to compare with, too; of the diagnosis submission.csv in --out has all",
+    )
     attributes = parser.add_argument_group("attributes")
     attributes.add_argument(
         "--method",
         choices=METHODS,
         default="combined",
         help="what the masks are made of; the table shows all (combined)",
-    )
-    attributes.add_argument(
-        "--predictions",
-        type=Path,
-        metavar="DIR",
-        help="also write the predicted masks, five per image, named as the challenge wants them",
     )
     diagnosis = parser.add_argument_group("diagnosis")
     diagnosis.add_argument(
@@ -182,62 +176,10 @@ def _load_predictor(arguments):
     return nearby(predictor, load_predictor(arguments.boundary_weights, views=arguments.views))
 
 
-def _say_what_is_scored(parser, arguments, collections, selection):
-    """Prints what is scored and what is wrong with the data; stops where there is nothing."""
-    truth, description = _TRUTHS[arguments.task]
-    problems = [f"Data set {c.name}: {problem}" for c in collections for problem in c.problems]
-    first = "".join(f"\n{problem}" for problem in problems[:_SHOWN])
-    new = (
-        f"Left out: {selection.unused} images in folders of the training that its split does not "
-        "list: unsound then, or new. New ones belong into a folder of another name."
-    )
-    if not selection.samples and selection.left_out:
-        parser.error(
-            f"The weights have learned from all {selection.left_out} images that their split "
-            "knows, or from others of their lesions. Give others, or --split=none to score these "
-            f"nevertheless.{f' {new}' if selection.unused else ''}"
-        )
-    if not selection.samples:
-        parser.error(f"Part {selection.part!r} has no image.")
-    count = len(selection.samples)
-    if not any(getattr(sample, truth) for sample in selection.samples):
-        listed = sum(collection.diagnoses_listed for collection in collections)
-        if arguments.task != "diagnosis":
-            parser.error(
-                f"None of the {count} samples of part {selection.part!r} has a {description}; give "
-                f"a data set or a split that has some.{first}"
-            )
-        if listed:
-            parser.error(
-                f"The tables list {listed} diagnoses, and none of them is one of the seven and of "
-                f"one of these {count} images.{first}"
-            )
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    for path in selection.unsaid:
-        print(
-            f"No split lies beside {path}: whether it has learned from these images is not known.",
-            file=sys.stderr,
-        )
-    if selection.split and selection.left_out:
-        print(f"Scoring what these weights have not learned from, by {selection.split}.")
-    if selection.left_out:
-        print(f"Left out: {selection.left_out} images of lesions that these weights learned from.")
-    if selection.unused and arguments.split:
-        print(f"Left out: {selection.unused} images that the split does not know.")
-    elif selection.unused:
-        print(new)
-    if selection.learned:
-        print(
-            f"Of these {count} images the weights have seen {selection.learned} in training or "
-            "validation, or others of their lesions: the scores are too good."
-        )
-
-
 def _evaluate(arguments, predictor, samples, names):
     """The evaluation, its summary and that as text."""
     if arguments.task == "boundary":
-        evaluation = evaluate_boundary(predictor, samples, arguments.batch)
+        evaluation = evaluate_boundary(predictor, samples, arguments.batch, arguments.predictions)
         summary = summarize_boundary(evaluation, names)
         return evaluation, summary, format_table(summary)
     if arguments.task == "attributes":
@@ -295,6 +237,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--boundary-weights is for the other tasks; --weights are the boundary's own.")
     if arguments.heat_maps and arguments.boundary_weights not in (None, NONE):
         parser.error("--heat-maps are of whole images; give them without --boundary-weights.")
+    if arguments.task == "diagnosis" and arguments.predictions:
+        parser.error("--predictions is for masks; submission.csv in --out has all diagnoses.")
     for task, names in _OPTIONS_OF.items():
         given = [n for n in names if getattr(arguments, n) != parser.get_default(n)]
         if given and task != arguments.task:
@@ -326,7 +270,15 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     samples, part = selection.samples, selection.part
-    _say_what_is_scored(parser, arguments, collections, selection)
+    try:
+        require_truths(collections, selection, arguments.task, arguments.predictions is not None)
+    except ValueError as error:
+        parser.error(str(error))
+    said, wrong = notes_on(collections, selection, arguments.split is not None)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    for line in said:
+        print(line)
     try:
         refuse_masks_in(arguments.predictions, samples)
         predictor = _load_predictor(arguments)
@@ -369,6 +321,8 @@ def main(argv: list[str] | None = None) -> int:
     title = arguments.task.capitalize()
     print(f"{title}, part {part}, weights {model['weights']} (sha256 {model['sha256'][:12]})")
     print(table)
+    if arguments.predictions and summary["unscored"]:
+        print(f"Not scored, for want of a mask, but predicted: {summary['unscored']} images.")
     written, lost = [], False
     # The numbers first: neither they nor the pictures are to cost the other.
     for write in (

@@ -84,7 +84,9 @@ def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Writes a trained network as a TensorFlow SavedModel.", epilog=NOTICE
+        prog="lesion export",
+        description="Writes a trained network as a TensorFlow SavedModel.",
+        epilog=NOTICE,
     )
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument(

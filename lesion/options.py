@@ -44,6 +44,23 @@ def _number(text):
         return math.nan
 
 
+def add_weights(parser):
+    """The networks of an `Analyzer`, by the names of its arguments."""
+    for task, options, action, several in (
+        ("boundary", ("--weights", "--boundary"), "store", ""),
+        ("attributes", ("--attributes-weights",), "store", ""),
+        ("diagnosis", ("--diagnosis-weights",), "append", "; of several, the mean is taken"),
+    ):
+        parser.add_argument(
+            *options,
+            metavar="PATH",
+            dest=task,
+            action=action,
+            help=f'weights of the {task} task, "last", or "none" to leave it out (the project\'s)'
+            f"{several}",
+        )
+
+
 def add_views(parser):
     """The option of boundary and diagnosis, which know the same numbers of views."""
     parser.add_argument(

@@ -319,7 +319,7 @@ def _size(text: str) -> tuple[int, int]:
 def build_parser() -> argparse.ArgumentParser:
     """The command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="phantom.py",
+        prog="lesion phantom",
         description="Draw synthetic dermoscopic images with exact masks of the lesion and of its "
         "attributes, in the layout of ISIC 2018. The same arguments give the same images.",
         epilog=NOTICE,

@@ -15,6 +15,18 @@ EVERYTHING = "none"
 PART_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
+_UNLISTED = (
+    "Left out: {} images in folders of the training that its split does not list: unsound then, or "
+    "new. New ones belong into a folder of another name."
+)
+_SHOWN = 3  # problems named where a run ends at once
+_TRUTHS = {
+    "boundary": ("mask", "lesion mask to compare with"),
+    "attributes": ("attributes", "mask of an attribute to compare with"),
+    "diagnosis": ("diagnosis", "diagnosis"),
+}
+
+
 @dataclass(frozen=True)
 class Selection:
     """Samples to be scored.
@@ -119,6 +131,78 @@ def select_samples(
         for collection in collections
         for sample in [s for s in samples if s.collection == collection.name][:limit]
     ]
+
+
+def require_truths(
+    collections: Sequence[Collection], selection: Selection, task: str, predicts: bool = False
+) -> None:
+    """Raises ValueError where there is nothing to be scored, with the way out.
+
+    Args:
+        predicts: whether images without a truth are of use, too, as their predictions are written.
+            Those of the diagnosis always are.
+    """
+    problems = [f"\n{_named(c, p)}" for c in collections for p in c.problems]
+    first = "".join(problems[:_SHOWN])
+    if not selection.samples and selection.left_out:
+        new = f" {_UNLISTED.format(selection.unused)}" if selection.unused else ""
+        raise ValueError(
+            f"The weights have learned from all {selection.left_out} images that their split "
+            "knows, or from others of their lesions. Give others, or --split=none to score these "
+            f"nevertheless.{new}"
+        )
+    if not selection.samples:
+        raise ValueError(f"Part {selection.part!r} has no image.")
+    truth, description = _TRUTHS[task]
+    if predicts or any(getattr(sample, truth) for sample in selection.samples):
+        return
+    count = len(selection.samples)
+    if task != "diagnosis":
+        raise ValueError(
+            f"None of the {count} samples of part {selection.part!r} has a {description}; give "
+            f"a data set or a split that has some.{first}"
+        )
+    if listed := sum(collection.diagnoses_listed for collection in collections):
+        raise ValueError(
+            f"The tables list {listed} diagnoses, and none of them is one of the seven and of "
+            f"one of these {count} images.{first}"
+        )
+
+
+def _named(collection, problem):
+    return f"Data set {collection.name}: {problem}"
+
+
+def notes_on(
+    collections: Sequence[Collection], selection: Selection, by_request: bool
+) -> tuple[list[str], list[str]]:
+    """What is scored, as lines of text, and what is wrong or not known, likewise.
+
+    Args:
+        by_request: whether the user has named the split.
+    """
+    wrong = [_named(collection, p) for collection in collections for p in collection.problems]
+    wrong += [
+        f"No split lies beside {path}: whether it has learned from these images is not known."
+        for path in selection.unsaid
+    ]
+    said = []
+    if selection.split and selection.left_out:
+        said.append(f"Scoring what these weights have not learned from, by {selection.split}.")
+    if selection.left_out:
+        said.append(
+            f"Left out: {selection.left_out} images of lesions that these weights learned from."
+        )
+    if selection.unused and by_request:
+        said.append(f"Left out: {selection.unused} images that the split does not know.")
+    elif selection.unused:
+        said.append(_UNLISTED.format(selection.unused))
+    if selection.learned:
+        said.append(
+            f"Of these {len(selection.samples)} images the weights have seen {selection.learned} "
+            "in training or validation, or others of their lesions: the scores are too good."
+        )
+    return said, wrong
 
 
 def _all(collections):

@@ -162,7 +162,7 @@ def environment(monkeypatch):
 @pytest.fixture
 def page(monkeypatch, environment, analyzer):
     """Stands in for gradio: a page that is closed by Ctrl-C at once."""
-    made = SimpleNamespace(opened=None, closed=False)
+    made = SimpleNamespace(opened=None, closed=False, asked=None)
     made.close = lambda verbose: setattr(made, "closed", True)
 
     def build_page(_, uploads, max_megapixels):
@@ -181,7 +181,12 @@ def page(monkeypatch, environment, analyzer):
     module.build_page, module.open_page = build_page, open_page
     monkeypatch.setitem(sys.modules, "lesion.app_page", module)
     monkeypatch.setattr(app.threading.Event, "wait", stop)
-    monkeypatch.setattr(app, "Analyzer", lambda *_: analyzer)
+
+    def analyzer_of(*weights, **options):
+        made.asked = weights, options
+        return analyzer
+
+    monkeypatch.setattr(app, "Analyzer", analyzer_of)
     return made
 
 
@@ -192,6 +197,15 @@ def test_folder_goes_with_the_command(page, capsys):
     printed = capsys.readouterr()
     assert "http://somewhere/" in printed.out and NOTICE in printed.out
     assert printed.err == ""
+
+
+def test_options_reach_the_analyzer(page):
+    weights = ["--weights=a", "--diagnosis-weights=b", "--diagnosis-weights=c"]
+    app.main([*weights, "--views=1", "--risk=0.2", "--melanoma-sensitivity=0.9"])
+    assert page.asked == (
+        ("a", None, ["b", "c"]),
+        {"views": 1, "risk": 0.2, "melanoma_sensitivity": 0.9},
+    )
 
 
 def test_other_hosts_are_warned_of(page, capsys):

@@ -237,7 +237,7 @@ class TestCommand:
         def full(path, *arguments):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-        monkeypatch.setattr("lesion.attributes_evaluation.write_image", full)
+        monkeypatch.setattr("lesion.submission.write_image", full)
         code = command(f"--dataset={folder}", "--split=none", "--predictions=masks")
         assert code == 1
         assert "No space left on device" in capsys.readouterr().err
@@ -251,6 +251,14 @@ class TestCommand:
         masks = {path.name for path in (tmp_path / "masks").iterdir()}
         assert len(masks) == 2 * 4 * len(ATTRIBUTES)
         assert "again_ISIC_0000001_attribute_globules.png" in masks
+
+    def test_images_without_masks_are_predicted_all_the_same(self, folder, command, tmp_path):
+        for path in (folder / TRUTHS).glob("ISIC_0000001_*"):
+            path.unlink()
+        assert command(f"--dataset={folder}", "--split=none", "--predictions=masks") == 0
+        result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+        assert (result["images"], result["unscored"], result["problems"]) == (3, 1, [])
+        assert len(list((tmp_path / "masks").iterdir())) == 4 * len(ATTRIBUTES)
 
     def test_a_data_set_without_attributes_is_refused(self, folder, command, capsys):
         for path in (folder / TRUTHS).iterdir():

@@ -166,7 +166,7 @@ def test_failure_is_told_and_stops_the_others(tmp_path):
 
 def test_changeable_settings_are_kept_unless_others_are_given(tmp_path):
     def settle(power, seed=1):
-        arguments = argparse.argparse.Namespace(seed=seed, power=power)
+        arguments = argparse.Namespace(seed=seed, power=power)
         keep_settings(tmp_path / "members", arguments, ["seed"], {"power": 0.25})
         return arguments.power
 

@@ -22,7 +22,7 @@ from lesion.layouts import find_samples
 from lesion.metrics import METRICS, boundary_metrics
 from lesion.samples import Sample
 from lesion.splits import Split
-from mrcnn.images import write_image
+from mrcnn.images import read_image, read_mask, write_image
 
 KEYS = ["images", *METRICS]
 
@@ -323,6 +323,36 @@ def test_masks_that_belong_to_no_image_are_named_at_once(command, dataset, capsy
     assert "other.png: mask without its image" in capsys.readouterr().err
 
 
+def test_masks_are_written_as_the_challenge_wants_them(command, dataset, tmp_path, darkness):
+    root = dataset()
+    (root / "masks" / "i2.png").unlink()
+    code, result = command("--dataset", root, "--predictions", tmp_path / "masks")
+    assert (code, result["images"], result["unscored"]) == (0, 3, 1)
+    written = sorted((tmp_path / "masks").iterdir())
+    assert [path.name for path in written] == [f"i{n}_segmentation.png" for n in range(4)]
+    (expected,) = darkness.predict([read_image(root / "images" / "i2.png")])
+    np.testing.assert_array_equal(read_mask(written[2]), expected.mask)
+
+
+def test_masks_without_any_truth(command, dataset, tmp_path, capsys):
+    root = dataset(images=2)
+    for mask in (root / "masks").iterdir():
+        mask.unlink()
+    code, result = command("--dataset", root, "--predictions", tmp_path / "masks")
+    assert (code, result["images"], result["unscored"], result["jaccard"]) == (0, 0, 2, None)
+    assert len(list((tmp_path / "masks").iterdir())) == 2
+    assert "Not scored, for want of a mask, but predicted: 2 images." in capsys.readouterr().out
+
+
+def test_predictions_do_not_replace_the_truth(command, dataset, capsys):
+    root = dataset()
+    before = (root / "masks" / "i0.png").read_bytes()
+    with pytest.raises(FileNotFoundError):
+        command("--dataset", root, "--predictions", root / "masks")
+    assert "give another folder with --predictions" in capsys.readouterr().err
+    assert (root / "masks" / "i0.png").read_bytes() == before
+
+
 def test_limit_takes_the_first_of_each_data_set(command, dataset):
     arguments = ("--dataset", dataset("first"), "--dataset", dataset("second"), "--limit", 1)
     _, result = command(*arguments)
@@ -335,13 +365,17 @@ def test_limit_takes_the_first_of_each_data_set(command, dataset):
         (["--dataset", "gone"], "gone does not exist"),
         (["--dataset", "first", "--split", "gone.json"], "gone.json cannot be read"),
         (["--dataset", "first", "--part", "test"], "has no parts"),
-        (["--dataset", "first", "--batch", "0"], "--batch must be at least 1"),
-        (["--dataset", "first", "--limit", "0"], "--limit must be at least 1"),
+        (["--dataset", "first", "--batch", "0"], "--batch: must be a whole number from 1 on"),
+        (["--dataset", "first", "--limit", "0"], "--limit: must be a whole number from 1 on"),
         (["--dataset", "first", "--task", "triage"], "invalid choice"),
         (["--dataset", "first", "--out", "first/images/i0.png"], "is a file"),
         (["--dataset", "unmasked"], "None of the 2 samples"),
         (["--dataset", "first", "--boundary-weights=b"], "is for the other tasks"),
-        (["--dataset", "first", "--predictions=p"], "--predictions is for --task=attributes"),
+        (
+            ["--dataset", "first", "--task=diagnosis", "--predictions=p"],
+            "--predictions is for masks",
+        ),
+        (["--dataset", "first", "--method=semantic"], "--method is for --task=attributes"),
         (["--dataset", "first", "--heat-maps=3"], "--heat-maps is for --task=diagnosis"),
         (["--dataset", "first", "--json", "first"], "--json first is a folder"),
         (["--dataset", "first", "--split={split}"], "Part 'test' has no image"),

@@ -79,7 +79,7 @@ class Shown:
     """A predictor that remembers what it was shown, and finds an attribute all over it."""
 
     method = "combined"
-    crops = False
+    views, crops = 1, False
 
     def __init__(self):
         self.images, self.patients = [], []

@@ -56,7 +56,7 @@ def export(task: str, weights: str | Path, out: str | Path) -> dict:
 
 def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
     """The `mrcnn.export.Answer` of a weights file, and what is to be said of it."""
-    from lesion import serving
+    from lesion import diagnosis_serving, serving
     from lesion.attributes import load_attributes
     from lesion.boundary import load_predictor
     from lesion.diagnosis_network import describe_network
@@ -71,11 +71,11 @@ def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
     elif task == "diagnosis":
         predictor = load_classifiers([weights])
         if isinstance(predictor, DiagnosisEnsemble):
-            answer = serving.EnsembleAnswer(predictor)
+            answer = diagnosis_serving.EnsembleAnswer(predictor)
             metadata = describe_network(predictor.members[0].config)
             del metadata["config"]  # of each member its own
         else:
-            answer = serving.DiagnosisAnswer(predictor)
+            answer = diagnosis_serving.DiagnosisAnswer(predictor)
             metadata = describe_network(predictor.config)
     else:
         raise ValueError(f"The task must be one of {', '.join(TASKS)}; received {task!r}.")

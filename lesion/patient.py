@@ -26,7 +26,7 @@ SITES = (
 )
 # Other words for the same. What may mean several of HAM10000's sites, as most words of the archive
 # do (its anterior torso is HAM10000's abdomen or chest), is not among them.
-_SAME = {
+SAME = {
     "sex": {"f": "female", "woman": "female", "m": "male", "man": "male"},
     "site": {"posterior torso": "back"},
 }
@@ -37,6 +37,8 @@ NAMES = {
 }
 """Names of what is known of a patient, also HAM10000's and the archive's; the first counts."""
 _SHOWN = 3  # words that mean nothing, by name
+OLDEST = 120
+"""Years; a greater age is taken for a mistake."""
 VECTOR_SIZE = 2 + len(SEXES) + len(SITES)
 
 UNKNOWN = frozenset({"", "na", "nan", "none", "n/a", "null", "unknown"})
@@ -66,17 +68,17 @@ def _text(metadata, name):
     for value in (metadata.get(each) for each in NAMES[name]):
         text = "" if value is None else str(value).strip().lower()
         if text not in UNKNOWN:
-            return _SAME.get(name, {}).get(text, text)
+            return SAME.get(name, {}).get(text, text)
     return ""
 
 
 def read_age(metadata: Mapping[str, str]) -> float | None:
-    """The age in years; None where it is missing, or no number from 0 to 120."""
+    """The age in years; None where it is missing, or no number from 0 to `OLDEST`."""
     try:
         age = float(_text(metadata, "age"))
     except ValueError:
         return None
-    return age if math.isfinite(age) and 0 <= age <= 120 else None
+    return age if math.isfinite(age) and 0 <= age <= OLDEST else None
 
 
 def known_of(patients: Sequence[Mapping[str, str]]) -> list[str]:

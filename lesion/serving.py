@@ -1,4 +1,4 @@
-"""What exported models answer: the predictors of the tasks as TensorFlow graphs.
+"""What exported models of boundary and attributes answer: their predictors as TensorFlow graphs.
 
 Each class here is an `Answer` of `mrcnn.export`: called with a batch and how to read its elements,
 it gives tensors [batch, ...] by name. The tests hold them to the predictors.
@@ -10,14 +10,9 @@ from lesion import NOTICE
 from lesion.attributes import AttributesPredictor
 from lesion.boundary import BoundaryPredictor
 from lesion.boundary_views import MAX_SIDE
-from lesion.crop import MARGIN, MIN_SHARE
-from lesion.diagnosis import DiagnosisPredictor
-from lesion.diagnosis_network import calibration_layers
-from lesion.ensemble import DiagnosisEnsemble
-from lesion.patient import VECTOR_SIZE
-from lesion.samples import ATTRIBUTES, DIAGNOSES
+from lesion.samples import ATTRIBUTES
 from lesion.squares import LONGEST, NEARLY_SQUARE
-from mrcnn.export import Detector, Read, frozen
+from mrcnn.export import Detector, Read
 from mrcnn.molding_graph import resize_antialias
 
 
@@ -33,7 +28,7 @@ class BoundaryAnswer:
     """
 
     def __init__(self, predictor: BoundaryPredictor):
-        _require_one_view(predictor)
+        require_one_view(predictor)
         self.semantic = predictor.model.config.SEMANTIC_BRANCH
         threshold = None if self.semantic else 0.5
         self.detect = Detector(predictor.model, limit=1, mask_threshold=threshold)
@@ -50,7 +45,7 @@ class BoundaryAnswer:
         )
         if self.semantic:
             found = _outlined(found, masks)
-        return {**found, "masks": masks[:, tf.newaxis], "notice": _notice(elements)}
+        return {**found, "masks": masks[:, tf.newaxis], "notice": notice_of(elements)}
 
 
 def _agreed(found):
@@ -144,7 +139,7 @@ class AttributesAnswer:
             "presence": presence,
             "class_names": tf.tile(tf.constant([ATTRIBUTES]), [tf.shape(elements)[0], 1]),
             "image_size": sizes,
-            "notice": _notice(elements),
+            "notice": notice_of(elements),
         }
 
     def _masks(self, canvas, size, presence, semantic, instances):
@@ -222,92 +217,8 @@ def _reduced(image):
     return resize_antialias(image, _reduced_size(tf.shape(image)[:2]), box=True)
 
 
-class DiagnosisAnswer:
-    """As `DiagnosisPredictor.predict` of one view, of patients of whom nothing is known.
-
-        probabilities  float32 [batch, 7], calibrated, in the order of `DIAGNOSES`
-        class_names    string [batch, 7], that order
-        category       string [batch], the most probable
-        notice         string [batch]
-
-    Raises:
-        ValueError: if the predictor averages several views.
-    """
-
-    def __init__(self, predictor: DiagnosisPredictor):
-        _require_one_view(predictor)
-        self.network = predictor.network
-        self.patient_data = predictor.config.patient_data
-        self.square, self.calibrate, self.softmax = map(
-            predictor.model.get_layer, ("square", "calibration", "probabilities")
-        )
-        self.boundary = predictor.boundary and BoundaryAnswer(predictor.boundary)
-        self.side = side = predictor.config.image_size
-        self._square_spec = tf.TensorSpec([side, side, 3])
-        # From `shown` to probabilities [batch, 7]. One function, so that the signatures share one
-        # copy of the weights.
-        self.classify = tf.function(
-            self._classify, [tf.TensorSpec([None, side, side, 3])], autograph=False
-        )
-
-    def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
-        return _named(self.classify(self.shown(elements, read)), elements)
-
-    def shown(self, elements: tf.Tensor, read: Read) -> tf.Tensor:
-        """The network's squares of images, float32 [batch, side, side, 3]."""
-        return tf.map_fn(
-            lambda element: self._prepare(read(element)),
-            elements,
-            parallel_iterations=2,  # each holds a whole photograph
-            fn_output_signature=self._square_spec,
-        )
-
-    def _prepare(self, image):
-        """The network's square of an image, as `DiagnosisPredictor` cuts and reduces it."""
-        if self.boundary:
-            mask = self.boundary(image[tf.newaxis], tf.identity)["masks"][0, 0] > 0
-            top, left, side = lesion_square(mask)
-            image = image[top : top + side, left : left + side]
-        # The layer would cut the same square, but after all of the photograph is made float32.
-        side = tf.reduce_min(tf.shape(image)[:2])
-        top, left = tf.unstack((tf.shape(image)[:2] - side) // 2)
-        image = image[top : top + side, left : left + side]
-        return self.square(tf.cast(image, tf.float32)[tf.newaxis])[0]
-
-    def _classify(self, shown):
-        inputs = shown
-        if self.patient_data:
-            inputs = [shown, tf.zeros([tf.shape(shown)[0], VECTOR_SIZE])]
-        with frozen(self.network):
-            logits = self.network(inputs)
-        return self.softmax(self.calibrate(logits))
-
-
-class EnsembleAnswer:
-    """As `DiagnosisEnsemble.predict`: the outputs of `DiagnosisAnswer`, the mean of all members."""
-
-    def __init__(self, ensemble: DiagnosisEnsemble):
-        self.members = [DiagnosisAnswer(member) for member in ensemble.members]
-        self.calibrated = ensemble.calibration is not None
-        if self.calibrated:
-            self.calibrate, self.softmax = calibration_layers(ensemble.calibration)
-
-    def __call__(self, elements: tf.Tensor, read: Read) -> dict[str, tf.Tensor]:
-        # Members of one size are shown the same, which is read and reduced once.
-        shown = {}
-        opinions = []
-        for member in self.members:
-            key = (member.side, id(member) if member.boundary else None)
-            if key not in shown:
-                shown[key] = member.shown(elements, read)
-            opinions.append(member.classify(shown[key]))
-        mean = tf.add_n(opinions) / len(opinions)
-        if self.calibrated:
-            mean = self.softmax(self.calibrate(tf.math.log(mean)))
-        return _named(mean, elements)
-
-
-def _require_one_view(predictor):
+def require_one_view(predictor):
+    """Raises ValueError for a predictor that averages several views."""
     if predictor.views != 1:
         raise ValueError(
             f"An exported model looks at one view of an image, not at {predictor.views}; load the "
@@ -315,18 +226,8 @@ def _require_one_view(predictor):
         )
 
 
-def _named(probabilities, elements):
-    """What is answered of a batch's probabilities."""
-    names = tf.constant(DIAGNOSES)
-    return {
-        "probabilities": probabilities,
-        "class_names": tf.tile(names[tf.newaxis], [tf.shape(elements)[0], 1]),
-        "category": tf.gather(names, tf.argmax(probabilities, axis=1)),
-        "notice": _notice(elements),
-    }
-
-
-def _notice(elements):
+def notice_of(elements):
+    """string [batch]"""
     return tf.fill(tf.shape(elements)[:1], NOTICE)
 
 
@@ -372,21 +273,3 @@ def regions(mask: tf.Tensor) -> tf.Tensor:
     alone = tf.range(tf.maximum(count, 1))
     labels, _ = tf.while_loop(lambda _, changed: changed, spread, (alone, tf.constant(True)))
     return tf.where(mask, tf.gather(labels, runs), -1)
-
-
-def lesion_square(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """`lesion.crop.lesion_square` of a mask bool [h, w]: int32 (top, left, side)."""
-    size = tf.shape(mask)
-    shorter = tf.reduce_min(size)
-    found = tf.reduce_any(mask)
-    # Without a lesion: the whole image, whose square is cut from the middle.
-    rows, columns = (tf.where(found, tf.reduce_any(mask, axis=axis), True) for axis in (1, 0))
-    spans = [tf.cast(tf.where(inside)[:, 0], tf.int32) for inside in (rows, columns)]
-    starts = tf.stack([span[0] for span in spans])
-    ends = tf.stack([span[-1] + 1 for span in spans])
-    longer = tf.cast(tf.reduce_max(ends - starts), tf.float64)
-    least = tf.round(MIN_SHARE * tf.cast(shorter, tf.float64))
-    side = tf.cast(tf.maximum(tf.round(MARGIN * longer), least), tf.int32)
-    side = tf.minimum(side, shorter)
-    top, left = tf.unstack(tf.clip_by_value((starts + ends - side) // 2, 0, size - side))
-    return top, left, side

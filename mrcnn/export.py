@@ -8,10 +8,10 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -41,6 +41,17 @@ Answer = Callable[[tf.Tensor, Read], dict[str, tf.Tensor]]
 """From a batch, and how to read its elements, to outputs [batch, ...] by name."""
 
 
+class Signature(NamedTuple):
+    """A signature besides the two: `function` of tensors of `specs`, the first `image_bytes`.
+
+    `example` has values of the others for one image, with which a server warms up.
+    """
+
+    function: Callable[..., dict[str, tf.Tensor]]
+    specs: Sequence[tf.TensorSpec]
+    example: Mapping[str, Any]
+
+
 def export_saved_model(model: Any, path: str | os.PathLike) -> None:
     """Writes a `MaskRCNN` as a SavedModel, which needs no Python; see `Detector` for its outputs.
 
@@ -64,7 +75,8 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
 
     Args:
         path: as for `export_saved_model`.
-        answer: what the signatures compute.
+        answer: what the signatures compute; where it has `more_signatures`, `Signature`s by name,
+            these are written, too.
         metadata: of the model, for `model.json`.
 
     Raises:
@@ -78,13 +90,14 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
                 f"{path} holds something else than a SavedModel and is not replaced; give the "
                 "path of a new folder."
             )
-    signatures = _signatures(answer)
+    more = getattr(answer, "more_signatures", {})
+    signatures = {**_signatures(answer), **{name: _traced(*of) for name, of in more.items()}}
     with _aside(path) as former, atomic_path(path) as temporary:
         extra = temporary / EXTRA
         try:
             tf.saved_model.save(tf.Module(), str(temporary), signatures)
             extra.mkdir()
-            _write_warmup(extra / WARMUP)
+            _write_warmup(extra / WARMUP, more)
         except tf.errors.OpError as error:  # TensorFlow's, of a full disk for example
             raise OSError(f"{path}: {error.message}") from error
         text = json.dumps(metadata, indent=2, allow_nan=False, ensure_ascii=False)
@@ -115,10 +128,11 @@ def _signatures(answer: Answer) -> dict[str, Any]:
 
     files = tf.TensorSpec([None], tf.string, "image_bytes")
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, "images")
-    return {
-        FILES: tf.function(of_files, [files], autograph=False).get_concrete_function(),
-        IMAGES: tf.function(of_images, [images], autograph=False).get_concrete_function(),
-    }
+    return {FILES: _traced(of_files, [files]), IMAGES: _traced(of_images, [images])}
+
+
+def _traced(function, specs, *_):
+    return tf.function(function, specs, autograph=False).get_concrete_function()
 
 
 def frozen(network: keras.Model) -> keras.StatelessScope:
@@ -353,22 +367,26 @@ def _filled_up(rows, count):
 # ---- requests that warm a server up ----------------------------------------------------------
 
 
-def _write_warmup(path: Path) -> None:
+def _write_warmup(path: Path, more: Mapping[str, Signature]) -> None:
     """A record of one request for each signature, as TensorFlow Serving looks for it.
 
     https://www.tensorflow.org/tfx/serving/saved_model_warmup
     """
     image = np.full((1, *_WARMUP_SIZE, 3), 127, np.uint8)
+    files = {"image_bytes": [tf.io.encode_png(image[0]).numpy()]}
     with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(_prediction_log(FILES, "image_bytes", [tf.io.encode_png(image[0]).numpy()]))
-        writer.write(_prediction_log(IMAGES, "images", image))
+        writer.write(_prediction_log(FILES, files))
+        writer.write(_prediction_log(IMAGES, {"images": image}))
+        for name, signature in more.items():
+            writer.write(_prediction_log(name, {**files, **signature.example}))
 
 
-def _prediction_log(signature: str, name: str, value) -> bytes:
+def _prediction_log(signature: str, inputs: Mapping[str, Any]) -> bytes:
     """A serialised `tensorflow.serving.PredictionLog`, whose classes are in no core package."""
-    tensor = tf.make_tensor_proto(value).SerializeToString()
-    entry = _field(1, name.encode()) + _field(2, tensor)
-    request = _field(1, _field(3, signature.encode())) + _field(2, entry)  # model_spec, inputs
+    request = _field(1, _field(3, signature.encode()))  # model_spec
+    for name, value in inputs.items():
+        tensor = tf.make_tensor_proto(value).SerializeToString()
+        request += _field(2, _field(1, name.encode()) + _field(2, tensor))
     return _field(6, _field(1, request))  # predict_log, its request
 
 

@@ -20,8 +20,10 @@ from lesion.attributes import AttributesConfig, AttributesPredictor
 from lesion.boundary import BoundaryConfig, load_predictor
 from lesion.diagnosis import DiagnosisPredictor, load_classifier, with_boundary
 from lesion.diagnosis_network import DiagnosisConfig, DiagnosisNetwork, describe_network
+from lesion.ensemble import load_classifiers
 from lesion.export import main
 from lesion.samples import ATTRIBUTES, DIAGNOSES
+from lesion.weights import write_ensemble
 from mrcnn.images import read_image
 from mrcnn.model import MaskRCNN
 from mrcnn.weights import save_weights
@@ -30,7 +32,7 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("a SavedModel is TensorFlow's", allow_module_level=True)
 
 tf = pytest.importorskip("tensorflow")
-from lesion import serving  # noqa: E402
+from lesion import diagnosis_serving, serving  # noqa: E402
 from mrcnn.images_graph import decode  # noqa: E402
 
 SCRIPT = Path(__file__).resolve().parents[2] / "lesion" / "export.py"
@@ -123,7 +125,7 @@ class TestRegions:
     @settings(max_examples=60)
     @given(mask=MASKS)
     def test_square_around_the_lesion(self, mask):
-        found = [int(value) for value in serving.lesion_square(tf.constant(mask))]
+        found = [int(value) for value in diagnosis_serving.lesion_square(tf.constant(mask))]
         assert found == list(crop.lesion_square(mask))
 
 
@@ -280,16 +282,55 @@ class TestDiagnosis:
         if "crop" in changes:
             with_boundary(weights, boundary_weights)
         predictor = load_classifier(weights)
-        answer = serving.DiagnosisAnswer(predictor)
+        answer = diagnosis_serving.DiagnosisAnswer(predictor)
         found = tf.function(lambda batch: answer(batch, tf.identity))(images[0][np.newaxis])
         (expected,) = predictor.predict(images[:1])
         np.testing.assert_allclose(found["probabilities"][0], expected.probabilities, atol=1e-4)
 
+    @pytest.mark.parametrize("several", [False, True], ids=["one network", "an ensemble"])
+    def test_patients(self, diagnosis_weights, images, tmp_path, capsys, several):
+        weights = diagnosis_weights(patient_data=True)
+        if several:  # of which one knows nothing of patients
+            (tmp_path / "b").mkdir()
+            weights = weights.rename(tmp_path / "b" / "known.h5")
+            paths = [weights, diagnosis_weights()]
+            names = [str(path.relative_to(tmp_path)) for path in paths]
+            write_ensemble(tmp_path / "ensemble.json", "diagnosis", names)
+            weights = tmp_path / "ensemble.json"
+        out = tmp_path / "out"
+        assert main([f"--weights={weights}", "--task=diagnosis", f"--out={out}"]) == 0
+        signature = tf.saved_model.load(str(out)).signatures["patients"]
+        patients = [
+            {"age": 70.0, "sex": "male", "site": "back"},
+            {"age": -1.0, "sex": " F", "site": "posterior torso"},
+            {"age": float("nan"), "sex": "x", "site": ""},
+            {"age": 0.0, "sex": "", "site": "ear"},
+        ]
+        given = {
+            name: tf.constant([patient[name] for patient in patients])
+            for name in ("age", "sex", "site")
+        }
+        files = tf.constant([encoded(images[0])] * len(patients))
+        found = signature(image_bytes=files, **given)["probabilities"].numpy()
+        expected = load_classifiers([weights]).predict([images[0]] * len(patients), patients)
+        for row, diagnosis in zip(found, expected, strict=True):
+            np.testing.assert_allclose(row, diagnosis.probabilities, atol=1e-4)
+        assert np.abs(found[0] - found[2]).max() > 1e-3  # they count
+        plain = tf.saved_model.load(str(out)).signatures["serving_default"](image_bytes=files[:1])
+        np.testing.assert_allclose(plain["probabilities"][0], found[2], atol=1e-6)
+        warmup = (out / "assets.extra" / "tf_serving_warmup_requests").read_bytes()
+        assert b"patients" in warmup and b"site" in warmup
+
+    def test_networks_of_images_alone_take_no_patients(self, diagnosis_weights):
+        answer = diagnosis_serving.DiagnosisAnswer(load_classifier(diagnosis_weights()))
+        assert answer.more_signatures == {}
+
     def test_several_views_are_refused(self, small_backbone, tmp_path):
         config = DiagnosisConfig(image_size=32)
-        predictor = DiagnosisPredictor(DiagnosisNetwork(config), config, tmp_path, views=8)
+        (tmp_path / "w.h5").touch()
+        predictor = DiagnosisPredictor(DiagnosisNetwork(config), config, tmp_path / "w.h5", views=8)
         with pytest.raises(ValueError, match="views=1"):
-            serving.DiagnosisAnswer(predictor)
+            diagnosis_serving.DiagnosisAnswer(predictor)
 
 
 class TestRefused:

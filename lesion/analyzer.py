@@ -146,6 +146,12 @@ class Analyzer:
         """Those of `TASKS` that there is a network for."""
         return tuple(task for task in TASKS if self._found[task] is not None)
 
+    @property
+    def takes_patients(self) -> bool:
+        """Whether a network of the diagnosis has learned from patient data."""
+        model = self.models.get("diagnosis", {})
+        return any(member.get("patient_data") for member in model.get("members", [model]))
+
     def settings(
         self,
         millimetres_per_pixel: float | None = None,

@@ -15,6 +15,7 @@ from lesion.app_policy import Policy
 from lesion.app_style import PAGE_STYLE
 from lesion.app_uploads import Uploads
 from lesion.app_view import FORMATS, MAX_UPLOAD, SUFFIXES, examine
+from lesion.patient import SEXES, SITES
 from lesion.report_style import CASE_STYLE
 
 _TITLE = "Analysis of dermoscopic images"
@@ -39,9 +40,10 @@ def build_page(analyzer: Analyzer, uploads: Uploads, max_megapixels: float) -> g
     def received(path: str, request: gr.Request):
         uploads.received(request.session_hash, path)
 
-    def analyze(path: str, request: gr.Request):
+    def analyze(path: str, age: str, sex: str, site: str, request: gr.Request):
         try:
-            return examine(analyzer, path, max_megapixels), None
+            patient = {"age": age, "sex": sex, "site": site}
+            return examine(analyzer, path, max_megapixels, patient), None
         finally:
             uploads.done(request.session_hash, path)
 
@@ -53,6 +55,12 @@ def build_page(analyzer: Analyzer, uploads: Uploads, max_megapixels: float) -> g
             f'<p class="lesion-notice" role="note">{NOTICE}</p>', elem_id="notice", padding=False
         )
         gr.HTML(f'<h1 class="lesion-title">{_TITLE}</h1>', padding=False)
+        # Before the image, whose analysis begins as soon as it is there.
+        with gr.Row(visible=analyzer.takes_patients, elem_id="patient"):
+            # A number's field would say 0 where nothing is known.
+            age = gr.Textbox(label="Age of the patient in years, if known", max_length=5)
+            sex = gr.Dropdown(["", *SEXES], value="", label="Sex")
+            site = gr.Dropdown(["", *SITES], value="", label="Site of the lesion")
         upload = gr.File(
             label="Dermoscopic image",
             file_types=list(SUFFIXES),
@@ -69,7 +77,11 @@ def build_page(analyzer: Analyzer, uploads: Uploads, max_megapixels: float) -> g
         quiet = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
         upload.upload(received, upload, None, trigger_mode="multiple", **quiet)
         upload.upload(
-            analyze, upload, [result, upload], trigger_mode="multiple", api_visibility="private"
+            analyze,
+            [upload, age, sex, site],
+            [result, upload],
+            trigger_mode="multiple",
+            api_visibility="private",
         )
         page.load(opened, None, None, **quiet)
         page.unload(closed)

@@ -41,14 +41,13 @@ PAGE_STYLE = (
 .lesion-result .line { stroke: currentColor; stroke-width: 2.2; }
 .lesion-result .dashed path { stroke-dasharray: 8 6; }
 .lesion-result fieldset { margin: 0; padding: 0; border: 0; min-width: 0; display: grid;
-  grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: 0 1rem; }
+  grid-template-columns: repeat(auto-fill, minmax(12.5rem, 1fr)); gap: 0 1rem; }
 .lesion-result legend { padding: 0; font-weight: 600; }
 .lesion-result label { display: inline-flex; align-items: center; min-height: 1.9rem;
   cursor: pointer; }
 .lesion-result label:has(:disabled) { cursor: default; color: var(--quiet); }
 .lesion-result input[type="checkbox"] { appearance: auto; width: 1.05rem; height: 1.05rem;
   margin: 0 .45rem 0 0; accent-color: var(--fill); }
-.lesion-result .none { margin-left: .3em; }
 .lesion-result .download { padding: .4rem .9rem; border-radius: .4rem; background: var(--link);
   color: var(--button-text); font-weight: 600; text-decoration: none; }
 .lesion-result :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }

@@ -9,7 +9,7 @@ import base64
 import dataclasses
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from lesion.analysis import Analysis
 from lesion.analyzer import Analyzer
 from lesion.attribute_overlay import ATTRIBUTE_COLORS, ATTRIBUTE_LABELS, DASHED, attribute_overlay
 from lesion.overlay import PREDICTION_COLOR, boundary_overlay
+from lesion.patient import unrecognised
 from lesion.report import write_report
 from lesion.report_case import PICTURE_SIDE, case_name, color_swatch, data_url, facts_html
 from lesion.results import ATTRIBUTE_OVERLAY, IMAGE_SUFFIXES, OVERLAY
@@ -46,18 +47,26 @@ _ENDINGS = {"overlay": OVERLAY, "attribute_overlay": ATTRIBUTE_OVERLAY}
 _TOLERANCE = 0.35
 
 
-def examine(analyzer: Analyzer, path: str | Path, max_megapixels: float) -> str:
+def examine(
+    analyzer: Analyzer,
+    path: str | Path,
+    max_megapixels: float,
+    patient: Mapping[str, object] | None = None,
+) -> str:
     """Analyses a file of whatever kind and says in HTML what was found, or what is wrong with it.
 
     Args:
         analyzer: with its networks.
         path: of the file, named as its user named it.
         max_megapixels: larger images are refused by their header, at most `MAX_MEGAPIXELS`.
+        patient: as for `Analyzer.analyze`.
     """
     path = Path(path)
+    if unknown := unrecognised(patient or {}):
+        return error_html(f"This says nothing about the patient: {', '.join(unknown)}.")
     try:
         _check(path, max_megapixels)
-        analysis = analyzer.analyze(path)
+        analysis = analyzer.analyze(path, patient)
     except ImageError as error:
         return error_html(f"{path.name}: {str(error).removeprefix(f'{path}: ')}")
     except OSError as error:  # whose text would name the folder
@@ -177,10 +186,10 @@ def _picture(analysis: Analysis, record: dict, name: str) -> str:
     for layer in _layers(analysis):
         found = bool(layer.mask.any())
         state = "checked" if found else "disabled"
-        note = "" if found else ' <span class="none">– none</span>'
+        note = "" if found else " – none"
         boxes.append(
             f'<label><input type="checkbox" name="{layer.name}" {state}>'
-            f"{color_swatch(layer.color)}{layer.label}{note}</label>"
+            f"{color_swatch(layer.color)}<span>{layer.label}{note}</span></label>"
         )
         if found:
             dashed = ' class="dashed"' if layer.dashed else ""

@@ -292,6 +292,22 @@ def test_risk_is_a_share(darkness, risk):
         Analyzer(darkness, melanoma_sensitivity=risk)
 
 
+@pytest.mark.parametrize(
+    ("model", "takes"),
+    [
+        ({"patient_data": True}, True),
+        ({"patient_data": False}, False),
+        ({}, False),
+        ({"members": [{"patient_data": False}, {"patient_data": True}]}, True),
+        ({"members": [{"patient_data": False}]}, False),
+    ],
+)
+def test_patients_are_asked_for_where_a_network_knows_what_to_make_of_them(darkness, model, takes):
+    diagnosis = SimpleNamespace(describe=lambda: {"sha256": "0" * 64, **model})
+    assert Analyzer(darkness, "none", diagnosis).takes_patients == takes
+    assert not Analyzer(darkness, "none", "none").takes_patients
+
+
 # === Warnings ===
 
 

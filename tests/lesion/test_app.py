@@ -264,6 +264,20 @@ def test_good_image(analyzer, phantom):
         assert f'name="{name}" disabled' in html and f'data-layer="{name}"' not in html
 
 
+def test_patient_is_told_of(analyzer, phantom):
+    told = examine(analyzer, phantom, 50, {"age": "50", "sex": "female", "site": ""})
+    assert "Told of the patient: age 50, sex female." in told
+    nothing = {"age": "", "sex": "", "site": ""}
+    assert "Told of the patient" not in examine(analyzer, phantom, 50, nothing)
+
+
+@pytest.mark.parametrize("age", ["old", "-3", "121"])
+def test_patient_that_is_none(analyzer, phantom, age):
+    assert f"nothing about the patient: age {age}." in error(
+        examine(analyzer, phantom, 50, {"age": age, "sex": "", "site": ""})
+    )
+
+
 def test_report_is_the_one_of_the_command(analyzer, phantom):
     html = examine(analyzer, phantom, 50)
     link = r'download="([^"]*)"\s+href="data:text/html;base64,([^"]*)"'
@@ -542,9 +556,26 @@ class TestPage:
         path = folder / "x" / "image.png"
         write_image(path, PHANTOM.image) if good else bomb(path, 9000, 9000)
         request = SimpleNamespace(session_hash="page")
-        html, left = self.function(blocks, "analyze")(str(path), request)
+        html, left = self.function(blocks, "analyze")(str(path), "", "", "", request)
         assert left is None and ("lesion-result" in html) == good
         assert not path.exists()
+
+    @pytest.mark.parametrize("takes", [True, False])
+    def test_patient(self, analyzer, folder, monkeypatch, takes):
+        from lesion.app_page import build_page
+
+        asked = []
+        monkeypatch.setattr("lesion.app_page.examine", lambda *given: asked.append(given) or "")
+        monkeypatch.setattr(Analyzer, "takes_patients", takes)
+        blocks = build_page(analyzer, Uploads(folder), 50)
+        row = next(b for b in blocks.blocks.values() if b.elem_id == "patient")
+        assert row.visible == takes
+        request = SimpleNamespace(session_hash="page")
+        (folder / "x").mkdir()
+        path = folder / "x" / "image.png"
+        path.touch()
+        self.function(blocks, "analyze")(str(path), "50", "female", "back", request)
+        assert asked[0][3] == {"age": "50", "sex": "female", "site": "back"}
 
     def test_upload_goes_with_its_page(self, blocks, folder):
         request = SimpleNamespace(session_hash="page")

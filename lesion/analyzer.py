@@ -25,7 +25,7 @@ from mrcnn.molding import require_several
 
 logger = logging.getLogger(__name__)
 
-METHOD = 2
+METHOD = 3
 """Raised where the same weights and options come to give other results."""
 
 

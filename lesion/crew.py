@@ -47,8 +47,10 @@ def keep_settings(
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
     usual = getattr(arguments, "usual", {})
     for name, value in settings.items():
-        kept = before.get(name, usual.get(name, value))  # one that is younger had its usual value
-        if kept != value:
+        if name not in before and not (usual.get(name, value) or value):
+            continue  # it is younger than the folder, and as good as not given
+        kept = before.get(name, usual.get(name, value))  # what is younger had its usual value
+        if kept != value and not _is_one_file(kept, value):
             option = "--" + name.replace("_", "-")
             raise DatasetError(
                 f"{folder} was begun with {option}={kept}, not with {option}={value}. Go on with "
@@ -58,6 +60,12 @@ def keep_settings(
     settings |= {name: getattr(arguments, name) for name in changeable or {}}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
+
+
+def _is_one_file(*values):
+    """Whether values are paths of one file, which may be given from another folder."""
+    paths = [Path(value) for value in values if isinstance(value, str)]
+    return len(paths) == 2 and paths[0].is_file() and paths[0].resolve() == paths[1].resolve()
 
 
 def take_changeable(

@@ -6,6 +6,7 @@ image looks like. They need no diagnosis, so that images without one can be lear
 
 import logging
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +38,15 @@ def find_unlabelled(folders: Sequence[str | Path], samples: Sequence[Sample]) ->
     be among those that the training is scored on.
 
     Raises:
-        lesion.samples.DatasetError: if a folder is missing, or nothing in it can be used.
+        lesion.samples.DatasetError: if a folder is missing, if nothing in it can be used, or if two
+            are called alike.
     """
+    named = Counter(_collection(Path(folder)) for folder in folders)
+    if twice := [name for name, count in named.items() if count > 1]:
+        raise DatasetError(
+            f"Several folders of --unlabelled are those of a data set {twice[0]}, so that images "
+            "of one name could not be told apart. Rename one of them."
+        )
     ids, hashes = {archive_id(sample.image_id) for sample in samples}, None
     found: list[Sample] = []
     for folder in map(Path, folders):

@@ -10,7 +10,6 @@ For an image `<stem>.jpg`:
     <stem>_segmentation.dcm         of a DICOM image: all masks as DICOM SEG; it names the patient
 """
 
-import functools
 import json
 import re
 from collections import Counter
@@ -246,16 +245,12 @@ def _cut(stem):
     return stem if len(encoded) <= room else encoded[: room - 8].decode("utf-8", "ignore")
 
 
-@functools.lru_cache(maxsize=16)  # asked for every mask of a folder
-def _has_images(folder):
-    return any(entry.name.lower() == "images" and entry.is_dir() for entry in folder.iterdir())
-
-
 def _is_image(path: Path, folder: Path, out: Path) -> bool:
     inside = path.relative_to(folder)
     hidden = any(part.startswith(".") for part in inside.parts)
     # The layout of one's own data, whose masks may be named as the images are.
-    mask = path.parent.name.lower() == "masks" and _has_images(path.parent.parent)
+    beside = (path.parent.parent / name for name in ("images", "Images", "IMAGES"))
+    mask = path.parent.name.lower() == "masks" and any(other.is_dir() for other in beside)
     # Where the results go into the folder of the images itself, or into one that it is in, only
     # their names tell them apart.
     result = folder.resolve() in out.parents and out in path.resolve().parents

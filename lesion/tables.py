@@ -323,18 +323,35 @@ def read_table(
 
 
 def _rows(path, text):
-    """Each row's values, stripped, after the number of its first line: a value may have several."""
+    """Each row's values, stripped, after the number of its first line: a value may have several.
+
+    A quote that is left open is an error, instead of a value that reaches to the next one. One
+    within a value is none, unless that would give a value of several lines.
+    """
     header = text[: text.find("\n")] if "\n" in text else text
     delimiter = max("\t,;", key=header.count)
-    # A quote that is left open is an error, instead of a value that reaches to the next one.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    number = 1
+    rows, fault = _parsed(text, delimiter, strict=True)
+    if fault and "expected after" in fault[1]:
+        loose, _ = _parsed(text, delimiter, strict=False)
+        if not any({"\n", "\r"}.intersection(value) for _, values in loose for value in values):
+            return iter(loose)
+    if fault:
+        number, message = fault
+        raise DatasetError(f"Line {number} of the table {path}: {message}.")
+    return iter(rows)
+
+
+def _parsed(text, delimiter, strict):
+    """The rows up to the first fault, and the number of its line with what it is, or None."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
+    number, rows = 1, []
     try:
         for values in reader:
-            yield number, [value.strip() for value in values]
+            rows.append((number, [value.strip() for value in values]))
             number = reader.line_num + 1
     except csv.Error as error:
-        raise DatasetError(f"Line {number} of the table {path}: {error}.") from error
+        return rows, (number, str(error))
+    return rows, None
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

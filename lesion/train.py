@@ -353,8 +353,9 @@ def cache_folder(arguments):
 def _last_run(arguments, task):
     """The last checkpoint; the run's own settings replace those given."""
     last = find_last(arguments.logs, arguments.task)
-    # What is younger than the run had its usual value in it.
-    kept = getattr(arguments, "usual", {}) | _settings_of(last)
+    kept = _settings_of(last)
+    if kept:  # what is younger than the run had its usual value in it
+        kept = getattr(arguments, "usual", {}) | kept
     changeable = getattr(task, "CHANGEABLE", {})
     for name, value in kept.items():
         known = (name in RUN_SETTINGS or name in task.RUN_SETTINGS) and name not in changeable

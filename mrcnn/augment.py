@@ -56,12 +56,18 @@ def augment_instances(augmentation, image, masks, rng):
 
 
 def require_augmentation(augmentation):
-    """Raises TypeError for what `augment_instances` does not take; imgaug's can be called, too."""
+    """Raises TypeError for what `augment_instances` does not take."""
     if not callable(augmentation):
         raise TypeError(
             "augmentation must be a Keras preprocessing layer, an augmenter of imgaug or "
             "Albumentations, or a callable (image, masks, rng) -> (image, masks); received "
             f"{augmentation!r}."
+        )
+    if _is_of("albumentations", augmentation) and not hasattr(augmentation, "set_random_seed"):
+        raise TypeError(
+            "This version of Albumentations has no set_random_seed(), without which batches would "
+            "not depend on the seed alone. Install 2.0 or newer, or give a function of image, "
+            "masks and rng that calls it."
         )
 
 
@@ -94,7 +100,8 @@ def _by_albumentations(transform, image, masks, rng):
     with _LOCK:
         transform.set_random_seed(int(rng.integers(2**32)))
         planes = [np.ascontiguousarray(masks[:, :, i], np.uint8) for i in range(masks.shape[2])]
-        changed = transform(image=image, masks=planes)
+        # Of no masks some versions make an error.
+        changed = transform(image=image, **({"masks": planes} if planes else {}))
     if not planes:
         return changed["image"], np.zeros((*changed["image"].shape[:2], 0), bool)
     return changed["image"], np.stack(changed["masks"], axis=2) > 0

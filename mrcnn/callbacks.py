@@ -116,7 +116,7 @@ class Pace(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not self._steps:
             return
-        preparing, workers = list(self.batches.preparing), self.batches.workers
+        preparing, workers = list(self.batches.preparing), max(1, self.batches.workers)
         busy = sum(preparing) / (self._taken * workers)
         logger.info(
             "%.2f s per step; the threads that prepare batches (workers=%d) were busy %.0f %% of "
@@ -173,11 +173,18 @@ class State(keras.callbacks.Callback):
         self.path = Path(folder) / STATE_FILE
         self.stage = stage
 
+    def on_train_begin(self, logs=None):
+        if not self.path.exists():  # so that there is an epoch before the first one, too
+            self._write(self.stage.first_epoch)
+
     def on_epoch_end(self, epoch, logs=None):
+        self._write(epoch + 1)
+
+    def _write(self, epoch):
         if process_share()[0]:
             return
         with atomic_path(self.path) as state:
-            save_state(self.model, state, self.stage, epoch + 1)
+            save_state(self.model, state, self.stage, epoch)
 
 
 class HistoryFile(keras.callbacks.Callback):

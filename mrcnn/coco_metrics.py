@@ -146,7 +146,8 @@ class AveragePrecision(keras.callbacks.Callback):
         if self.detector is not self.mask_rcnn:
             learned = named_weights(self.mask_rcnn.keras_model)
             for name, weight in named_weights(self.detector.keras_model).items():
-                weight.variable.assign(learned[name].variable)
+                # A copy: JAX would share the array, and lose it with the next prediction.
+                weight.variable.assign(learned[name].variable.numpy())
         for kind, metrics in evaluate_dataset(self.detector, self.dataset, ids).items():
             for name in ("AP", "AP50", "AP75", "AR100"):
                 logs[f"val_{kind}_{name}"] = metrics[name]

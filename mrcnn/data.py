@@ -235,7 +235,7 @@ class Batches(keras.utils.PyDataset):
         self.no_augmentation_sources = tuple(no_augmentation_sources or ())
         self.seed = seed
         self.epoch = epoch
-        self.failure, self.preparing = None, deque(maxlen=10_000)
+        self.failure, self.preparing = None, deque(maxlen=1_000_000)
         self.anchors = anchors_of(config, config.IMAGE_SHAPE)
         self.share = process_share()  # of which the threads that prepare batches know nothing
 

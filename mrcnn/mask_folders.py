@@ -1,5 +1,6 @@
 """Data sets whose instances are files: binary masks, or label images."""
 
+import functools
 import logging
 import os
 from collections import Counter
@@ -50,9 +51,8 @@ class MaskFolderDataset(NamedInstances):
             raise ValueError(
                 f"{images} has several images named {twice[0]} for one folder of masks."
             )
-        self._add_pairs(
-            [(path, Path(masks) / path.stem) for path in paths], classes, source, labels
-        )
+        pairs = [(path, Path(masks) / path.stem) for path in paths]
+        self._add_pairs(pairs, classes, source, labels, _files_by_stem(Path(masks)))
 
     def load_nucleus(self, root: str | os.PathLike, classes=None, source: str = "nucleus") -> None:
         """Adds ROOT/<id>/images/*.png with ROOT/<id>/masks/*.png, for every id.
@@ -70,14 +70,21 @@ class MaskFolderDataset(NamedInstances):
             raise FileNotFoundError(f"There is no <id>/images in {root}.")
         self._add_pairs(pairs, classes, source)
 
-    def _add_pairs(self, pairs, classes, source, labels=False):
+    def _add_pairs(self, pairs, classes, source, labels=False, alone=None):
+        """`alone` has files of masks for images without a folder of them, by the name of both."""
         only = classes[0] if classes and len(classes) == 1 else ONLY_CLASS
         records = []
         for path, folder in pairs:
             if not folder.is_dir():
-                file = _mask_file(path, folder)
-                values = _labels_in(file) if labels else [None]
-                instances = [(only, (file, value)) for value in values]
+                files = [file for file in (alone or {}).get(path.stem, []) if file != path]
+                if len(files) != 1:
+                    several = f"{len(files) or 'no'} file{'s' * (len(files) > 1)} of that name"
+                    raise FileNotFoundError(
+                        f"{path} has no folder of masks {folder}, and {several} instead. Make an "
+                        "empty folder if the image shows no instance."
+                    )
+                values = _labels_in(files[0]) if labels else [None]
+                instances = [(only, (files[0], value)) for value in values]
                 records.append(record_of(path, path, instances))
                 continue
             files = _mask_files(folder)
@@ -98,9 +105,13 @@ class MaskFolderDataset(NamedInstances):
             records.append(record_of(path, path, instances))
         self.add_all(source, classes, records)
 
-    def instance_mask(self, info, content):
+    def instance_masks(self, info, contents):
+        read = functools.lru_cache(maxsize=1)(_read_labels)  # one for all instances of an image
+        return [self.instance_mask(info, content, read) for content in contents]
+
+    def instance_mask(self, info, content, read=None):
         file, value = content
-        mask = read_mask(file) if value is None else _read_labels(file) == value
+        mask = read_mask(file) if value is None else (read or _read_labels)(file) == value
         if mask.shape != (info["height"], info["width"]):
             raise ValueError(
                 f"{file} is {mask.shape[0]}x{mask.shape[1]}, but its image {info['path']} is "
@@ -109,20 +120,12 @@ class MaskFolderDataset(NamedInstances):
         return mask
 
 
-def _mask_file(path, folder):
-    """The one file of masks of an image that has no folder of them."""
-    files = [
-        file
-        for file in (image_files(folder.parent, empty=True) if folder.parent.is_dir() else [])
-        if file.stem == path.stem
-    ]
-    if len(files) != 1:
-        several = f"{len(files)} files of that name" if files else "no file of that name"
-        raise FileNotFoundError(
-            f"{path} has no folder of masks {folder}, and {several} instead. Make an empty folder "
-            "if the image shows no instance."
-        )
-    return files[0]
+def _files_by_stem(folder):
+    """Image files of a folder that may be missing, by their names without endings."""
+    named = {}
+    for file in image_files(folder, empty=True) if folder.is_dir() else []:
+        named.setdefault(file.stem, []).append(file)
+    return named
 
 
 def _labels_in(file):
@@ -135,6 +138,7 @@ def _read_labels(file):
     try:
         with Image.open(file) as image:
             labels = np.asarray(image)
+            labels = labels.astype(np.uint8) if labels.dtype == bool else labels
     except (OSError, ValueError, SyntaxError) as error:
         raise ValueError(f"The label image {file} cannot be read: {error}") from error
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):

@@ -112,8 +112,8 @@ class MaskRCNN(InRun):
             )
         logger.log(logging.WARNING if report.mismatched else logging.INFO, report.summary())
         metadata = read_metadata(filepath)
-        names = metadata.get("class_names") or ()  # others would be of another network's classes
-        self.class_names = names if len(names) == self.config.NUM_CLASSES else None
+        if names := metadata.get("class_names"):  # of as many classes, or of another network
+            self.class_names = names if len(names) == self.config.NUM_CLASSES else None
         self.set_log_dir(None if report.dropped_layers else filepath)
         if self.mode == "training" and self.epoch and not report.missing_layers:
             self._resume, self.epoch = training.find_state(self.log_dir, self.epoch)
@@ -199,7 +199,7 @@ class MaskRCNN(InRun):
         """
         if self.mode != "training":
             raise RuntimeError("Build the network with mode='training' to train it.")
-        workers = workers or default_workers()
+        workers = default_workers() if workers is None else workers
         if self.epoch >= epochs:
             logger.warning(
                 "Nothing is trained: `epochs` is the number of the last, %d, and %s has reached "

@@ -25,11 +25,15 @@ class NamedInstances(Dataset, abc.ABC):
     def instance_mask(self, info, content):
         """The mask bool [height, width] of one instance of the image with this `image_info`."""
 
+    def instance_masks(self, info, contents):
+        """The masks of several instances of one image."""
+        return [self.instance_mask(info, content) for content in contents]
+
     def load_mask(self, image_id):
         """Masks bool [height, width, instances] and int32 class ids."""
         info = self.image_info[image_id]
         instances = info["instances"]  # of its own: other threads shorten the list, too
-        masks = [self.instance_mask(info, content) for _, content in instances]
+        masks = self.instance_masks(info, [content for _, content in instances])
         seen = [place for place, mask in enumerate(masks) if mask.any()]
         if len(seen) < len(masks):
             logger.warning(

@@ -94,7 +94,6 @@ def test_settings_stay_the_same(tmp_path):
         keep_settings(tmp_path / "members", arguments, ["task", "seed"])
 
 
-@two_cores
 def test_an_option_younger_than_the_folder_had_its_usual_value(tmp_path):
     keep_settings(tmp_path, argparse.Namespace(seed=1), ["seed"])
     younger = argparse.Namespace(seed=1, mixing=0.4, usual={"mixing": 0.0})
@@ -102,8 +101,21 @@ def test_an_option_younger_than_the_folder_had_its_usual_value(tmp_path):
         keep_settings(tmp_path, younger, ["seed", "mixing"])
     younger.mixing = 0.0
     keep_settings(tmp_path, younger, ["seed", "mixing"])
+    # What a check has made of nothing is nothing, too.
+    younger = argparse.Namespace(seed=1, teacher_share=0.0, usual={"teacher_share": None})
+    keep_settings(tmp_path, younger, ["seed", "teacher_share"])
 
 
+def test_a_file_may_be_given_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "a.h5").touch()
+    monkeypatch.chdir(tmp_path)
+    keep_settings(tmp_path, argparse.Namespace(teacher="a.h5"), ["teacher"])
+    keep_settings(tmp_path, argparse.Namespace(teacher=str(tmp_path / "a.h5")), ["teacher"])
+    with pytest.raises(DatasetError, match="begun with --teacher="):
+        keep_settings(tmp_path, argparse.Namespace(teacher="b.h5"), ["teacher"])
+
+
+@two_cores
 def test_stopped_members_clear_up(tmp_path):
     with pytest.raises(MemberFailed):
         train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (13, 99)), stand_in)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from lesion import NOTICE, diagnosis_model, diagnosis_training
+from lesion import NOTICE, diagnosis_training
 from lesion import train as train_module
 from lesion.diagnosis import load_classifier
 from lesion.diagnosis_model import BalancedAccuracy, adjusted_crossentropy
@@ -21,6 +21,7 @@ from lesion.diagnosis_network import DiagnosisConfig
 from lesion.samples import DIAGNOSES
 from lesion.splits import Split
 from lesion.train import main, parse
+from mrcnn import callbacks
 from mrcnn.images import read_image
 from mrcnn.weights import WeightsError, load_arrays, read_arrays, read_metadata, save_arrays
 
@@ -64,7 +65,7 @@ class TestRun:
     def test_continued_ends_as_the_one_that_never_stopped(
         self, moles, whole, tmp_path, monkeypatch
     ):
-        on_epoch_end = diagnosis_model.AveragedCheckpoint.on_epoch_end
+        on_epoch_end = callbacks.State.on_epoch_end
 
         def stop_after_the_second(callback, epoch, logs=None):
             on_epoch_end(callback, epoch, logs)
@@ -72,7 +73,7 @@ class TestRun:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(diagnosis_model.AveragedCheckpoint, "on_epoch_end", stop_after_the_second)
+            patch.setattr(callbacks.State, "on_epoch_end", stop_after_the_second)
             assert main(command(moles, tmp_path / "cut", *SETTINGS)) == 130
         # The run knows its settings and its split.
         again = ["--task=diagnosis", "--weights=last", f"--dataset={moles.data}"]

@@ -77,6 +77,13 @@ class TestUnlabelled:
         found = find_unlabelled(folders, [*samples, Sample("other", "mole_1", samples[0].image)])
         assert [sample.key for sample in found] == ["ours/mole_1", "theirs/mole_1"]
 
+    def test_folders_called_alike(self, samples, tmp_path):
+        for year in ("2024", "2025"):
+            write_image(tmp_path / year / "photos" / "1.png", np.zeros((40, 52, 3), np.uint8))
+        folders = [tmp_path / year / "photos" for year in ("2024", "2025")]
+        with pytest.raises(DatasetError, match="those of a data set photos"):
+            find_unlabelled(folders, samples)
+
     def test_folder_that_is_missing(self, samples, tmp_path):
         with pytest.raises(DatasetError, match="does not exist"):
             find_unlabelled([tmp_path / "nothing"], samples)

@@ -26,6 +26,16 @@ def test_line_breaks_within_a_value(tmp_path, note):
     assert read_patients(table) == {"a": {"age": "50"}, "b": {"age": "51"}}
 
 
+def test_quotes_within_a_value(tmp_path):
+    table = tmp_path / "patients.csv"
+    table.write_text('image,note,age\na,"blue" nevus,50\nb,5" wide,51\n"c" ,,52\n')
+    assert {name: row["age"] for name, row in read_patients(table).items()} == {
+        "a": "50",
+        "b": "51",
+        "c": "52",
+    }
+
+
 def test_of_several_columns_the_one_that_knows(tmp_path):
     table = tmp_path / "patients.csv"
     table.write_text("image,site,localization\na,unknown,back\nb,NA,\n")

@@ -97,9 +97,14 @@ def runs(phantoms, tmp_path_factory):
         code = process.wait(PATIENCE)
         assert code == 0, (folder / f"{name}.txt").read_text()
 
+    def reached(name, epoch):
+        weights = list((folder / name).glob(f"boundary*/mask_rcnn_*_{epoch:04d}.h5"))
+        states = list((folder / name).glob("boundary*/training_state.h5"))
+        return weights and states and read_metadata(states[0])["epoch"] >= epoch
+
     def kill_after(process, name, epoch):
         end = time.monotonic() + PATIENCE
-        while not list((folder / name).glob(f"boundary*/mask_rcnn_*_{epoch:04d}.h5")):
+        while not reached(name, epoch):
             running = process.poll() is None and time.monotonic() < end
             assert running, (folder / f"{name}.txt").read_text()
             time.sleep(0.02)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras.layers import Pipeline, RandomFlip, RandomRotation, RandomTranslation
 
-from mrcnn.augment import augment_instances
+from mrcnn.augment import augment_instances, require_augmentation
 
 HEIGHT, WIDTH = 60, 80
 
@@ -157,16 +157,28 @@ class Roll:
     def set_random_seed(self, seed):
         self.rng = np.random.default_rng(seed)
 
-    def __call__(self, *, image, masks):
+    def __call__(self, *, image, masks=None):
         shift = tuple(self.rng.integers(-20, 20, 2))
-        masks = [np.roll(mask, shift, (0, 1)) for mask in masks]
-        return {"image": np.roll(image, shift, (0, 1)), "masks": masks}
+        changed = {"image": np.roll(image, shift, (0, 1))}
+        if masks is not None:
+            assert masks, "masks cannot be empty"
+            changed["masks"] = [np.roll(mask, shift, (0, 1)) for mask in masks]
+        return changed
 
 
 class TestAlbumentations(Common):
     @pytest.fixture
     def augmentation(self):
         return Roll()
+
+    def test_version_without_seeds(self):
+        class Older:
+            __module__ = "albumentations.core"
+            __call__ = None
+
+        older = type("Older", (Older,), {"__call__": lambda self, **arrays: arrays})()
+        with pytest.raises(TypeError, match="no set_random_seed"):
+            require_augmentation(older)
 
 
 class TestCallable(Common):

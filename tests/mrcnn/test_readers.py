@@ -3,11 +3,13 @@ import io
 import json
 import logging
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mrcnn import mask_folders as mask_folders_module
 from mrcnn.images import write_image
 from mrcnn.readers import CocoDataset, LabelmeDataset, MaskFolderDataset, ViaDataset
 
@@ -444,11 +446,11 @@ class TestMaskFolders:
             write_image(mask_folders / "masks" / "a" / name, np.zeros(SIZE, bool))
         dataset, sound, others = load_folders(), MaskFolderDataset.instance_mask, []
 
-        def instance_mask(self, info, content):
+        def instance_mask(self, info, *content):
             if not others:  # the other thread does all of its work before this one goes on
                 others.append(None)
                 others[0] = self.load_mask(0)
-            return sound(self, info, content)
+            return sound(self, info, *content)
 
         monkeypatch.setattr(MaskFolderDataset, "instance_mask", instance_mask)
         for masks, class_ids in (dataset.load_mask(0), *others, dataset.load_mask(0)):
@@ -476,6 +478,26 @@ class TestMaskFolders:
         assert (masks.dtype, class_ids.tolist()) == (bool, [1, 1])
         np.testing.assert_array_equal(masks[:, :, 0], box(1, 2, 5, 6))
         np.testing.assert_array_equal(masks[:, :, 1], box(10, 2, 15, 6))
+
+    def test_label_image_is_read_once_for_all_its_instances(
+        self, load_folders, mask_folders, monkeypatch
+    ):
+        (mask_folders / "masks" / "b").rmdir()
+        labels = np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) % 7
+        Image.fromarray(labels.astype(np.uint8)).save(mask_folders / "masks" / "b.png")
+        dataset, read = load_folders(labels=True), []
+        opened = mask_folders_module.Image.open
+        monkeypatch.setattr(
+            mask_folders_module.Image, "open", lambda file: read.append(file) or opened(file)
+        )
+        assert dataset.load_mask(1)[0].shape == (*SIZE, 6)
+        assert len([file for file in read if Path(file).parent.name == "masks"]) == 1
+
+    def test_an_image_is_not_its_own_mask(self, mask_folders):
+        images = mask_folders / "images"
+        dataset = MaskFolderDataset()
+        with pytest.raises(FileNotFoundError, match="has no folder of masks"):
+            dataset.load_folders(images, images)
 
     def test_colours_are_no_labels(self, load_folders, mask_folders):
         (mask_folders / "masks" / "b").rmdir()

@@ -326,6 +326,14 @@ class TestCheckpoint:
         for first, second in zip(values(callback.model), values(other), strict=True):
             np.testing.assert_array_equal(first, second)
 
+    def test_first_epoch_has_a_state_before_it(self, callback, tmp_path, monkeypatch):
+        callback = callback()
+        callback.on_train_begin()
+        assert find_state(tmp_path / "run", 1)[1] == 0
+        callback.on_epoch_end(0)
+        callback.on_train_begin()  # of the next stage
+        assert find_state(tmp_path / "run", 1)[1] == 1
+
     def test_all_are_kept_by_default(self, callback, tmp_path):
         callback = callback()
         for epoch in range(3):

@@ -99,6 +99,7 @@ class DiagnosisEnsemble:
             "sha256": joint_sha256(
                 [member["sha256"] for member in members], plain(self.calibrations)
             ),
+            "views": members[0]["views"],
             **joint,
             "members": members,
         }

@@ -178,6 +178,18 @@ class TestSemanticMap:
             np.testing.assert_array_equal(boundary.mask, truth)
             assert boundary.box == (10, 30, 34, 50)
 
+    @pytest.mark.parametrize(("largest", "sizes"), [(10_000, [3]), (5_000, [1, 1, 1])])
+    def test_large_images_are_looked_at_one_by_one(
+        self, agreeing, image, monkeypatch, largest, sizes
+    ):
+        """Maps of one view are of the image's size; those of several photographs are gigabytes."""
+        monkeypatch.setattr("lesion.boundary._LARGE", largest)
+        predictor = agreeing(lambda image: image[..., 0] / 255.0, 1)
+        seen, look = [], predictor.look
+        predictor.look = lambda images: seen.append(len(images)) or look(images)
+        assert len(predictor.predict([image] * 3)) == 3
+        assert seen == sizes
+
     def test_learned_with_the_mask(self, tmp_path):
         config = BoundaryConfig(SEMANTIC_BRANCH=True, IMAGE_MAX_DIM=64, IMAGE_MIN_DIM=64)
         model = MaskRCNN("training", config, tmp_path)

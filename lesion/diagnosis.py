@@ -109,10 +109,14 @@ class DiagnosisPredictor:
         self.views = views
         self.batch = batch
         self.boundary = boundary
-        self._sha256 = sha256_of(self.weights)
         self.referral = self.calibration.referral(risk, melanoma_sensitivity)
         if risk is not None and self.referral.confidence is None:
             logger.warning("%s is not calibrated: no diagnosis is referred.", self.weights)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the weights' file, as it was when this was first asked."""
+        return sha256_of(self.weights)
 
     @functools.cached_property
     def model(self) -> keras.Model:
@@ -193,7 +197,7 @@ class DiagnosisPredictor:
             "network": "classifier",
             "backbone": self.config.backbone,
             "weights": self.weights.name,
-            "sha256": self._sha256,
+            "sha256": self.sha256,
             "input_size": [self.config.image_size] * 2,
             "crop": self.config.crop,
             "colour_constancy": self.config.colour_constancy,
@@ -244,9 +248,11 @@ def load_classifier(
     require_whole(load_weights(network, path), path)
     boundary = _boundary_in(path, metadata) if config.crop == "lesion" else None
     calibrations = calibrations_in(metadata, path)
-    return DiagnosisPredictor(
+    predictor = DiagnosisPredictor(
         *(network, config, path, calibrations, views, risk, batch, boundary, melanoma_sensitivity)
     )
+    _ = predictor.sha256  # now: a training may replace the file while images are predicted
+    return predictor
 
 
 def calibrations_in(metadata: Mapping, path: str | Path) -> dict[int, Calibration]:

@@ -57,7 +57,8 @@ class DiagnosisEnsemble:
         whole: Sequence[np.ndarray] | None = None,
     ) -> list[Diagnosis]:
         """See `lesion.diagnosis.DiagnosisPredictor.predict`."""
-        opinions = [member.predict(images, patients, whole) for member in self.members]
+        more = {} if whole is None else {"whole": whole}
+        opinions = [member.predict(images, patients, **more) for member in self.members]
         return [self._joint(votes) for votes in zip(*opinions, strict=True)]
 
     def _joint(self, votes):

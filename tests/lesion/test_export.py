@@ -327,8 +327,7 @@ class TestDiagnosis:
 
     def test_several_views_are_refused(self, small_backbone, tmp_path):
         config = DiagnosisConfig(image_size=32)
-        (tmp_path / "w.h5").touch()
-        predictor = DiagnosisPredictor(DiagnosisNetwork(config), config, tmp_path / "w.h5", views=8)
+        predictor = DiagnosisPredictor(DiagnosisNetwork(config), config, tmp_path, views=8)
         with pytest.raises(ValueError, match="views=1"):
             diagnosis_serving.DiagnosisAnswer(predictor)
 

@@ -17,6 +17,7 @@ from lesion.diagnosis_network import (
 from lesion.patient import SEXES, SITES, VECTOR_SIZE, patient_vector
 from lesion.samples import DIAGNOSES
 from mrcnn.backbone import load_imagenet
+from mrcnn.files import sha256_of
 from mrcnn.weights import WeightsError, save_weights
 
 CONFIG = DiagnosisConfig(image_size=32)
@@ -196,6 +197,12 @@ class TestWeightsFile:
         for one, other in zip(loaded.predict(images), expected.predict(images), strict=True):
             np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-5)
         assert loaded.describe()["temperature"] == 2.0
+
+    def test_hash_is_of_what_was_loaded(self, saved):
+        path = saved()
+        loaded, before = load_classifier(path), sha256_of(path)
+        path.write_bytes(b"of the next epoch")
+        assert loaded.describe()["sha256"] == before
 
     def test_of_another_task(self, saved):
         with pytest.raises(WeightsError, match="not hold weights of the diagnosis task.*boundary"):

@@ -147,10 +147,19 @@ class TestMembers:
         assert load_classifiers(together).describe()["sha256"] == joint_fingerprint(together)
         assert load_classifiers(apart).describe()["sha256"] == joint_fingerprint(apart)
 
-    def test_two_ensembles_together_have_no_common_calibration(self, trained):
+    def test_an_ensemble_and_another_network_have_no_common_calibration(self, trained, tmp_path):
+        arrays, metadata = load_arrays(next(trained[0].glob("member-1/*/diagnosis_0001.h5")))
+        other = tmp_path / "other.h5"
+        save_arrays(other, {name: 1.5 * value for name, value in arrays.items()}, metadata)
+        both = load_classifiers([trained[0] / "ensemble.json", other])
+        assert (len(both.members), both.calibration) == (3, None)
+
+    def test_one_network_twice_would_count_twice(self, trained, tmp_path):
         path = trained[0] / "ensemble.json"
-        both = load_classifiers([path, path])
-        assert (len(both.members), both.calibration) == (4, None)
+        copy = shutil.copy(next(trained[0].glob("member-1/*/diagnosis_0001.h5")), tmp_path / "a.h5")
+        for weights in ([path, path], [path, copy]):
+            with pytest.raises(ValueError, match="are the same network"):
+                load_classifiers(weights)
 
     def test_members_are_joined_as_they_were_trained(self, trained, moles, tmp_path, capsys):
         members = sorted(trained[0].glob("member-*/*/diagnosis_0001.h5"))
@@ -197,7 +206,7 @@ class TestMembers:
         first = next(trained[0].glob("member-1/*/diagnosis_0001.h5"))
         command = [f"--dataset={moles.data}", f"--out={tmp_path / 'joined'}"]
         assert join([*command, f"--weights={first}", f"--weights={first}"]) == 2
-        assert "two different networks" in capsys.readouterr().err
+        assert "are the same network" in capsys.readouterr().err
 
     def test_member_before_its_end_is_not_joined(self, trained, moles, tmp_path, capsys):
         first, second = sorted(trained[0].glob("member-*/*/diagnosis_0001.h5"))

@@ -162,6 +162,7 @@ class TestTraining:
 
         class Noted:
             image_ids = samples = ()
+            num_images = 0
 
             def __init__(self, samples, cache, threshold, with_boundary):
                 thresholds.append((threshold, with_boundary))

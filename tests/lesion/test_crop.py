@@ -91,7 +91,7 @@ class TestFind:
         assert darkness.batches == [1, 1, 1]
 
     def test_full_disk_only_costs_time(self, images, darkness, tmp_path, monkeypatch, caplog):
-        def full(path):
+        def full(path, content, indent):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("lesion.crop.write_json", full)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lesion.analyzer import Analyzer
 from lesion.attributes import Attributes
+from lesion.calibration import Referral
 from lesion.diagnosis import Diagnosis
 from lesion.ensemble import DiagnosisEnsemble
 from lesion.nearby import MARGIN, SMALL, NearbyAttributes, NearbyDiagnosis, part_to_show, put_back
@@ -79,7 +80,7 @@ class Shown:
     """A predictor that remembers what it was shown, and finds an attribute all over it."""
 
     method = "combined"
-    views, crops = 1, False
+    views, crops, referral = 1, False, Referral()
 
     def __init__(self):
         self.images, self.patients = [], []
@@ -99,7 +100,7 @@ class Shown:
         return [{"combined": self._masks(image)} for image in images]
 
     def describe(self):
-        return {"weights": "shown.h5", "sha256": "c" * 64}
+        return {"task": "diagnosis", "weights": "shown.h5", "sha256": "c" * 64, "views": 1}
 
     @staticmethod
     def _masks(image):

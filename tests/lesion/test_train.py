@@ -424,12 +424,23 @@ class TestDefaults:
         json.dumps({name: parsed[name] for name in settings})
         # What the weights do not depend on, or what says it otherwise.
         others = {"usual", "dataset", "weights", "logs", "cache", "workers", "keep_checkpoints"}
-        others |= {"split", "test_share", "split_seed", "folds", "members", "jobs", "teacher_share"}
+        others |= {
+            "strict",
+            "split",
+            "test_share",
+            "split_seed",
+            "folds",
+            "members",
+            "jobs",
+            "teacher_share",
+        }
         assert set(parsed) - set(settings) <= others
 
-    def test_semantic(self, configuration):
-        assert configuration("--semantic").SEMANTIC_BRANCH
-        assert not configuration().SEMANTIC_BRANCH
+    @pytest.mark.parametrize("semantic", [True, False])
+    def test_semantic(self, semantic, monkeypatch):
+        monkeypatch.setattr("mrcnn.model.MaskRCNN", lambda mode, config, folder: config)
+        parsed = parse(["--dataset=x", *["--semantic"] * semantic])
+        assert boundary_training.build_model(parsed, [None]).SEMANTIC_BRANCH == semantic
 
     @pytest.mark.parametrize(
         ("cpu", "backbone", "precision"),

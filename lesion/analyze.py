@@ -34,7 +34,14 @@ from tqdm import tqdm  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer  # noqa: E402
-from lesion.options import add_referral, add_views, add_weights, positive, rate  # noqa: E402
+from lesion.options import (  # noqa: E402
+    add_referral,
+    add_views,
+    add_weights,
+    analyzer_options,
+    positive,
+    rate,
+)
 from lesion.patient import known_of  # noqa: E402
 from lesion.report import page_of_another, write_report  # noqa: E402
 from lesion.results import (  # noqa: E402
@@ -202,15 +209,7 @@ def _run(
 ) -> int:
     out, scale = arguments.out, arguments.millimetres_per_pixel
     try:
-        analyzer = Analyzer(
-            arguments.boundary,
-            arguments.attributes,
-            arguments.diagnosis,
-            views=arguments.views,
-            risk=arguments.risk,
-            melanoma_sensitivity=arguments.melanoma_sensitivity,
-            batch=min(arguments.batch, len(stems)),
-        )
+        analyzer = Analyzer(**analyzer_options(arguments), batch=min(arguments.batch, len(stems)))
         left = {
             path: stem
             for path, stem in stems.items()

@@ -31,7 +31,14 @@ from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer  # noqa: E402
 from lesion.app_uploads import Uploads  # noqa: E402
 from lesion.app_view import MAX_MEGAPIXELS  # noqa: E402
-from lesion.options import add_referral, add_views, add_weights, positive, rate  # noqa: E402
+from lesion.options import (  # noqa: E402
+    add_referral,
+    add_views,
+    add_weights,
+    analyzer_options,
+    positive,
+    rate,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -96,14 +103,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             print("Loading the networks …", flush=True)
-            analyzer = Analyzer(
-                arguments.boundary,
-                arguments.attributes,
-                arguments.diagnosis,
-                views=arguments.views,
-                risk=arguments.risk,
-                melanoma_sensitivity=arguments.melanoma_sensitivity,
-            )
+            analyzer = Analyzer(**analyzer_options(arguments))
             page = build_page(analyzer.load(), Uploads(folder), arguments.max_megapixels)
             alone = is_loopback(arguments.host)
             address = open_page(page, arguments.host, arguments.port, alone)

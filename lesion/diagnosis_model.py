@@ -57,7 +57,7 @@ class DiagnosisModel(InRun):
         report = load_weights(self.keras_model, path, skip_mismatch=skip_mismatch)
         self.set_log_dir(path)
         if self.epoch and not report.missing_layers:
-            self._resume, self.epoch = find_state(self.log_dir, self.epoch)
+            self.state_path, self.epoch = find_state(self.log_dir, self.epoch)
         return report
 
     def train(

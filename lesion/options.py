@@ -61,6 +61,12 @@ def add_weights(parser):
         )
 
 
+def analyzer_options(arguments):
+    """What an `Analyzer` is given, by name, from `add_weights`, `add_views` and `add_referral`."""
+    names = ("boundary", "attributes", "diagnosis", "views", "risk", "melanoma_sensitivity")
+    return {name: getattr(arguments, name) for name in names}
+
+
 def add_views(parser):
     """The option of boundary and diagnosis, which know the same numbers of views."""
     parser.add_argument(

@@ -30,12 +30,12 @@ def fit(run, stage, batches, validation, compile_network, checkpoint, custom_cal
     Raises:
         Exception: what ended the preparation of a batch.
     """
-    stopped = stopped_stage(run._resume, stage)
+    stopped = stopped_stage(run.state_path, stage)
     stage = stopped or stage
     compile_network((stage.last_epoch - stage.first_epoch) * len(batches))
-    if run._resume:
-        restore_state(run.keras_model, run._resume, stopped)
-    run._resume = None
+    if run.state_path:
+        restore_state(run.keras_model, run.state_path, stopped)
+    run.state_path = None
     logger.info(
         "Epochs %d to %d, %d of %d parameters learn.",
         run.epoch + 1,

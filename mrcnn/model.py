@@ -116,7 +116,7 @@ class MaskRCNN(InRun):
             self.class_names = names if len(names) == self.config.NUM_CLASSES else None
         self.set_log_dir(None if report.dropped_layers else filepath)
         if self.mode == "training" and self.epoch and not report.missing_layers:
-            self._resume, self.epoch = training.find_state(self.log_dir, self.epoch)
+            self.state_path, self.epoch = training.find_state(self.log_dir, self.epoch)
         if self.mode == "inference" and report.missing_layers:
             logger.warning(
                 "These layers are not in %s and stay random; detections mean nothing: %s.",

@@ -80,6 +80,7 @@ class InRun:
         epoch: number of epochs trained so far.
         log_dir: folder of this run, made when training starts.
         checkpoint_path: `Run.template` of this run.
+        state_path: the state file to go on from, found when weights are loaded; or None.
     """
 
     run_prefix = "mask_rcnn_"
@@ -104,7 +105,7 @@ class InRun:
         self.epoch = run.epoch
         self.log_dir = str(run.folder)
         self.checkpoint_path = str(run.template)
-        self._resume = None  # the state file to go on from, found when weights are loaded
+        self.state_path = None
 
 
 def weights_path(weights, model_dir, name):

@@ -182,8 +182,8 @@ def page(monkeypatch, environment, analyzer):
     monkeypatch.setitem(sys.modules, "lesion.app_page", module)
     monkeypatch.setattr(app.threading.Event, "wait", stop)
 
-    def analyzer_of(*weights, **options):
-        made.asked = weights, options
+    def analyzer_of(**options):
+        made.asked = options
         return analyzer
 
     monkeypatch.setattr(app, "Analyzer", analyzer_of)
@@ -202,10 +202,14 @@ def test_folder_goes_with_the_command(page, capsys):
 def test_options_reach_the_analyzer(page):
     weights = ["--weights=a", "--diagnosis-weights=b", "--diagnosis-weights=c"]
     app.main([*weights, "--views=1", "--risk=0.2", "--melanoma-sensitivity=0.9"])
-    assert page.asked == (
-        ("a", None, ["b", "c"]),
-        {"views": 1, "risk": 0.2, "melanoma_sensitivity": 0.9},
-    )
+    assert page.asked == {
+        "boundary": "a",
+        "attributes": None,
+        "diagnosis": ["b", "c"],
+        "views": 1,
+        "risk": 0.2,
+        "melanoma_sensitivity": 0.9,
+    }
 
 
 def test_other_hosts_are_warned_of(page, capsys):

@@ -355,35 +355,24 @@ class TestCheckpoint:
         names = sorted(path.name for path in (tmp_path / "run").iterdir())
         assert names == ["mask_rcnn_cell_0004.h5", "mask_rcnn_cell_0005.h5", STATE_FILE]
 
-    def test_failure_leaves_the_last_one_whole(self, callback, tmp_path, monkeypatch):
-        callback = callback()
-        callback.on_epoch_end(0)
-
-        def full(*arguments):
-            raise OSError("No space left on device")
-
-        monkeypatch.setattr("mrcnn.callbacks.save_weights", full)
-        with pytest.raises(OSError, match="space"):
-            callback.on_epoch_end(1)
-        names = sorted(path.name for path in (tmp_path / "run").iterdir())
-        assert names == ["mask_rcnn_cell_0001.h5", STATE_FILE]
-        assert find_state(tmp_path / "run", 1)[1] == 1
-
-    def test_weights_without_their_state_go_on_from_the_epoch_before(
-        self, callback, tmp_path, monkeypatch
+    @pytest.mark.parametrize("written", ["weights", "state"])
+    def test_full_disk_leaves_what_a_training_goes_on_from(
+        self, callback, tmp_path, monkeypatch, written
     ):
+        """Weights whose state is missing go on from the epoch before."""
         callback = callback()
         callback.on_epoch_end(0)
 
         def full(*arguments):
             raise OSError("No space left on device")
 
-        monkeypatch.setattr("mrcnn.callbacks.save_state", full)
+        monkeypatch.setattr(f"mrcnn.callbacks.save_{written}", full)
         with pytest.raises(OSError, match="space"):
             callback.on_epoch_end(1)
+        epochs = 1 if written == "weights" else 2
         names = sorted(path.name for path in (tmp_path / "run").iterdir())
-        assert names == ["mask_rcnn_cell_0001.h5", "mask_rcnn_cell_0002.h5", STATE_FILE]
-        assert find_state(tmp_path / "run", 2)[1] == 1
+        assert names == [*(f"mask_rcnn_cell_000{n + 1}.h5" for n in range(epochs)), STATE_FILE]
+        assert find_state(tmp_path / "run", epochs)[1] == 1
 
 
 class TestPace:

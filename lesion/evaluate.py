@@ -1,7 +1,7 @@
 """Scores predictions against the truth with the metrics of the ISIC 2018 challenge.
 
     python lesion/evaluate.py --dataset=DIR --task=boundary --weights=PATH [--split=FILE]
-    python lesion/evaluate.py --dataset=DIR --task=attributes --weights=PATH [--predictions=DIR]
+    python lesion/evaluate.py --dataset=DIR --task=attributes --weights=PATH [--method=semantic]
     python lesion/evaluate.py --dataset=DIR --task=diagnosis --weights=PATH [--views=8] [--risk=0.1]
 
 Prints the scores and writes `evaluation.json` and a table of all images. For the boundary the table
@@ -9,15 +9,15 @@ is `jaccard.csv`, with a histogram and a contact sheet of the worst, median and 
 attributes `attributes.csv`, with a sheet of the worst disagreements; for the diagnosis
 `predictions.csv`, with the challenge's `submission.csv`, the confusion matrix, ROC
 curves, and how far the probabilities can be trusted. A sample that cannot be read or has no truth
-is named, counted and left out; the exit code is then 1. Images without a diagnosis, as those of the
-challenge's test part, are predicted for `submission.csv`, and counted.
+is named, counted and left out; the exit code is then 1. Images without a truth, as those of the
+challenge's test parts, are predicted and counted where that is of use: those without a diagnosis
+for `submission.csv`, those without masks with `--predictions=DIR`.
 """
 
 import sys
 from pathlib import Path
 
-# Run as a script, import the packages beside this one, not the modules in it.
-if __package__ in (None, ""):
+if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse  # noqa: E402

@@ -128,6 +128,7 @@ class Config:
     SEMANTIC_CHANNELS = 128
     SEMANTIC_LOSS = "crossentropy"  # or "crossentropy_dice": plus the soft Dice loss
     DETECTION_ALL_CLASSES = False  # every class above the threshold, not each region's best alone
+    DETECTION_NMS_ACROSS_CLASSES = False  # True: one object has one box, whatever its class
     ADD_GT_TO_PROPOSALS = False  # ground truth boxes join the proposals in training
     SAMPLE_NEGATIVES_ALWAYS = False  # True: fill up with negatives whatever the positives
     IGNORE_PADDED_ROIS = False  # True: zero-padded ROIs do not enter the class loss

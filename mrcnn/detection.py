@@ -13,8 +13,8 @@ from mrcnn.boxes import (
     norm_boxes_graph,
     scale_boxes,
 )
-from mrcnn.masks import paste_mask, place_mask
-from mrcnn.nms import suppress
+from mrcnn.masks import compact_masks
+from mrcnn.nms import suppress, suppress_ops
 from mrcnn.tensors import gather_rows
 
 MAX_CANDIDATES = 2000
@@ -61,11 +61,13 @@ class DetectionLayer(keras.layers.Layer):
         windows = norm_boxes_graph(windows, frame)[:, None, :]
         boxes = clip_boxes(apply_box_deltas(rois, deltas, limit), windows)
         kept = ops.logical_and(class_ids > 0, scores >= config.DETECTION_MIN_CONFIDENCE)
-        boxes, scores, class_ids = suppress(
+        # TensorFlow's kernel forgets the classes of boxes that it compares across them.
+        across = config.DETECTION_NMS_ACROSS_CLASSES
+        boxes, scores, class_ids = (suppress_ops if across else suppress)(
             boxes,
             ops.where(kept, scores, -1.0),
             class_ids,
-            config.NUM_CLASSES,
+            1 if across else config.NUM_CLASSES,
             config.DETECTION_NMS_THRESHOLD,
             config.DETECTION_MAX_INSTANCES,
         )
@@ -100,6 +102,7 @@ def unmold_detections(
     window,
     box_scale=1.0,
     threshold=0.5,
+    compact=False,
 ):
     """Detections of one image in the pixels of the original image.
 
@@ -111,6 +114,7 @@ def unmold_detections(
         window: `(y1, x1, y2, x2)` of the image in the network's input, pixels.
         box_scale: factor by which the masks' boxes were enlarged (`MASK_BOX_SCALE`).
         threshold: pixels of at least this probability belong to a mask; None keeps them.
+        compact: whether masks are `CompactMasks`.
 
     Returns:
         boxes int32 [m, 4], class ids int32 [m], scores float32 [m], masks [h, w, m], bool or,
@@ -131,19 +135,15 @@ def unmold_detections(
     boxes = denorm_boxes(relative, (height, width))
     solid = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
     boxes, class_ids = boxes[solid], detections[solid, 4].astype(np.int32)
-    # Instance by instance in memory: writing, and looking at one mask, is several times quicker.
-    masks = np.zeros((len(solid), height, width), np.float32 if threshold is None else bool)
-    if box_scale != 1.0:
+    scores = detections[solid, 5].astype(np.float32)
+    places, exact = boxes, box_scale != 1.0
+    if exact:
         # matterport's masks fill the rounded box; enlarged ones lie exactly where they were
         # pooled, from the edges of the network's pixels to those of the image.
         reach = scale_boxes(detections[:, :4], box_scale)
         reach = reach * np.tile(np.subtract(image_shape[:2], 1), 2) + [0, 0, 1, 1]
         reach = (reach - np.tile(window[:2], 2)) * np.tile((height, width) / side, 2)
-    for place, row in enumerate(solid):
-        mask = mrcnn_mask[row, :, :, class_ids[place]]
-        if box_scale == 1.0:
-            paste_mask(mask, boxes[place], (height, width), threshold, masks[place])
-        else:
-            place_mask(mask, reach[row], (height, width), threshold, masks[place])
-    scores = detections[solid, 5].astype(np.float32)
-    return boxes, class_ids, scores, np.moveaxis(masks, 0, -1)
+        places = reach[solid]
+    own = [mrcnn_mask[row, :, :, class_id] for row, class_id in zip(solid, class_ids, strict=True)]
+    masks = compact_masks(own, places, (height, width), threshold, exact)
+    return boxes, class_ids, scores, masks if compact else masks.full()

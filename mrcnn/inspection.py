@@ -5,6 +5,44 @@ import re
 import keras
 import numpy as np
 
+from mrcnn.compat import log
+
+
+class LookInside:
+    """A `MaskRCNN`'s ways to look inside, by matterport's names, as a base class."""
+
+    def run_graph(self, images, outputs, image_metas=None):
+        """Values of tensors inside the network, printed and returned in a dict by name.
+
+        Args:
+            images: as for `detect`; molded ones if `image_metas` are given.
+            outputs: pairs of a name and a tensor, such as
+                `("fpn_p2", model.keras_model.get_layer("fpn_p2").output)`.
+            image_metas: of molded images.
+
+        Raises:
+            ValueError: if an output cannot be computed from images alone.
+        """
+        if image_metas is None:
+            images, image_metas, _ = self.mold_inputs(images)
+        arrays = self._inputs(np.asarray(images, np.float32), np.asarray(image_metas))
+        values = run_graph(self.keras_model, arrays, outputs)
+        for name, value in values.items():
+            log(name, value)
+        return values
+
+    def ancestor(self, tensor, name, checked=None):
+        """See `mrcnn.inspection.ancestor`; `checked` is accepted for compatibility."""
+        return ancestor(tensor, name)
+
+    def get_trainable_layers(self):
+        """The layers that hold weights, in the models inside the network, too."""
+        return weighted_layers(self.keras_model)
+
+    def find_trainable_layer(self, layer):
+        """The layer that holds the weights, where others are wrapped around it."""
+        return self.find_trainable_layer(layer.layer) if hasattr(layer, "layer") else layer
+
 
 def weighted_layers(network):
     """The layers that hold weights themselves, however deep they lie, each once."""

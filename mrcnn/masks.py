@@ -1,6 +1,7 @@
 """Instance masks: their boxes, their small stored form, and how they go back into an image."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -66,12 +67,63 @@ def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[i
     return mask
 
 
+class CompactMasks(NamedTuple):
+    """Masks of one image that keep the part around each instance alone; outside is nothing.
+
+    Attributes:
+        parts: a mask [height, width] for each instance, bool or float32 probabilities.
+        boxes: int32 [instances, (y1, x1, y2, x2)], half-open: where the parts lie in the image.
+        image_shape: (height, width) of the image.
+        dtype: of the parts.
+    """
+
+    parts: list[np.ndarray]
+    boxes: np.ndarray
+    image_shape: tuple[int, int]
+    dtype: type = bool
+
+    def full(self) -> np.ndarray:
+        """All of them in the whole image: [height, width, instances]."""
+        # One instance after the other in memory: writing, and looking at one, is much quicker.
+        masks = np.zeros((len(self.parts), *self.image_shape), self.dtype)
+        for mask, part, (y1, x1, y2, x2) in zip(masks, self.parts, self.boxes, strict=True):
+            mask[y1:y2, x1:x2] = part
+        return np.moveaxis(masks, 0, -1)
+
+
+def compact_masks(
+    masks: Sequence[np.ndarray],
+    boxes: Sequence[Sequence[float]],
+    image_shape: Sequence[int],
+    threshold: float | None = 0.5,
+    exact: bool = False,
+) -> CompactMasks:
+    """Predicted masks resized into their boxes.
+
+    Args:
+        masks: float [height, width] each, probabilities.
+        boxes: (y1, x1, y2, x2) each; what of them lies outside the image is cut off.
+        image_shape: (height, width, ...) of the image.
+        threshold: pixels of at least this probability belong to the instance; None keeps the
+            probabilities.
+        exact: a box's edges may lie between pixels, as of `place_mask`; else as of `paste_mask`.
+    """
+    height, width = (int(side) for side in image_shape[:2])
+    resize = _around_centres if exact else _inside_box
+    kind = np.float32 if threshold is None else bool
+    parts, places = [], np.zeros((len(masks), 4), np.int32)
+    for place, mask, box in zip(places, masks, boxes, strict=True):
+        (rows, columns), values = resize(mask, box, (height, width))
+        place[:] = rows.start, columns.start, rows.stop, columns.stop
+        parts.append(values.astype(kind) if threshold is None else values >= threshold)
+    return CompactMasks(parts, places, (height, width), kind)
+
+
 def paste_mask(
     mask: np.ndarray,
     box: Sequence[int],
     image_shape: Sequence[int],
     threshold: float | None = 0.5,
-    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """A predicted mask, resized into its box in an image of which only the box is touched.
 
@@ -79,22 +131,13 @@ def paste_mask(
         mask: float [height, width], probabilities.
         box: (y1, x1, y2, x2) in whole pixels; what of it lies outside the image is cut off.
         image_shape: (height, width, ...) of the image.
-        threshold: pixels of at least this probability belong to the instance; None keeps the
-            probabilities.
-        out: [image height, image width], all false or zero, to write into.
+        threshold: as for `compact_masks`.
 
     Returns:
         bool [image height, image width], or float32 without a threshold; empty for a box without
         area.
     """
-    full = _empty(image_shape, threshold) if out is None else out
-    window, values = _inside_box(mask, box, image_shape)
-    full[window] = values if threshold is None else values >= threshold
-    return full
-
-
-def _empty(image_shape, threshold):
-    return np.zeros(tuple(map(int, image_shape[:2])), np.float32 if threshold is None else bool)
+    return compact_masks([mask], [box], image_shape, threshold).full()[:, :, 0]
 
 
 def place_mask(
@@ -102,23 +145,25 @@ def place_mask(
     box: Sequence[float],
     image_shape: Sequence[int],
     threshold: float | None = 0.5,
-    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """A predicted mask in a box whose edges lie between pixels; else as `paste_mask`.
 
     A pixel takes the bilinear value of the mask at its centre. Unlike there, values do not fade
     at the mask's border.
     """
+    return compact_masks([mask], [box], image_shape, threshold, exact=True).full()[:, :, 0]
+
+
+def _around_centres(
+    mask: np.ndarray, box: Sequence[float], image_shape: Sequence[int]
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """The pixels of the image whose centres lie in a box, and the mask's values there."""
     y1, x1, y2, x2 = (float(side) for side in box)
-    height, width = (int(side) for side in image_shape[:2])
-    full = _empty((height, width), threshold) if out is None else out
     if y2 <= y1 or x2 <= x1:
-        return full
-    rows, row_samples = _centres(y1, y2, height, mask.shape[0])
-    columns, column_samples = _centres(x1, x2, width, mask.shape[1])
-    values = sample_axis(sample_axis(mask, row_samples).T, column_samples).T
-    full[rows, columns] = values if threshold is None else values >= threshold
-    return full
+        return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), np.float32)
+    rows, row_samples = _centres(y1, y2, image_shape[0], mask.shape[0])
+    columns, column_samples = _centres(x1, x2, image_shape[1], mask.shape[1])
+    return (rows, columns), sample_axis(sample_axis(mask, row_samples).T, column_samples).T
 
 
 def _centres(start: float, stop: float, size: int, cells: int) -> tuple[slice, np.ndarray]:

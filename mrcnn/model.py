@@ -8,7 +8,7 @@ import logging
 import keras
 import numpy as np
 
-from mrcnn import callbacks, compat, inspection, training
+from mrcnn import callbacks, compat, training
 from mrcnn.anchors import AnchorCache
 from mrcnn.backbone import imagenet_weights, is_imagenet_file, load_imagenet
 from mrcnn.compat import *  # noqa: F403  # the names that old scripts import from here
@@ -16,12 +16,14 @@ from mrcnn.compat import log
 from mrcnn.data import Batches, default_workers
 from mrcnn.detection import unmold_detections
 from mrcnn.distribution import training_scope
+from mrcnn.download import COCO_CLASSES, coco_weights
 from mrcnn.fitting import fit
+from mrcnn.inspection import LookInside, why_nothing
 from mrcnn.molding import mold_inputs, require_halvable, require_several
 from mrcnn.network import MaskRCNNNetwork
 from mrcnn.runs import InRun, find_last
 from mrcnn.semantic import unmold_semantic
-from mrcnn.weights import load_weights, read_metadata
+from mrcnn.weights import load_weights, read_config, read_metadata
 
 __all__ = ["CLASS_LAYERS", "MaskRCNN", "MaskRCNNNetwork", *compat.__all__]
 
@@ -38,7 +40,7 @@ CLASS_LAYERS = (
 )
 
 
-class MaskRCNN(InRun):
+class MaskRCNN(InRun, LookInside):
     """A Mask R-CNN with its configuration and its folder of checkpoints.
 
     Args:
@@ -79,6 +81,26 @@ class MaskRCNN(InRun):
 
     # ---- files -------------------------------------------------------------------------------
 
+    @classmethod
+    def from_weights(cls, filepath, mode="inference", model_dir="logs", **settings):
+        """The network of a weights file of this project, with its weights.
+
+        Args:
+            filepath: of the file, in which its configuration is stored.
+            mode, model_dir: as above.
+            settings: replace stored ones, such as `DETECTION_MIN_CONFIDENCE=0.5`; a `BACKBONE` that
+                is a function must be given. Images are detected one by one without any.
+
+        Raises:
+            mrcnn.weights.WeightsError: if the file is damaged or does not tell its configuration.
+            FileNotFoundError: if there is none.
+        """
+        if mode == "inference":
+            settings = {"GPU_COUNT": 1, "IMAGES_PER_GPU": 1, **settings}
+        model = cls(mode, read_config(filepath, **settings), model_dir)
+        model.load_weights(filepath)
+        return model
+
     def find_last(self):
         """Path of the latest checkpoint of the latest run that has one.
 
@@ -91,8 +113,9 @@ class MaskRCNN(InRun):
         """Loads a weights file by the names of layers and weights.
 
         Args:
-            filepath: a file of this project, of matterport or of Keras, also the one that
-                `get_imagenet_weights` gives.
+            filepath: a file of this project, of matterport or of Keras; or "coco", matterport's
+                weights, without the layers of another number of classes; "imagenet", the
+                backbone's; "last", the file of `find_last`.
             by_name: accepted for compatibility; loading is always by name.
             exclude: names of layers to leave as they are.
             skip_mismatch: leave layers of other shapes as they are instead of raising.
@@ -104,6 +127,7 @@ class MaskRCNN(InRun):
             mrcnn.weights.WeightsError: if the file is damaged, foreign or does not fit.
             FileNotFoundError: if there is none.
         """
+        filepath, exclude = self._chosen_weights(filepath, exclude)
         if is_imagenet_file(filepath, self.config):
             report = load_imagenet(self.keras_model, self.config, filepath, exclude)
         else:
@@ -127,6 +151,16 @@ class MaskRCNN(InRun):
         if self.mode == "inference" and other:
             logger.warning("%s was trained with %s; detections suffer.", filepath, ", ".join(other))
         return report
+
+    def _chosen_weights(self, filepath, exclude):
+        """The file that a word stands for, and the layers to leave out."""
+        if filepath == "coco":
+            if self.config.NUM_CLASSES != COCO_CLASSES:
+                given = [exclude] if isinstance(exclude, str) else exclude or ()
+                exclude = (*given, *CLASS_LAYERS)
+            return str(coco_weights()), exclude
+        words = {"imagenet": self.get_imagenet_weights, "last": self.find_last}
+        return words[filepath]() if filepath in words else filepath, exclude
 
     def get_imagenet_weights(self):
         """Path of the backbone's ImageNet weights, fetched if need be, for `load_weights`."""
@@ -256,7 +290,7 @@ class MaskRCNN(InRun):
 
     # ---- detection ---------------------------------------------------------------------------
 
-    def detect(self, images, verbose=0, mask_threshold=0.5):
+    def detect(self, images, verbose=0, mask_threshold=0.5, compact=False):
         """Finds the instances in images.
 
         Args:
@@ -264,6 +298,8 @@ class MaskRCNN(InRun):
                 grey, RGB, RGBA, 8 or 16 bits.
             verbose: 1 prints what goes in and, where nothing is found, at which stage.
             mask_threshold: least probability of a mask's pixel; None gives the probabilities.
+            compact: gives `masks` as `mrcnn.masks.CompactMasks`, which take the memory of the
+                instances instead of as many whole images.
 
         Returns:
             One dict per image: `rois` int32 [n, 4] in pixels, `class_ids` int32 [n], `scores`
@@ -285,7 +321,7 @@ class MaskRCNN(InRun):
             for _, group in itertools.groupby(inputs, key=lambda parts: parts[0].shape):
                 *arrays, shapes = zip(*group, strict=True)
                 arrays = map(np.concatenate, arrays)
-                results.extend(self._detect(*arrays, shapes, verbose, mask_threshold))
+                results.extend(self._detect(*arrays, shapes, verbose, mask_threshold, compact))
         return results
 
     def detect_molded(self, molded_images, image_metas, verbose=0):
@@ -294,14 +330,16 @@ class MaskRCNN(InRun):
         windows = [(0, 0, *shape[:2]) for shape in shapes]
         return self._detect(molded_images, image_metas, windows, shapes, verbose)
 
-    def _detect(self, molded, metas, windows, shapes, verbose, threshold=0.5):
+    def _detect(self, molded, metas, windows, shapes, verbose, threshold=0.5, compact=False):
         if verbose:
             log("molded_images", molded)
             log("image_metas", metas)
         outputs = self._predict(np.asarray(molded, np.float32), np.asarray(metas))
         detections, probabilities, _, masks, proposals, *_ = outputs
         results = []
-        rest = () if threshold == 0.5 else (threshold,)  # subclasses may know matterport's five
+        rest = (threshold, compact)
+        if rest == (0.5, False):  # subclasses may know matterport's five arguments
+            rest = ()
         for row, (window, shape) in enumerate(zip(windows, shapes, strict=True)):
             rois, class_ids, scores, mask = self.unmold_detections(
                 detections[row], masks[row], shape, molded[row].shape, window, *rest
@@ -312,7 +350,7 @@ class MaskRCNN(InRun):
                 cells = unmold_semantic(cells, shape, molded[row].shape, window)
                 results[-1] |= {"semantic": cells, "presence": presence}
             if verbose and not len(rois):
-                log(inspection.why_nothing(proposals[row], probabilities[row], self.config))
+                log(why_nothing(proposals[row], probabilities[row], self.config))
         return results
 
     def _predict(self, molded, metas):
@@ -336,12 +374,11 @@ class MaskRCNN(InRun):
         return mold_inputs(images, self.config)
 
     def unmold_detections(
-        self, detections, mrcnn_mask, original_image_shape, image_shape, window, threshold=0.5
+        self, detections, mrcnn_mask, original_image_shape, image_shape, window, *rest
     ):
-        """See `mrcnn.detection.unmold_detections`."""
+        """See `mrcnn.detection.unmold_detections`; `rest` are its `threshold` and `compact`."""
         shapes = original_image_shape, image_shape, window
-        scale = self.config.MASK_BOX_SCALE
-        return unmold_detections(detections, mrcnn_mask, *shapes, scale, threshold)
+        return unmold_detections(detections, mrcnn_mask, *shapes, self.config.MASK_BOX_SCALE, *rest)
 
     def get_anchors(self, image_shape):
         """Normalised anchors float32 [a, 4] of an input of `image_shape`; `anchors` has pixels."""
@@ -351,37 +388,3 @@ class MaskRCNN(InRun):
     def export(self, path):
         """See `mrcnn.export.export_saved_model`."""
         importlib.import_module("mrcnn.export").export_saved_model(self, path)  # TensorFlow's alone
-
-    # ---- looking inside ----------------------------------------------------------------------
-
-    def run_graph(self, images, outputs, image_metas=None):
-        """Values of tensors inside the network, printed and returned in a dict by name.
-
-        Args:
-            images: as for `detect`; molded ones if `image_metas` are given.
-            outputs: pairs of a name and a tensor, such as
-                `("fpn_p2", model.keras_model.get_layer("fpn_p2").output)`.
-            image_metas: of molded images.
-
-        Raises:
-            ValueError: if an output cannot be computed from images alone.
-        """
-        if image_metas is None:
-            images, image_metas, _ = self.mold_inputs(images)
-        arrays = self._inputs(np.asarray(images, np.float32), np.asarray(image_metas))
-        values = inspection.run_graph(self.keras_model, arrays, outputs)
-        for name, value in values.items():
-            log(name, value)
-        return values
-
-    def ancestor(self, tensor, name, checked=None):
-        """See `mrcnn.inspection.ancestor`; `checked` is accepted for compatibility."""
-        return inspection.ancestor(tensor, name)
-
-    def get_trainable_layers(self):
-        """The layers that hold weights, in the models inside the network, too."""
-        return inspection.weighted_layers(self.keras_model)
-
-    def find_trainable_layer(self, layer):
-        """The layer that holds the weights, where others are wrapped around it."""
-        return self.find_trainable_layer(layer.layer) if hasattr(layer, "layer") else layer

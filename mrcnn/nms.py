@@ -18,7 +18,8 @@ def suppress(boxes, scores, classes, class_count, iou_threshold, limit):
         boxes: float32 [batch, n, 4].
         scores: float32 [batch, n]; a negative score marks a box that does not take part.
         classes: int32 [batch, n] in `range(class_count)`.
-        class_count: 1 compares all boxes with one another.
+        class_count: 1 compares all boxes with one another; the classes returned mean nothing then,
+            but for those of `suppress_ops`.
         iou_threshold: a box that overlaps a better one by more than this is dropped.
         limit: number of boxes returned per image, best score first, zero-padded.
 

@@ -4,6 +4,7 @@ Keras's own by-name loading skips silently whatever does not match. Here every t
 for in a report, all is checked before anything changes, and what cannot be right is an error.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from mrcnn.arrays import (
     save_arrays,
     stored_arrays,
 )
+from mrcnn.config import COMPUTED, Config
 
 __all__ = [
     "LoadReport",
@@ -29,10 +31,13 @@ __all__ = [
     "load_weights",
     "named_weights",
     "read_arrays",
+    "read_config",
     "read_metadata",
     "save_arrays",
     "save_weights",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -228,6 +233,31 @@ def assign_weights(
         variable.assign(value)
     report.loaded = [name for name in found if name not in report.adapted]
     return report
+
+
+def read_config(path: str | os.PathLike, **settings) -> Config:
+    """The configuration that is stored in a weights file of this project.
+
+    Args:
+        path: of the file.
+        settings: taken instead of stored ones.
+
+    Raises:
+        WeightsError: if the file is damaged or tells none.
+        FileNotFoundError: if there is no file.
+        ValueError: for a setting that does not exist.
+    """
+    stored = read_metadata(path).get("config")
+    if not isinstance(stored, dict):
+        raise WeightsError(
+            f"{path} does not tell the configuration of its network; make a MaskRCNN of a Config "
+            "and call its load_weights."
+        )
+    unknown = [name for name in stored if name not in COMPUTED and not hasattr(Config, name)]
+    if unknown:  # somebody's own, or a newer version's
+        logger.warning("%s has settings that are not known here: %s.", path, ", ".join(unknown))
+    known = {name: value for name, value in stored.items() if name not in unknown}
+    return Config.from_dict({**known, **settings})
 
 
 def save_weights(

@@ -752,8 +752,9 @@ class TestNetwork:
 
 
 class TestImagenetWeights:
+    @pytest.mark.parametrize("word", [None, "imagenet"])
     def test_load_weights_takes_what_get_imagenet_weights_gives(
-        self, tiny_config, tmp_path, monkeypatch
+        self, tiny_config, tmp_path, monkeypatch, word
     ):
         """Keras's names, and its order of colours, become matterport's."""
         path = tmp_path / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -762,7 +763,7 @@ class TestImagenetWeights:
         monkeypatch.setattr("mrcnn.backbone.fetch", lambda name: tmp_path / name)
         config = tiny_config(BACKBONE="resnet50")
         model = modellib.MaskRCNN("training", config, tmp_path)
-        report = model.load_weights(model.get_imagenet_weights(), by_name=True)
+        report = model.load_weights(word or model.get_imagenet_weights(), by_name=True)
         assert report.loaded == ["conv1/kernel", "conv1/bias"]
         found = model.keras_model.get_layer("conv1").kernel
         np.testing.assert_array_equal(found, kernel[:, :, ::-1])

@@ -85,6 +85,14 @@ class TestDetectionLayer:
         detections = detect(configuration(), rois, probabilities, np.zeros((1, 3, CLASSES, 4)))
         np.testing.assert_allclose(detections[0, :3, 4:], [[1, 0.9], [2, 0.8], [0, 0]], atol=1e-6)
 
+    def test_one_object_has_one_box_where_classes_are_compared(self):
+        rois = np.tile(np.float32([0.2, 0.2, 0.6, 0.6]), (1, 3, 1))
+        rois[0, 2] += 0.3
+        probabilities = np.float32([[[0, 0.8, 0.2, 0], [0, 0, 0.9, 0.1], [0, 0.1, 0.2, 0.7]]])
+        config = configuration(DETECTION_NMS_ACROSS_CLASSES=True)
+        detections = detect(config, rois, probabilities, np.zeros((1, 3, CLASSES, 4)))
+        np.testing.assert_allclose(detections[0, :3, 4:], [[2, 0.9], [3, 0.7], [0, 0]], atol=1e-6)
+
     def test_nothing_found(self):
         rois, probabilities, deltas = random_inputs()
         probabilities[:] = [0.7, 0.1, 0.1, 0.1]
@@ -144,6 +152,10 @@ class TestUnmoldDetections:
         )
         assert boxes.shape == (0, 4) and class_ids.shape == scores.shape == (0,)
         assert full.shape == (30, 40, 0) and full.dtype == bool
+        *_, soft = unmold_detections(
+            np.zeros((5, 6)), np.zeros((5, 9, 9, 2)), (30, 40), FRAME, WINDOW, box_scale, None
+        )
+        assert soft.shape == (30, 40, 0) and soft.dtype == np.float32
         assert (boxes.dtype, class_ids.dtype, scores.dtype) == (np.int32, np.int32, np.float32)
 
     @pytest.mark.parametrize("box_scale", [1.0, 1.5])
@@ -156,6 +168,23 @@ class TestUnmoldDetections:
         assert soft.dtype == np.float32 and hard.dtype == bool
         assert 0.3 < soft[15:35, 15:35].mean() < 0.7
         np.testing.assert_array_equal(soft >= 0.5, hard)
+
+    @pytest.mark.parametrize("threshold", [0.5, None])
+    @pytest.mark.parametrize("box_scale", [1.0, 1.5])
+    def test_compact_masks_are_the_same(self, box_scale, threshold):
+        masks = np.random.default_rng(0).random((3, 28, 28, CLASSES), np.float32)
+        boxes = norm_boxes(np.array([[10, 10, 40, 40], [8, 0, 30, 90]]), FRAME)
+        found = rows([*boxes[0], 2, 0.9], [*boxes[1], 1, 0.8])
+        shapes = (96, 192, 3), (*FRAME, 3), WINDOW, box_scale, threshold
+        *expected, full = unmold_detections(found, masks, *shapes)
+        *rest, compact = unmold_detections(found, masks, *shapes, compact=True)
+        for array, value in zip(rest, expected, strict=True):
+            np.testing.assert_array_equal(array, value)
+        np.testing.assert_array_equal(compact.full(), full)
+        assert compact.full().dtype == full.dtype
+        sizes = compact.boxes[:, 2:] - compact.boxes[:, :2]
+        assert [part.shape for part in compact.parts] == [tuple(size) for size in sizes]
+        assert sum(part.size for part in compact.parts) < 0.6 * full.size
 
     @pytest.mark.parametrize("box_scale", [1.0, 1.5])
     @pytest.mark.parametrize("flat", [0, 1])

@@ -236,7 +236,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         "changes",
         [
-            {"IMAGE_RESIZE_MODE": "pad64"},
+            {"IMAGE_RESIZE_MODE": "pad64", "DETECTION_NMS_ACROSS_CLASSES": True},
             {
                 "IMAGE_RESIZE_MODE": "stretch",
                 "IMAGE_ANTIALIAS": True,

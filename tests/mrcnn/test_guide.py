@@ -14,7 +14,9 @@ GUIDE = Path(__file__).resolve().parents[2] / "docs" / "mrcnn.md"
 SMALLER = {
     "from mrcnn.config import Config": "from tests.mrcnn.conftest import TinyConfig as Config",
     "IMAGE_MIN_DIM = IMAGE_MAX_DIM = 512": "IMAGE_MIN_DIM = IMAGE_MAX_DIM = 64",
-    'model.load_weights("mask_rcnn_coco.h5", exclude=CLASS_LAYERS)\n': "",
+    'model.load_weights("coco")\n': "",
+    "DETECTION_MIN_CONFIDENCE=0.5": "BACKBONE=config.BACKBONE",
+    "tile=512": "tile=48",
     "epochs=5": "epochs=1",
     "epochs=20": "epochs=2",
 }
@@ -46,3 +48,4 @@ def test_examples_run(capsys):
     assert names["counts"].shape == (2, 2)
     assert Path(names["model"].find_last()).name == "mask_rcnn_cell_0002.h5"
     assert set(names["model"].class_names) == {"BG", "cell"}
+    assert names["found"]["masks"].image_shape == (64, 64)

@@ -290,6 +290,44 @@ class TestFiles:
         model.load_weights(whole.model.find_last(), exclude=["mrcnn_mask"])
         assert (model.epoch, Path(model.log_dir).parent) == (0, Path(model.model_dir))
 
+    def test_network_of_a_file(self, whole, tiny_config):
+        """Backbone and other functions are no data; all else is in the file."""
+        path = whole.model.find_last()
+        settings = {"BACKBONE": tiny_config.BACKBONE, "DETECTION_MIN_CONFIDENCE": 0.4}
+        again = MaskRCNN.from_weights(path, **settings)
+        stored = whole.model.config.to_dict()
+        assert {
+            name: value for name, value in again.config.to_dict().items() if value != stored[name]
+        } == {"BATCH_SIZE": 1, "IMAGES_PER_GPU": 1, "DETECTION_MIN_CONFIDENCE": 0.4}
+        assert again.class_names == ["BG", "red", "green"]
+        assert not changed(whole.stages[-1], values(again.keras_model))
+
+    def test_network_of_a_file_goes_on_learning(self, whole, tiny_config, tmp_path):
+        path, backbone = whole.model.find_last(), tiny_config.BACKBONE
+        again = MaskRCNN.from_weights(path, "training", tmp_path, BACKBONE=backbone)
+        assert (again.mode, again.epoch, again.config.IMAGES_PER_GPU) == ("training", 3, 2)
+
+    def test_last(self, whole, tiny_config):
+        model = MaskRCNN("inference", tiny_config(**RECIPE), whole.model.model_dir)
+        report = model.load_weights("last")
+        assert report.source == whole.model.find_last()
+
+    @pytest.mark.parametrize("exclude", [None, "rpn_conv_shared", ["rpn_conv_shared"]])
+    def test_coco_for_other_classes(self, whole, tiny_config, tmp_path, monkeypatch, exclude):
+        path = whole.model.find_last()
+        monkeypatch.setattr("mrcnn.model.coco_weights", lambda: path)
+        model = MaskRCNN("training", tiny_config(NUM_CLASSES=7), tmp_path)
+        report = model.load_weights("coco", exclude=exclude)
+        more = {"rpn_conv_shared"} if exclude else set()
+        heads = {"mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask"}
+        assert set(report.missing_layers) == heads | more
+
+    def test_coco_for_its_own_classes(self, whole, tiny_config, tmp_path, monkeypatch):
+        monkeypatch.setattr("mrcnn.model.coco_weights", whole.model.find_last)
+        monkeypatch.setattr("mrcnn.model.COCO_CLASSES", 3)
+        model = MaskRCNN("training", tiny_config(**RECIPE), tmp_path)
+        assert not model.load_weights("coco").missing_layers
+
     def test_another_network_is_refused(self, model, tmp_path):
         save_arrays(tmp_path / "other.h5", {"dense/kernel": np.zeros((2, 2))})
         with pytest.raises(WeightsError, match="another kind of network"):
@@ -420,6 +458,15 @@ class TestDetect:
         monkeypatch.setattr(detector, "__class__", Old)
         (result,) = detector.detect([noise(40, 50, 3)])
         np.testing.assert_array_equal(result["masks"], expected["masks"])
+
+    def test_compact_masks_are_the_same(self, detector):
+        images = [noise(40, 50, 3), noise(90, 31, 3)]
+        for threshold in (0.5, None):
+            expected = detector.detect(images, mask_threshold=threshold)
+            found = detector.detect(images, mask_threshold=threshold, compact=True)
+            for result, whole in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(result["masks"].full(), whole["masks"])
+                np.testing.assert_array_equal(result["rois"], whole["rois"])
 
     def test_masks_lie_within_their_boxes(self, detector):
         for result in detector.detect([noise(40, 50, 3), noise(90, 31, 3)]):

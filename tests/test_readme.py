@@ -14,7 +14,7 @@ from lesion.phantom import IMAGE_FOLDER, write_phantoms
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TINY = {"lesion/train.py": ["--epochs=2", "--steps=2", "--batch=2", "--image-size=64"]}
+TINY = {"lesion/train.py": ["--epochs=1", "--steps=2", "--batch=2", "--image-size=64"]}
 
 
 def blocks(language):
@@ -31,8 +31,11 @@ def lesion_commands():
 def workplace(tmp_path_factory):
     """A folder in which /isic and images/ of the README exist under other names."""
     folder = tmp_path_factory.mktemp("readme")
-    write_phantoms(folder / "isic", 16, height=48, width=64)
-    (folder / "images").symlink_to(folder / "isic" / IMAGE_FOLDER)
+    names = write_phantoms(folder / "isic", 16, height=48, width=64)
+    (folder / "images").mkdir()
+    for name in names[:3]:
+        (image,) = (folder / "isic" / IMAGE_FOLDER).glob(f"{name}.*")
+        (folder / "images" / image.name).symlink_to(image)
     return folder
 
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mrcnn import coco  # noqa: E402
 from mrcnn.config import Config  # noqa: E402
-from mrcnn.download import coco_weights, download  # noqa: E402
+from mrcnn.download import download  # noqa: E402
 
 IMAGES = "http://images.cocodataset.org/zips/{name}.zip"
 # The parts of 2014's validation set that Girshick made; the others come together.
@@ -191,7 +191,8 @@ def train(arguments):
     validation = load(arguments, "minival" if arguments.year == "2014" else "val")
     config = CocoConfig(NUM_CLASSES=training.num_classes, **small())
     model = MaskRCNN("training", config, arguments.logs)
-    load_weights(model, arguments.model)
+    if arguments.model != "none":
+        model.load_weights(arguments.model)
     for layers, last_epoch, share in [("heads", 1, 1.0)] if small() else STAGES:
         if model.epoch < last_epoch:  # of a run that goes on, some stages are over
             model.train(
@@ -211,7 +212,8 @@ def evaluate(arguments):
     dataset = load(arguments, "minival" if arguments.year == "2014" else "val")
     config = InferenceConfig(NUM_CLASSES=dataset.num_classes, **small())
     model = MaskRCNN("inference", config, arguments.logs)
-    load_weights(model, arguments.model)
+    if arguments.model != "none":
+        model.load_weights(arguments.model)
     image_ids = dataset.image_ids[: arguments.limit or None]
     start = time.perf_counter()
     result = evaluate_dataset(model, dataset, image_ids)
@@ -231,24 +233,6 @@ def load(arguments, subset, dataset=None):
     dataset = dataset or CocoDataset()
     dataset.load_coco(arguments.dataset, subset, arguments.year, auto_download=arguments.download)
     return dataset
-
-
-def load_weights(model, weights):
-    """Loads the weights that --model names."""
-    from mrcnn.model import CLASS_LAYERS
-
-    if weights == "none":
-        return
-    exclude = None
-    if weights == "coco":
-        weights = coco_weights()
-        if model.config.NUM_CLASSES != CocoConfig.NUM_CLASSES:
-            exclude = CLASS_LAYERS  # these are of COCO's 80 classes
-    elif weights == "imagenet":
-        weights = model.get_imagenet_weights()
-    elif weights == "last":
-        weights = model.find_last()
-    model.load_weights(weights, exclude=exclude)
 
 
 def small():

@@ -96,22 +96,23 @@ def weights_folder(monkeypatch, tmp_path_factory):
     return folder
 
 
+def build_five_convolutions(image, config):
+    """A backbone of five convolutions, so that training takes no time: `build_backbone`'s like."""
+    # To -1..1: a Mask R-CNN has subtracted the mean already.
+    offset = float(np.mean(config.MEAN_PIXEL)) / 127.5 - 1
+    stages, x = [], keras.layers.Rescaling(1 / 127.5, offset, name="stem_scale")(image)
+    for stage in range(1, 6):
+        x = keras.layers.Conv2D(
+            12, 3, strides=2, padding="same", activation="relu", name=f"block{stage}"
+        )(x)
+        stages.append(x)
+    return stages
+
+
 @pytest.fixture(scope="session")
 def five_convolutions():
-    """A backbone of five convolutions, so that training takes no time: `build_backbone`'s like."""
-
-    def build(image, config):
-        # To -1..1: a Mask R-CNN has subtracted the mean already.
-        offset = float(np.mean(config.MEAN_PIXEL)) / 127.5 - 1
-        stages, x = [], keras.layers.Rescaling(1 / 127.5, offset, name="stem_scale")(image)
-        for stage in range(1, 6):
-            x = keras.layers.Conv2D(
-                12, 3, strides=2, padding="same", activation="relu", name=f"block{stage}"
-            )(x)
-            stages.append(x)
-        return stages
-
-    return build
+    """See `build_five_convolutions`."""
+    return build_five_convolutions
 
 
 @pytest.fixture(scope="class")

@@ -140,6 +140,7 @@ class TestTraining:
             [
                 *SETTINGS,
                 "--with-boundary",
+                "--epochs=1",
                 "--steps=2",
                 f"--dataset={data.data}",
                 f"--split={data.split}",
@@ -147,7 +148,7 @@ class TestTraining:
             ]
         )
         assert code == 0
-        (weights,) = tmp_path.glob("attributes*/*_0002.h5")
+        (weights,) = tmp_path.glob("attributes*/*_0001.h5")
         assert read_metadata(weights)["class_names"] == ["BG", *ATTRIBUTES, "lesion"]
         (found,) = load_attributes(weights).predict([np.zeros((50, 60, 3), np.uint8)])
         assert list(found.masks) == list(ATTRIBUTES)

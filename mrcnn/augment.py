@@ -34,7 +34,7 @@ def augment_instances(augmentation, image, masks, rng):
 
     Raises:
         TypeError: if `augmentation` is none of these.
-        ValueError: if it changes the shape of the image or of the masks.
+        ValueError: if it changes the shape of the image or of the masks, or normalises the image.
     """
     if isinstance(augmentation, keras.layers.Layer):
         new_image, new_masks = _by_keras(augmentation, image, masks, rng)
@@ -52,6 +52,16 @@ def augment_instances(augmentation, image, masks, rng):
             f"of shape {masks.shape} into {new_image.shape} and {new_masks.shape}; it must keep "
             "them. Pad or crop to the old size as its last step."
         )
+    if new_image.dtype != np.uint8 and new_image.size:
+        low, high = new_image.min(), new_image.max()
+        normalised = new_image.dtype.kind == "f" and 0 < high <= 1 < image.max()
+        if normalised or not (0 <= low and high <= 255):
+            raise ValueError(
+                f"The augmentation {augmentation!r} made values from {low:g} to {high:g} of an "
+                "image of 0 to 255, which it must keep. Leave out what normalises: the network "
+                "subtracts MEAN_PIXEL itself."
+            )
+        new_image = np.rint(new_image)
     return new_image.astype(np.uint8, copy=False), new_masks.astype(bool, copy=False)
 
 

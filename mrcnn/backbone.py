@@ -205,8 +205,17 @@ def _applications() -> dict[str, tuple[Callable, str]]:
     return result
 
 
+def is_known_backbone(name: str) -> bool:
+    """Whether `Config.BACKBONE` may have that name."""
+    return name in _known_names()
+
+
+def _known_names():
+    return {*BLOCKS, *SCALES, *_applications()}
+
+
 def _check_name(name):
-    known = {*BLOCKS, *SCALES, *_applications()}
+    known = _known_names()
     if name not in known:
         close = difflib.get_close_matches(str(name).lower().replace("_", ""), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -17,6 +17,22 @@ from mrcnn.images import MAX_PIXELS
 
 logger = logging.getLogger(__name__)
 
+CLASS_NAMES = tuple(
+    " ".join(
+        """
+        BG, person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire
+        hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear,
+        zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports
+        ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle, wine
+        glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot
+        dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
+        mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book,
+        clock, vase, scissors, teddy bear, hair drier, toothbrush
+        """.split()
+    ).split(", ")
+)
+"""Of the 80 categories, the background first, as matterport's weights have them."""
+
 # The rasteriser walks along every edge: a coordinate far outside would fill the memory.
 _FARTHEST = 100_000
 # JSON knows no largest number; one beyond float's range would fail wherever it is used.

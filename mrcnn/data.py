@@ -111,10 +111,14 @@ def load_sample(dataset, image_id, channels):
     if not mask.size and not len(class_ids):
         return image, np.zeros((*image.shape[:2], 0), bool), np.zeros(0, np.int32)
     if mask.shape != (*image.shape[:2], len(class_ids)):
+        turned = mask.shape == (*image.shape[1::-1], len(class_ids)) and (
+            " If the file says that it lies on its side (EXIF), it was turned upright, and its "
+            "annotations were drawn on it as it is stored."
+        )
         raise SampleError(
             f"Image {image_id} ({reference}) is {image.shape[0]}x{image.shape[1]} with "
             f"{len(class_ids)} class ids, but load_mask returned masks of shape {mask.shape}; "
-            "they must be [height, width, instances]."
+            f"they must be [height, width, instances].{turned or ''}"
         )
     highest = len(dataset.class_info) - 1
     if np.abs(class_ids).max() > highest or not class_ids.all():

@@ -14,7 +14,7 @@ from mrcnn.boxes import (
     scale_boxes,
 )
 from mrcnn.masks import compact_masks
-from mrcnn.nms import suppress, suppress_ops
+from mrcnn.nms import suppress
 from mrcnn.tensors import gather_rows
 
 MAX_CANDIDATES = 2000
@@ -61,15 +61,14 @@ class DetectionLayer(keras.layers.Layer):
         windows = norm_boxes_graph(windows, frame)[:, None, :]
         boxes = clip_boxes(apply_box_deltas(rois, deltas, limit), windows)
         kept = ops.logical_and(class_ids > 0, scores >= config.DETECTION_MIN_CONFIDENCE)
-        # TensorFlow's kernel forgets the classes of boxes that it compares across them.
-        across = config.DETECTION_NMS_ACROSS_CLASSES
-        boxes, scores, class_ids = (suppress_ops if across else suppress)(
+        boxes, scores, class_ids = suppress(
             boxes,
             ops.where(kept, scores, -1.0),
             class_ids,
-            1 if across else config.NUM_CLASSES,
+            config.NUM_CLASSES,
             config.DETECTION_NMS_THRESHOLD,
             config.DETECTION_MAX_INSTANCES,
+            config.DETECTION_NMS_ACROSS_CLASSES,
         )
         rest = ops.stack([ops.cast(class_ids, "float32"), scores], axis=-1)
         return ops.concatenate([boxes, rest], axis=-1)
@@ -114,11 +113,11 @@ def unmold_detections(
         window: `(y1, x1, y2, x2)` of the image in the network's input, pixels.
         box_scale: factor by which the masks' boxes were enlarged (`MASK_BOX_SCALE`).
         threshold: pixels of at least this probability belong to a mask; None keeps them.
-        compact: whether masks are `CompactMasks`.
+        compact: whether masks are `mrcnn.masks.CompactMasks`.
 
     Returns:
         boxes int32 [m, 4], class ids int32 [m], scores float32 [m], masks [h, w, m], bool or,
-        without a threshold, float32.
+        without a threshold, float32; or compact.
     """
     height, width = (int(side) for side in original_image_shape[:2])
     count = int(np.count_nonzero(detections[:, 4]))

@@ -38,6 +38,15 @@ def training_scope(config):
     return contextlib.nullcontext
 
 
+def device_names():
+    """Names of the devices that networks run on by default, such as `["gpu:0"]`."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return ["gpu:0" if torch.cuda.is_available() else "cpu:0"]
+    return keras.distribution.list_devices()
+
+
 @functools.cache  # a second one over the same devices would get in the way of its reductions
 def _mirrored_strategy(count):
     import tensorflow as tf

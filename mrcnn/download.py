@@ -143,10 +143,6 @@ def fetch(name: str) -> Path:
     return download(file.url, cache_folder() / name, file.size, file.md5, file.sha256)
 
 
-COCO_CLASSES = 81
-"""Of `coco_weights`, with the background."""
-
-
 def coco_weights() -> Path:
     """Path of the weights matterport trained on COCO (81 classes, ResNet-101), 258 MB.
 

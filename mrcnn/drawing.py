@@ -311,10 +311,11 @@ def class_name(class_names: Sequence[str], class_id: int) -> str:
     """
     try:
         return str(class_names[abs(int(class_id))])
-    except (IndexError, KeyError):
+    except (IndexError, KeyError, TypeError):
+        known = "is not given" if class_names is None else f"has {len(class_names)} names"
         raise ValueError(
-            f"Class {class_id} has no name among the {len(class_names)} of class_names. These "
-            "begin with the background (id 0), as Dataset.class_names does."
+            f"Class {class_id} has no name: class_names {known}. They begin with the background "
+            "(id 0), as Dataset.class_names does."
         ) from None
 
 

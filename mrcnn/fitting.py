@@ -4,6 +4,7 @@ import logging
 
 from mrcnn import callbacks
 from mrcnn.data import FailuresRaised
+from mrcnn.distribution import device_names
 from mrcnn.training import count_parameters, keep_freed_memory, restore_state, stopped_stage
 
 logger = logging.getLogger(__name__)
@@ -37,9 +38,10 @@ def fit(run, stage, batches, validation, compile_network, checkpoint, custom_cal
         restore_state(run.keras_model, run.state_path, stopped)
     run.state_path = None
     logger.info(
-        "Epochs %d to %d, %d of %d parameters learn.",
+        "Epochs %d to %d on %s, %d of %d parameters learn.",
         run.epoch + 1,
         stage.last_epoch,
+        ", ".join(device_names()),
         count_parameters(run.keras_model.trainable_variables),
         run.keras_model.count_params(),
     )

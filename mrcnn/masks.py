@@ -1,7 +1,7 @@
 """Instance masks: their boxes, their small stored form, and how they go back into an image."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -67,8 +67,11 @@ def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[i
     return mask
 
 
-class CompactMasks(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class CompactMasks:
     """Masks of one image that keep the part around each instance alone; outside is nothing.
+
+    NumPy's functions and those of `visualize` take them as `full()`.
 
     Attributes:
         parts: a mask [height, width] for each instance, bool or float32 probabilities.
@@ -81,6 +84,17 @@ class CompactMasks(NamedTuple):
     boxes: np.ndarray
     image_shape: tuple[int, int]
     dtype: type = bool
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of `full()`: (height, width, instances)."""
+        return (*self.image_shape, len(self))
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self.full(), dtype)
 
     def full(self) -> np.ndarray:
         """All of them in the whole image: [height, width, instances]."""

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import itertools
 import logging
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,33 +12,24 @@ import numpy as np
 from mrcnn import callbacks, compat, training
 from mrcnn.anchors import AnchorCache
 from mrcnn.backbone import imagenet_weights, is_imagenet_file, load_imagenet
+from mrcnn.coco import CLASS_NAMES
 from mrcnn.compat import *  # noqa: F403  # the names that old scripts import from here
 from mrcnn.compat import log
 from mrcnn.data import Batches, default_workers
 from mrcnn.detection import unmold_detections
 from mrcnn.distribution import training_scope
-from mrcnn.download import COCO_CLASSES, coco_weights
 from mrcnn.fitting import fit
 from mrcnn.inspection import LookInside, why_nothing
 from mrcnn.molding import mold_inputs, require_halvable, require_several
 from mrcnn.network import MaskRCNNNetwork
 from mrcnn.runs import InRun, find_last
 from mrcnn.semantic import unmold_semantic
-from mrcnn.weights import load_weights, read_config, read_metadata
+from mrcnn.start_weights import chosen_weights, read_config
+from mrcnn.weights import CLASS_LAYERS, load_weights, read_metadata
 
 __all__ = ["CLASS_LAYERS", "MaskRCNN", "MaskRCNNNetwork", *compat.__all__]
 
 logger = logging.getLogger(__name__)
-
-# Layers whose shapes depend on the number of classes: what a new task leaves out of a file.
-CLASS_LAYERS = (
-    "mrcnn_class_logits",
-    "mrcnn_bbox_fc",
-    "mrcnn_bbox",
-    "mrcnn_mask",
-    "mrcnn_semantic",
-    "mrcnn_presence",
-)
 
 
 class MaskRCNN(InRun, LookInside):
@@ -86,19 +78,21 @@ class MaskRCNN(InRun, LookInside):
         """The network of a weights file of this project, with its weights.
 
         Args:
-            filepath: of the file, in which its configuration is stored.
+            filepath: path of the file, in which its configuration is stored.
             mode, model_dir: as above.
-            settings: replace stored ones, such as `DETECTION_MIN_CONFIDENCE=0.5`; a `BACKBONE` that
-                is a function must be given. Images are detected one by one without any.
+            settings: replace stored ones, such as `DETECTION_MIN_CONFIDENCE=0.5`; functions, a
+                `BACKBONE` of one's own, must be given. By default images are detected one by one.
 
         Raises:
-            mrcnn.weights.WeightsError: if the file is damaged or does not tell its configuration.
+            mrcnn.weights.WeightsError: if the file is damaged, of another kind of network, or does
+                not tell its configuration.
             FileNotFoundError: if there is none.
+            ValueError: if a setting does not exist or a function is missing.
         """
         if mode == "inference":
             settings = {"GPU_COUNT": 1, "IMAGES_PER_GPU": 1, **settings}
         model = cls(mode, read_config(filepath, **settings), model_dir)
-        model.load_weights(filepath)
+        model.load_weights(Path(filepath))  # also where its name is one of the words
         return model
 
     def find_last(self):
@@ -113,9 +107,9 @@ class MaskRCNN(InRun, LookInside):
         """Loads a weights file by the names of layers and weights.
 
         Args:
-            filepath: a file of this project, of matterport or of Keras; or "coco", matterport's
-                weights, without the layers of another number of classes; "imagenet", the
-                backbone's; "last", the file of `find_last`.
+            filepath: a file of this project, of matterport or of Keras; or a word: "coco" for
+                matterport's weights, for another number of classes than their 81 without
+                `CLASS_LAYERS`, "imagenet" for the backbone's, "last" for the file of `find_last`.
             by_name: accepted for compatibility; loading is always by name.
             exclude: names of layers to leave as they are.
             skip_mismatch: leave layers of other shapes as they are instead of raising.
@@ -126,8 +120,10 @@ class MaskRCNN(InRun, LookInside):
         Raises:
             mrcnn.weights.WeightsError: if the file is damaged, foreign or does not fit.
             FileNotFoundError: if there is none.
+            ValueError: for "coco" or "imagenet" with a backbone of which there are none.
         """
-        filepath, exclude = self._chosen_weights(filepath, exclude)
+        names = CLASS_NAMES if filepath == "coco" else None
+        filepath, exclude = chosen_weights(self, filepath, exclude)
         if is_imagenet_file(filepath, self.config):
             report = load_imagenet(self.keras_model, self.config, filepath, exclude)
         else:
@@ -136,7 +132,7 @@ class MaskRCNN(InRun, LookInside):
             )
         logger.log(logging.WARNING if report.mismatched else logging.INFO, report.summary())
         metadata = read_metadata(filepath)
-        if names := metadata.get("class_names"):  # of as many classes, or of another network
+        if names := metadata.get("class_names") or names:  # of as many classes, or of another network
             self.class_names = names if len(names) == self.config.NUM_CLASSES else None
         self.set_log_dir(None if report.dropped_layers else filepath)
         if self.mode == "training" and self.epoch and not report.missing_layers:
@@ -151,16 +147,6 @@ class MaskRCNN(InRun, LookInside):
         if self.mode == "inference" and other:
             logger.warning("%s was trained with %s; detections suffer.", filepath, ", ".join(other))
         return report
-
-    def _chosen_weights(self, filepath, exclude):
-        """The file that a word stands for, and the layers to leave out."""
-        if filepath == "coco":
-            if self.config.NUM_CLASSES != COCO_CLASSES:
-                given = [exclude] if isinstance(exclude, str) else exclude or ()
-                exclude = (*given, *CLASS_LAYERS)
-            return str(coco_weights()), exclude
-        words = {"imagenet": self.get_imagenet_weights, "last": self.find_last}
-        return words[filepath]() if filepath in words else filepath, exclude
 
     def get_imagenet_weights(self):
         """Path of the backbone's ImageNet weights, fetched if need be, for `load_weights`."""
@@ -233,6 +219,11 @@ class MaskRCNN(InRun, LookInside):
         """
         if self.mode != "training":
             raise RuntimeError("Build the network with mode='training' to train it.")
+        if not self.config.USE_RPN_ROIS:
+            raise ValueError(
+                "train has no regions for a network with USE_RPN_ROIS=False; data_generator with "
+                "random_rois makes some, for keras_model.fit."
+            )
         workers = default_workers() if workers is None else workers
         if self.epoch >= epochs:
             logger.warning(
@@ -303,9 +294,9 @@ class MaskRCNN(InRun, LookInside):
 
         Returns:
             One dict per image: `rois` int32 [n, 4] in pixels, `class_ids` int32 [n], `scores`
-            float32 [n], `masks` bool (without a threshold float32) [height, width, n]; best score
-            first. With `SEMANTIC_BRANCH` also `semantic` float32 [height, width, classes] and
-            `presence` float32 [classes], probabilities without the background's.
+            float32 [n], `masks` bool (without a threshold float32) [height, width, n], or compact;
+            best score first. With `SEMANTIC_BRANCH` also `semantic` float32 [height, width,
+            classes] and `presence` float32 [classes], probabilities without the background's.
 
         Raises:
             ValueError: for one image instead of several.
@@ -337,12 +328,12 @@ class MaskRCNN(InRun, LookInside):
         outputs = self._predict(np.asarray(molded, np.float32), np.asarray(metas))
         detections, probabilities, _, masks, proposals, *_ = outputs
         results = []
-        rest = (threshold, compact)
-        if rest == (0.5, False):  # subclasses may know matterport's five arguments
-            rest = ()
+        # Subclasses may know matterport's five arguments alone.
+        more = {"threshold": threshold} if threshold != 0.5 else {}
+        more |= {"compact": True} if compact else {}
         for row, (window, shape) in enumerate(zip(windows, shapes, strict=True)):
             rois, class_ids, scores, mask = self.unmold_detections(
-                detections[row], masks[row], shape, molded[row].shape, window, *rest
+                detections[row], masks[row], shape, molded[row].shape, window, **more
             )
             results.append({"rois": rois, "class_ids": class_ids, "scores": scores, "masks": mask})
             if self.config.SEMANTIC_BRANCH:
@@ -374,11 +365,19 @@ class MaskRCNN(InRun, LookInside):
         return mold_inputs(images, self.config)
 
     def unmold_detections(
-        self, detections, mrcnn_mask, original_image_shape, image_shape, window, *rest
+        self,
+        detections,
+        mrcnn_mask,
+        original_image_shape,
+        image_shape,
+        window,
+        threshold=0.5,
+        compact=False,
     ):
-        """See `mrcnn.detection.unmold_detections`; `rest` are its `threshold` and `compact`."""
+        """See `mrcnn.detection.unmold_detections`."""
         shapes = original_image_shape, image_shape, window
-        return unmold_detections(detections, mrcnn_mask, *shapes, self.config.MASK_BOX_SCALE, *rest)
+        scale = self.config.MASK_BOX_SCALE
+        return unmold_detections(detections, mrcnn_mask, *shapes, scale, threshold, compact)
 
     def get_anchors(self, image_shape):
         """Normalised anchors float32 [a, 4] of an input of `image_shape`; `anchors` has pixels."""

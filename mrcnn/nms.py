@@ -1,7 +1,8 @@
 """Non-maximum suppression of a batch of boxes, with static output shapes.
 
-TensorFlow has a quick batched kernel on the processor; the other backends share a form in
-`keras.ops` that compares all boxes at once. Both give the same boxes.
+TensorFlow has a quick batched kernel on the processor, which forgets classes where it compares
+across them; there, and with the other backends, a form in `keras.ops` compares all boxes at once.
+Both give the same boxes.
 """
 
 import keras
@@ -11,24 +12,24 @@ from mrcnn.boxes import compute_overlaps
 from mrcnn.tensors import gather_rows
 
 
-def suppress(boxes, scores, classes, class_count, iou_threshold, limit):
+def suppress(boxes, scores, classes, class_count, iou_threshold, limit, across=False):
     """Greedy non-maximum suppression within each class.
 
     Args:
         boxes: float32 [batch, n, 4].
         scores: float32 [batch, n]; a negative score marks a box that does not take part.
         classes: int32 [batch, n] in `range(class_count)`.
-        class_count: 1 compares all boxes with one another; the classes returned mean nothing then,
-            but for those of `suppress_ops`.
+        class_count: number of classes.
         iou_threshold: a box that overlaps a better one by more than this is dropped.
         limit: number of boxes returned per image, best score first, zero-padded.
+        across: whether a box also drops boxes of other classes.
 
     Returns:
         boxes [batch, limit, 4], scores [batch, limit], classes int32 [batch, limit].
     """
-    if keras.backend.backend() == "tensorflow":
+    if keras.backend.backend() == "tensorflow" and not across:
         return _suppress_tensorflow(boxes, scores, classes, class_count, iou_threshold, limit)
-    return suppress_ops(boxes, scores, classes, class_count, iou_threshold, limit)
+    return suppress_ops(boxes, scores, classes, class_count, iou_threshold, limit, across)
 
 
 def _suppress_tensorflow(boxes, scores, classes, class_count, iou_threshold, limit):
@@ -52,7 +53,7 @@ def _suppress_tensorflow(boxes, scores, classes, class_count, iou_threshold, lim
     return kept_boxes, kept_scores, tf.cast(kept_classes, tf.int32)
 
 
-def suppress_ops(boxes, scores, classes, class_count, iou_threshold, limit):
+def suppress_ops(boxes, scores, classes, class_count, iou_threshold, limit, across=False):
     """`suppress` in `keras.ops` alone.
 
     A box is kept when no kept box of better score suppresses it. Starting from "all kept", each
@@ -66,7 +67,7 @@ def suppress_ops(boxes, scores, classes, class_count, iou_threshold, limit):
     scores = gather_rows(scores[..., None], order)[..., 0]
     classes = gather_rows(classes[..., None], order)[..., 0]
     overlap = compute_overlaps(boxes, boxes) > iou_threshold
-    if class_count > 1:
+    if class_count > 1 and not across:
         overlap = ops.logical_and(overlap, classes[:, :, None] == classes[:, None, :])
     better = ops.arange(count)[:, None] < ops.arange(count)[None, :]
     suppresses = ops.cast(ops.logical_and(overlap, better), "float32")  # [batch, by, of]

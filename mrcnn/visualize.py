@@ -138,6 +138,7 @@ def display_instances(
         check_counts("boxes", count, masks=np.shape(masks)[-1], class_ids=len(class_ids))
         check_at_least("boxes", count, scores=scores, colors=colors, captions=captions)
         check_masks(masks, picture)
+        masks = np.asarray(masks)
     else:
         logger.warning("No instances to display: the image is shown alone.")
     axes = new_axes(picture, title, figsize, ax, save_to, margin=0.02)
@@ -242,6 +243,7 @@ def display_top_masks(image, mask, class_ids, class_names, limit=4, *, save_to=N
     Raises:
         ValueError: if lengths do not fit one another, or a class has no name.
     """
+    mask = np.asarray(mask)
     check_counts("class_ids", len(class_ids), mask=mask.shape[-1])
     areas, panels = {}, {}
     for class_id in np.unique(class_ids):

@@ -4,7 +4,6 @@ Keras's own by-name loading skips silently whatever does not match. Here every t
 for in a report, all is checked before anything changes, and what cannot be right is an error.
 """
 
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,9 +20,9 @@ from mrcnn.arrays import (
     save_arrays,
     stored_arrays,
 )
-from mrcnn.config import COMPUTED, Config
 
 __all__ = [
+    "CLASS_LAYERS",
     "LoadReport",
     "WeightsError",
     "assign_weights",
@@ -31,13 +30,21 @@ __all__ = [
     "load_weights",
     "named_weights",
     "read_arrays",
-    "read_config",
     "read_metadata",
     "save_arrays",
     "save_weights",
 ]
 
-logger = logging.getLogger(__name__)
+
+# Layers whose shapes depend on the number of classes: what a new task leaves out of a file.
+CLASS_LAYERS = (
+    "mrcnn_class_logits",
+    "mrcnn_bbox_fc",
+    "mrcnn_bbox",
+    "mrcnn_mask",
+    "mrcnn_semantic",
+    "mrcnn_presence",
+)
 
 
 @dataclass
@@ -235,31 +242,6 @@ def assign_weights(
     return report
 
 
-def read_config(path: str | os.PathLike, **settings) -> Config:
-    """The configuration that is stored in a weights file of this project.
-
-    Args:
-        path: of the file.
-        settings: taken instead of stored ones.
-
-    Raises:
-        WeightsError: if the file is damaged or tells none.
-        FileNotFoundError: if there is no file.
-        ValueError: for a setting that does not exist.
-    """
-    stored = read_metadata(path).get("config")
-    if not isinstance(stored, dict):
-        raise WeightsError(
-            f"{path} does not tell the configuration of its network; make a MaskRCNN of a Config "
-            "and call its load_weights."
-        )
-    unknown = [name for name in stored if name not in COMPUTED and not hasattr(Config, name)]
-    if unknown:  # somebody's own, or a newer version's
-        logger.warning("%s has settings that are not known here: %s.", path, ", ".join(unknown))
-    known = {name: value for name, value in stored.items() if name not in unknown}
-    return Config.from_dict({**known, **settings})
-
-
 def save_weights(
     model: keras.Model,
     path: str | os.PathLike,
@@ -364,10 +346,15 @@ def _finite(value, name, source):
 def _mismatch_message(source, shapes, targets):
     lines = [f"{name}: {found} in the file, {own} here" for name, (found, own) in shapes.items()]
     layers = list(dict.fromkeys(targets[name].layer for name in shapes))
+    way_out = (
+        "Its network was built with other settings; MaskRCNN.from_weights takes those that a file "
+        "of this project holds."
+    )
+    if set(layers) <= set(CLASS_LAYERS):
+        way_out = f"For another number of classes, leave these layers out: exclude={layers}."
     return (
         f"{source} does not fit this network; {len(shapes)} tensors have other shapes: "
-        f"{'; '.join(lines)}. For another number of classes, leave these layers out: "
-        f"exclude={layers}."
+        f"{'; '.join(lines)}. {way_out}"
     )
 
 

@@ -70,6 +70,39 @@ class Common:
         np.testing.assert_array_equal(rectangles[1], masks)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: image / np.float32(255),
+        lambda image: image.astype(int) - 120,
+        lambda image: image.astype(float) * 2,
+        lambda image: image * np.nan,
+    ],
+    ids=["to one", "negative", "too large", "not finite"],
+)
+def test_what_normalises_is_refused(rectangles, change):
+    image, masks = rectangles
+    image = np.clip(image, 10, 240)
+    image[0, 0] = 200
+
+    def normalise(image, masks, rng):
+        return change(image), masks
+
+    with pytest.raises(ValueError, match="made values from .* Leave out what normalises"):
+        augment_instances(normalise, image, masks, np.random.default_rng(0))
+
+
+def test_floats_are_rounded(rectangles):
+    image, masks = rectangles
+    given = np.clip(image, 1, 254)
+
+    def lighter(image, masks, rng):
+        return image + 0.6, masks
+
+    changed, _ = augment_instances(lighter, given, masks, np.random.default_rng(0))
+    np.testing.assert_array_equal(changed, given + 1)
+
+
 class TestKerasLayer(Common):
     @pytest.fixture(
         params=[

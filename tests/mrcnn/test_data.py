@@ -206,6 +206,12 @@ class TestUnusableSample:
         dataset.load_mask = lambda image_id: answer
         self.check(dataset, tiny_config, "but load_mask returned masks of shape")
 
+    def test_photograph_on_its_side(self, rectangles, tiny_config):
+        """What was drawn on it as it is stored does not fit it upright."""
+        dataset = rectangles()
+        dataset.load_mask = lambda image_id: (np.ones((60, 48, 1), bool), np.array([1]))
+        self.check(dataset, tiny_config, "masks of shape .60, 48, 1.; .* lies on its side .EXIF")
+
     def test_faulty_code_is_named_with_the_image(self, rectangles, tiny_config):
         dataset = rectangles()
         dataset.load_mask = lambda image_id: {}["mole"]

@@ -15,7 +15,10 @@ SMALLER = {
     "from mrcnn.config import Config": "from tests.mrcnn.conftest import TinyConfig as Config",
     "IMAGE_MIN_DIM = IMAGE_MAX_DIM = 512": "IMAGE_MIN_DIM = IMAGE_MAX_DIM = 64",
     'model.load_weights("coco")\n': "",
-    "DETECTION_MIN_CONFIDENCE=0.5": "BACKBONE=config.BACKBONE",
+    "from_weights(path, DETECTION_MIN_CONFIDENCE=0)": "from_weights(path, **OWN)",
+    "from_weights(path)": "from_weights(path, **OWN)",
+    "from_weights(path, DETECTION_MIN_CONFIDENCE=0.5)": "from_weights(path, **OWN)",
+    "config = CellConfig()": "config = CellConfig()\nOWN = {'BACKBONE': config.BACKBONE}",
     "tile=512": "tile=48",
     "epochs=5": "epochs=1",
     "epochs=20": "epochs=2",
@@ -49,3 +52,4 @@ def test_examples_run(capsys):
     assert Path(names["model"].find_last()).name == "mask_rcnn_cell_0002.h5"
     assert set(names["model"].class_names) == {"BG", "cell"}
     assert names["found"]["masks"].image_shape == (64, 64)
+    assert Path("a.png").is_file() and Path("a_instances.png").is_file()

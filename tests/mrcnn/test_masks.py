@@ -6,6 +6,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.transform import resize as skimage_resize
 
 from mrcnn.masks import (
+    CompactMasks,
     compute_overlaps_masks,
     expand_mask,
     extract_bboxes,
@@ -17,6 +18,7 @@ from mrcnn.masks import (
     unmold_mask,
 )
 from mrcnn.molding import resize_image
+from mrcnn.visualize import display_instances
 
 small_masks = arrays(bool, st.tuples(*[st.integers(1, 6)] * 3))
 
@@ -334,6 +336,32 @@ class TestPlaceMask:
 
     def test_box_larger_than_the_image(self):
         assert place_mask(np.ones((4, 4)), (-100, -100, 200, 200), (30, 40)).all()
+
+
+class TestCompactMasks:
+    @pytest.fixture
+    def two(self):
+        parts = [np.ones((2, 3), bool), np.eye(4, dtype=bool)]
+        return CompactMasks(parts, np.array([[1, 2, 3, 5], [0, 0, 4, 4]], np.int32), (5, 6))
+
+    def test_in_the_whole_image(self, two):
+        masks = two.full()
+        expected = np.zeros((5, 6, 2), bool)
+        expected[1:3, 2:5, 0] = True
+        expected[:4, :4, 1] = np.eye(4)
+        np.testing.assert_array_equal(masks, expected)
+
+    def test_numpy_takes_them_so(self, two):
+        assert (len(two), two.shape, np.shape(two)) == (2, (5, 6, 2), (5, 6, 2))
+        np.testing.assert_array_equal(two, two.full())
+        np.testing.assert_array_equal(label_map(two), label_map(two.full()))
+
+    def test_may_be_drawn(self, two, tmp_path):
+        image, boxes = np.zeros((5, 6, 3), np.uint8), two.boxes
+        for name, masks in (("whole", two.full()), ("compact", two)):
+            path = tmp_path / f"{name}.png"
+            display_instances(image, boxes, masks, [1, 1], ["BG", "a"], save_to=path)
+        assert (tmp_path / "whole.png").read_bytes() == (tmp_path / "compact.png").read_bytes()
 
 
 class TestLabelMap:

@@ -15,6 +15,7 @@ import mrcnn.model
 from mrcnn.callbacks import NonFiniteLossError
 from mrcnn.data import Batches, SampleError
 from mrcnn.model import MaskRCNN
+from mrcnn.tiling import detect_tiles
 from mrcnn.weights import WeightsError, named_weights, read_metadata, save_arrays
 
 LOSSES = {
@@ -232,6 +233,11 @@ class TestTrain:
         with pytest.raises(ValueError, match="prepare"):
             model.train(rectangles(), validation, 0.001, 1, "all")
 
+    def test_regions_of_its_own_are_needed(self, tiny_config, rectangles, tmp_path):
+        model = MaskRCNN("training", tiny_config(USE_RPN_ROIS=False), tmp_path)
+        with pytest.raises(ValueError, match="USE_RPN_ROIS=False; data_generator"):
+            model.train(rectangles(), None, 0.001, 1, "all")
+
     def test_inference_model_cannot_learn(self, detector, rectangles):
         with pytest.raises(RuntimeError, match="mode='training'"):
             detector.train(rectangles(), None, 0.001, 1, "all")
@@ -315,18 +321,35 @@ class TestFiles:
     @pytest.mark.parametrize("exclude", [None, "rpn_conv_shared", ["rpn_conv_shared"]])
     def test_coco_for_other_classes(self, whole, tiny_config, tmp_path, monkeypatch, exclude):
         path = whole.model.find_last()
-        monkeypatch.setattr("mrcnn.model.coco_weights", lambda: path)
+        monkeypatch.setattr("mrcnn.start_weights.coco_weights", lambda: path)
+        monkeypatch.setattr("mrcnn.start_weights.COCO_BACKBONE", tiny_config.BACKBONE)
         model = MaskRCNN("training", tiny_config(NUM_CLASSES=7), tmp_path)
         report = model.load_weights("coco", exclude=exclude)
         more = {"rpn_conv_shared"} if exclude else set()
         heads = {"mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask"}
         assert set(report.missing_layers) == heads | more
 
-    def test_coco_for_its_own_classes(self, whole, tiny_config, tmp_path, monkeypatch):
-        monkeypatch.setattr("mrcnn.model.coco_weights", whole.model.find_last)
-        monkeypatch.setattr("mrcnn.model.COCO_CLASSES", 3)
-        model = MaskRCNN("training", tiny_config(**RECIPE), tmp_path)
+    def test_coco_for_its_own_classes(self, tiny_config, tmp_path, monkeypatch):
+        config = tiny_config(NUM_CLASSES=81)
+        before = MaskRCNN("inference", config, tmp_path)
+        before.keras_model.save_weights(tmp_path / "coco.weights.h5")
+        monkeypatch.setattr(
+            "mrcnn.start_weights.coco_weights", lambda: tmp_path / "coco.weights.h5"
+        )
+        monkeypatch.setattr("mrcnn.start_weights.COCO_BACKBONE", tiny_config.BACKBONE)
+        model = MaskRCNN("inference", config, tmp_path)
         assert not model.load_weights("coco").missing_layers
+        assert (model.class_names[1], model.class_names[80]) == ("person", "toothbrush")
+
+    def test_coco_for_another_backbone(self, model):
+        with pytest.raises(ValueError, match="of BACKBONE='resnet101'; this is <function tiny"):
+            model.load_weights("coco")
+
+    def test_files_may_have_the_names_of_words(self, whole, tiny_config, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("last").write_bytes(Path(whole.model.checkpoint_path.format(epoch=1)).read_bytes())
+        again = MaskRCNN.from_weights("last", BACKBONE=tiny_config.BACKBONE)
+        assert not changed(whole.stages[1], values(again.keras_model))
 
     def test_another_network_is_refused(self, model, tmp_path):
         save_arrays(tmp_path / "other.h5", {"dense/kernel": np.zeros((2, 2))})
@@ -458,6 +481,30 @@ class TestDetect:
         monkeypatch.setattr(detector, "__class__", Old)
         (result,) = detector.detect([noise(40, 50, 3)])
         np.testing.assert_array_equal(result["masks"], expected["masks"])
+
+    def test_subclasses_may_know_the_threshold_alone(self, detector, monkeypatch):
+        class Older(MaskRCNN):
+            def unmold_detections(self, *five, threshold=0.5):
+                return super().unmold_detections(*five, threshold)
+
+        (expected,) = detector.detect([noise(40, 50, 3)], mask_threshold=0.3)
+        monkeypatch.setattr(detector, "__class__", Older)
+        (result,) = detector.detect([noise(40, 50, 3)], mask_threshold=0.3)
+        np.testing.assert_array_equal(result["masks"], expected["masks"])
+
+    def test_tiles(self, detector):
+        """Side by side they are images of their own."""
+        image = noise(64, 128, 3)
+        found = detect_tiles(detector, image, overlap=0.0, whole=False)
+        masks, number = found["masks"].full(), 0
+        halves = detector.detect([image[:, :64], image[:, 64:]])
+        for left, result in zip((0, 64), halves, strict=True):
+            for index in np.flatnonzero(result["masks"].any(axis=(0, 1))):
+                mask = np.zeros((64, 128), bool)
+                mask[:, left : left + 64] = result["masks"][..., index]
+                assert (masks == mask[..., np.newaxis]).all(axis=(0, 1)).any()
+                number += 1
+        assert number == len(found["scores"]) > 0
 
     def test_compact_masks_are_the_same(self, detector):
         images = [noise(40, 50, 3), noise(90, 31, 3)]

@@ -1,5 +1,7 @@
 """Both forms of the suppression against the greedy one in NumPy."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -69,6 +71,23 @@ def test_equals_greedy_suppression(function, problem, class_count):
         expected = greedy(boxes[image], scores[image], classes[image], threshold, LIMIT)
         for result, wanted in zip(results, expected, strict=True):
             np.testing.assert_allclose(result[image], wanted, atol=1e-6)
+
+
+@both
+@settings(max_examples=30)
+@given(problem=problems())
+def test_across_classes(function, problem):
+    """As if all were of one class, whose names they keep."""
+    boxes, scores, classes = problem
+    found = run(partial(function, across=True), boxes, scores, classes, 3, 0.3037, LIMIT)
+    alike = run(function, boxes, scores, np.zeros_like(classes), 1, 0.3037, LIMIT)
+    np.testing.assert_array_equal(found[0], alike[0])
+    np.testing.assert_array_equal(found[1], alike[1])
+    for image in range(2):
+        names = dict(zip(scores[image], classes[image], strict=True))
+        count = np.count_nonzero(found[0][image].any(axis=-1))
+        kept = found[1][image][:count], found[2][image][:count]
+        assert [names[score] for score in kept[0]] == list(kept[1])
 
 
 @both

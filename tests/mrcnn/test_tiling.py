@@ -16,23 +16,24 @@ TILE = 40
 class Finder:
     """Finds every rectangle of a view's first channel; scores are its share of the largest."""
 
-    def __init__(self, across_classes=False, smallest=1):
+    def __init__(self, across_classes=False, mode="square"):
         self.config = SimpleNamespace(
-            IMAGE_MAX_DIM=TILE, DETECTION_NMS_ACROSS_CLASSES=across_classes
+            IMAGE_MAX_DIM=TILE,
+            DETECTION_NMS_ACROSS_CLASSES=across_classes,
+            IMAGE_RESIZE_MODE=mode,
+            BATCH_SIZE=3,
         )
-        self.smallest = smallest
         self.seen = []
 
     def detect(self, images, compact):
         assert compact
+        assert len(images) <= self.config.BATCH_SIZE
         self.seen += [image.shape[:2] for image in images]
         return [self._found(image) for image in images]
 
     def _found(self, image):
         names = [name for name in np.unique(image[..., 0]) if name]
         masks = [image[..., 0] == name for name in names]
-        kept = [i for i, mask in enumerate(masks) if mask.sum() >= self.smallest]
-        masks, names = [masks[i] for i in kept], [names[i] for i in kept]
         boxes = extract_bboxes(np.stack(masks, -1)) if masks else np.zeros((0, 4), np.int32)
         parts = [m[y1:y2, x1:x2] for m, (y1, x1, y2, x2) in zip(masks, boxes, strict=True)]
         return {
@@ -88,6 +89,49 @@ def test_what_is_smaller_than_the_overlap_is_found_once(height, width, places, w
 def test_what_is_larger_is_found_in_the_whole_image():
     image = picture(100, 120, [(10, 10, 90, 70), (40, 90, 50, 100)])
     assert_found(detect_tiles(Finder(), image), image)
+
+
+@pytest.mark.parametrize("large_first", [False, True])
+@pytest.mark.parametrize("across", [False, True])
+def test_an_instance_inside_another_stays(across, large_first):
+    """Rectangles of one class, the smaller of which lies within the larger one's mask."""
+
+    class Solid(Finder):
+        def _found(self, image):
+            result = super()._found(image)
+            result["class_ids"][:] = 1
+            scores = np.array([mask.size for mask in result["masks"].parts], np.float32)
+            result["scores"] = scores if large_first else -scores
+            parts = [np.ones(part.shape, bool) for part in result["masks"].parts]
+            result["masks"] = CompactMasks(parts, result["masks"].boxes, image.shape[:2])
+            return result
+
+    image = picture(60, 100, [(5, 5, 55, 95), (10, 10, 20, 22)])
+    result = detect_tiles(Solid(across), image, overlap=0.5)
+    sizes = sorted(part.size for part in result["masks"].parts)
+    assert sizes == [10 * 12, 50 * 90]
+
+
+def test_the_sharper_mask_is_taken():
+    """Of what a tile and the whole image show it is the tile's, whatever they score."""
+
+    class Coarse(Finder):
+        def _found(self, image):
+            result = super()._found(image)
+            if image.shape[:2] != (TILE, TILE):
+                result["scores"] += 1
+                result["masks"].parts[0][0] = False
+            return result
+
+    image = picture(60, 100, [(12, 12, 20, 22)])
+    (mask,) = detect_tiles(Coarse(), image)["masks"].parts
+    assert mask.all()
+
+
+def test_modes_that_reduce_nothing_never_see_the_whole():
+    finder = Finder(mode="pad64")
+    detect_tiles(finder, picture(60, 100, []))
+    assert set(finder.seen) == {(TILE, TILE)}
 
 
 def test_boxes_need_not_be_placed_to_the_pixel():
@@ -164,6 +208,17 @@ def test_nothing_found():
         "scores": 0,
     }
     assert result["masks"].full().shape == (60, 100, 0)
+
+
+def test_empty_masks_are_left_out():
+    class Empty(Finder):
+        def _found(self, image):
+            result = super()._found(image)
+            for part in result["masks"].parts:
+                part[:] = False
+            return result
+
+    assert not len(detect_tiles(Empty(), picture(60, 100, [(12, 12, 20, 22)]))["rois"])
 
 
 @pytest.mark.parametrize(

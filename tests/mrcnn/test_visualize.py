@@ -222,8 +222,13 @@ def test_without_instances_the_image_is_shown_and_a_warning_logged(caplog):
 
 def test_a_class_without_a_name_is_an_error(instances):
     instances[3][1] = 3
-    with pytest.raises(ValueError, match="Class 3 has no name among the 3 of class_names"):
+    with pytest.raises(ValueError, match="Class 3 has no name: class_names has 3 names"):
         visualize.display_instances(*instances, **SMALL)
+
+
+def test_without_names_is_an_error(instances):
+    with pytest.raises(ValueError, match="has no name: class_names is not given"):
+        visualize.display_instances(*instances[:4], None, **SMALL)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from mrcnn import weights as module
-from mrcnn.config import Config
 from mrcnn.weights import (
     LoadReport,
     WeightsError,
@@ -19,7 +18,6 @@ from mrcnn.weights import (
     load_weights,
     named_weights,
     read_arrays,
-    read_config,
     read_metadata,
     save_arrays,
     save_weights,
@@ -482,22 +480,6 @@ def test_a_failed_save_leaves_the_old_file(model, tmp_path, monkeypatch):
         save_weights(model, tmp_path / "w.h5", {"epoch": 2})
     assert read_metadata(tmp_path / "w.h5") == {"epoch": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["w.h5"]
-
-
-class TestConfiguration:
-    def test_is_that_of_the_file(self, model, tmp_path, caplog):
-        stored = {**Config(NAME="cell", IMAGES_PER_GPU=3).to_dict(), "FILTER": "red"}
-        save_weights(model, tmp_path / "own.h5", {"config": stored})
-        config = read_config(tmp_path / "own.h5", IMAGES_PER_GPU=5)
-        assert config.to_dict() == Config(NAME="cell", IMAGES_PER_GPU=5).to_dict()
-        assert "not known here: FILTER." in caplog.text
-        with pytest.raises(ValueError, match="IMAGES_PER_GPU"):
-            read_config(tmp_path / "own.h5", IMAGE_PER_GPU=5)
-
-    def test_foreign_files_have_none(self, model, tmp_path):
-        write_keras2(tmp_path / "foreign.h5", some_values(model))
-        with pytest.raises(WeightsError, match="foreign.h5 does not tell the configuration"):
-            read_config(tmp_path / "foreign.h5")
 
 
 def test_foreign_files_have_no_metadata(model, tmp_path):

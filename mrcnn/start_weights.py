@@ -1,0 +1,78 @@
+"""Where a network's weights come from: words for files, and the configuration in a file."""
+
+import logging
+import os
+
+from mrcnn.backbone import is_known_backbone
+from mrcnn.coco import CLASS_NAMES
+from mrcnn.config import COMPUTED, Config
+from mrcnn.download import coco_weights
+from mrcnn.weights import CLASS_LAYERS, WeightsError, read_metadata
+
+logger = logging.getLogger(__name__)
+
+COCO_BACKBONE = "resnet101"
+"""Of the weights that matterport trained on COCO."""
+
+
+def chosen_weights(model, word, exclude=None):
+    """The file that a word stands for, and the layers to leave out of it.
+
+    Args:
+        model: the `MaskRCNN` that is to load it.
+        word: "coco", "imagenet" or "last"; anything else is the path of a file.
+        exclude: layers to leave out in any case; a name, several or None.
+
+    Raises:
+        ValueError: for "coco" with another backbone.
+    """
+    if word == "coco":
+        config = model.config
+        if config.BACKBONE != COCO_BACKBONE:
+            raise ValueError(
+                f"matterport's weights are of BACKBONE={COCO_BACKBONE!r}; this is "
+                f'{config.BACKBONE!r}, whose own are load_weights("imagenet").'
+            )
+        if config.NUM_CLASSES != len(CLASS_NAMES):
+            given = [exclude] if isinstance(exclude, str) else exclude or ()
+            exclude = (*given, *CLASS_LAYERS)
+        return str(coco_weights()), exclude
+    words = {"imagenet": model.get_imagenet_weights, "last": model.find_last}
+    return words[word]() if word in words else word, exclude
+
+
+def read_config(path: str | os.PathLike, **settings) -> Config:
+    """The configuration that is stored in a weights file of this project.
+
+    Args:
+        path: of the file.
+        settings: taken instead of stored ones.
+
+    Raises:
+        WeightsError: if the file is damaged, of another kind of network, or tells none.
+        FileNotFoundError: if there is no file.
+        ValueError: if a setting does not exist, or one that was a function is not given.
+    """
+    metadata = read_metadata(path)
+    kind, stored = metadata.get("network", "mask_rcnn"), metadata.get("config")
+    if kind != "mask_rcnn":
+        raise WeightsError(f"{path} holds another kind of network than a Mask R-CNN: {kind}.")
+    if not isinstance(stored, dict):
+        raise WeightsError(
+            f"{path} does not tell the configuration of its network; make a MaskRCNN of a Config "
+            "and call its load_weights."
+        )
+    functions = [] if is_known_backbone(stored.get("BACKBONE", "")) else ["BACKBONE"]
+    if stored.get("COMPUTE_BACKBONE_SHAPE") is not None:
+        functions.append("COMPUTE_BACKBONE_SHAPE")
+    if missing := [name for name in functions if name not in settings]:
+        raise ValueError(
+            f"{path} was trained with the function {stored.get(missing[0])!r}, which a file cannot "
+            f"hold; give it as {missing[0]}=…"
+        )
+    unknown = [name for name in stored if name not in COMPUTED and not hasattr(Config, name)]
+    if unknown:  # somebody's own, or a newer version's
+        logger.warning("%s has settings that are not known here: %s.", path, ", ".join(unknown))
+    left_out = {*unknown, *COMPUTED}
+    known = {name: value for name, value in stored.items() if name not in left_out}
+    return Config(**{**known, **settings})

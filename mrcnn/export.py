@@ -52,19 +52,20 @@ class Signature(NamedTuple):
     example: Mapping[str, Any]
 
 
-def export_saved_model(model: Any, path: str | os.PathLike) -> None:
+def export_saved_model(model: Any, path: str | os.PathLike, limit: int | None = None) -> None:
     """Writes a `MaskRCNN` as a SavedModel, which needs no Python; see `Detector` for its outputs.
 
     Args:
         model: with its weights.
         path: the folder to write, for TensorFlow Serving one named by a version number. A
             SavedModel that is there is replaced.
+        limit: number of detections in an answer; see `Detector`.
 
     Raises:
         ValueError: if the configuration cannot be expressed in a graph.
         FileExistsError: if there is anything else at `path`.
     """
-    write_saved_model(path, Detector(model), model.metadata())
+    write_saved_model(path, Detector(model, limit), model.metadata())
 
 
 def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping) -> None:
@@ -75,8 +76,7 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
 
     Args:
         path: as for `export_saved_model`.
-        answer: what the signatures compute; where it has `more_signatures`, `Signature`s by name,
-            these are written, too.
+        answer: what the signatures compute; may have `more_signatures`, `Signature`s by name.
         metadata: of the model, for `model.json`.
 
     Raises:

@@ -132,7 +132,8 @@ class MaskRCNN(InRun, LookInside):
             )
         logger.log(logging.WARNING if report.mismatched else logging.INFO, report.summary())
         metadata = read_metadata(filepath)
-        if names := metadata.get("class_names") or names:  # of as many classes, or of another network
+        # They are of as many classes, or of another network.
+        if names := metadata.get("class_names") or names:
             self.class_names = names if len(names) == self.config.NUM_CLASSES else None
         self.set_log_dir(None if report.dropped_layers else filepath)
         if self.mode == "training" and self.epoch and not report.missing_layers:
@@ -384,6 +385,7 @@ class MaskRCNN(InRun, LookInside):
         normalised, self.anchors = self._anchors(image_shape)
         return normalised
 
-    def export(self, path):
+    def export(self, path, limit=None):
         """See `mrcnn.export.export_saved_model`."""
-        importlib.import_module("mrcnn.export").export_saved_model(self, path)  # TensorFlow's alone
+        export = importlib.import_module("mrcnn.export")  # TensorFlow's alone
+        export.export_saved_model(self, path, limit)

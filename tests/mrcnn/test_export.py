@@ -232,6 +232,15 @@ class TestSavedModel:
         np.testing.assert_allclose(lines[:, 4], expected["scores"], atol=1e-4)
 
 
+def test_limit_reaches_the_graph(monkeypatch):
+    written = {}
+    monkeypatch.setattr(export, "Detector", lambda model, limit: (model.name, limit))
+    monkeypatch.setattr(export, "write_saved_model", lambda *given: written.update(given=given))
+    model = SimpleNamespace(name="cells", metadata=dict)
+    MaskRCNN.export(model, "saved/1", limit=3)
+    assert written["given"] == ("saved/1", ("cells", 3), {})
+
+
 class TestSettings:
     @pytest.mark.parametrize(
         "changes",

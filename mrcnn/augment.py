@@ -4,11 +4,16 @@ Boxes are always computed anew from the masks, so that an augmentation need not 
 Importing this module (or `mrcnn.model`) makes `import imgaug` work on NumPy 2.
 """
 
+import logging
 import sys
 import threading
 
 import keras
 import numpy as np
+
+logger = logging.getLogger(__name__)
+
+_NORMALISES = "Leave out what normalises: the network subtracts MEAN_PIXEL itself."
 
 # The random state of a Keras layer or an Albumentations transform is part of it, which all threads
 # share.
@@ -34,7 +39,7 @@ def augment_instances(augmentation, image, masks, rng):
 
     Raises:
         TypeError: if `augmentation` is none of these.
-        ValueError: if it changes the shape of the image or of the masks, or normalises the image.
+        ValueError: if it changes the shape of the image or of the masks, or its range of values.
     """
     if isinstance(augmentation, keras.layers.Layer):
         new_image, new_masks = _by_keras(augmentation, image, masks, rng)
@@ -54,14 +59,18 @@ def augment_instances(augmentation, image, masks, rng):
         )
     if new_image.dtype != np.uint8 and new_image.size:
         low, high = new_image.min(), new_image.max()
-        normalised = new_image.dtype.kind == "f" and 0 < high <= 1 < image.max()
-        if normalised or not (0 <= low and high <= 255):
+        if not (0 <= low and high <= 255):
             raise ValueError(
                 f"The augmentation {augmentation!r} made values from {low:g} to {high:g} of an "
-                "image of 0 to 255, which it must keep. Leave out what normalises: the network "
-                "subtracts MEAN_PIXEL itself."
+                f"image of 0 to 255, which it must keep. {_NORMALISES}"
             )
-        new_image = np.rint(new_image)
+        whole = np.rint(new_image)
+        if high <= 1 < image.max() and (whole != new_image).any():  # also a dark image, rotated
+            logger.warning(
+                "The augmentation %r made values up to %g of an image of values up to %d. %s",
+                *(augmentation, high, image.max(), _NORMALISES),
+            )
+        new_image = whole
     return new_image.astype(np.uint8, copy=False), new_masks.astype(bool, copy=False)
 
 
@@ -94,7 +103,7 @@ def _by_keras(layer, image, masks, rng):
                 state = part.generator.state
                 state.assign(rng.integers(2**32, size=state.shape, dtype=np.uint32))
         data = layer(data, training=True)
-    image = np.clip(np.around(keras.ops.convert_to_numpy(data["images"])[0]), 0, 255)
+    image = np.clip(keras.ops.convert_to_numpy(data["images"])[0], 0, 255)
     if "segmentation_masks" in data:
         masks = keras.ops.convert_to_numpy(data["segmentation_masks"])[0] >= 0.5
     return image, masks

@@ -99,7 +99,8 @@ class AveragePrecision(keras.callbacks.Callback):
     Args:
         model: the `MaskRCNN` in training; its `DETECTION_MIN_CONFIDENCE` decides what counts.
         dataset: a prepared `Dataset`.
-        every: number of epochs from one measurement to the next; the last epoch always has one.
+        every: number of epochs from one measurement to the next, of which the first and the last
+            epoch always have one; in between the values are those of the last measurement.
         limit: largest number of images, every n-th of the data set; None takes all.
         config: of the network that is measured, which gets the weights of the one in training; for
             example with another `IMAGE_RESIZE_MODE` than "crop", whose random parts of images
@@ -127,9 +128,11 @@ class AveragePrecision(keras.callbacks.Callback):
         self.dataset = dataset
         self.every = every
         self.limit = limit
+        self.values = {}
 
     def on_train_begin(self, logs=None):
         coco_masks()  # its absence is to show before an epoch has passed
+        self.values = {}
         confidence = self.detector.config.DETECTION_MIN_CONFIDENCE
         if confidence > 0.05:
             logger.warning(
@@ -139,7 +142,9 @@ class AveragePrecision(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch, logs=None):
-        if (epoch + 1) % self.every and epoch + 1 != self.params["epochs"]:
+        due = (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]
+        if self.values and not due:
+            logs.update(self.values)  # without any Keras's ModelCheckpoint takes it for the best
             return
         ids = self.dataset.image_ids
         ids = ids if self.limit is None else ids[:: max(1, -(-len(ids) // self.limit))]
@@ -150,7 +155,8 @@ class AveragePrecision(keras.callbacks.Callback):
                 weight.variable.assign(learned[name].variable.numpy())
         for kind, metrics in evaluate_dataset(self.detector, self.dataset, ids).items():
             for name in ("AP", "AP50", "AP75", "AR100"):
-                logs[f"val_{kind}_{name}"] = metrics[name]
+                self.values[f"val_{kind}_{name}"] = metrics[name]
+        logs.update(self.values)
 
 
 def confusion_matrix(

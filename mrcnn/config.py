@@ -242,7 +242,7 @@ class Config:
         return max(1, int(self.TRAIN_ROIS_PER_IMAGE * self.ROI_POSITIVE_RATIO))
 
     def to_dict(self):
-        """All settings as plain JSON types; a callable backbone is given by its name."""
+        """All settings as plain JSON types; of a callable backbone this is "function NAME"."""
         return {
             name: _plain(getattr(self, name))
             for name in dir(self)
@@ -354,7 +354,7 @@ def _plain(value):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    if callable(value):
-        return getattr(value, "__qualname__", repr(value))
+    if callable(value):  # which no setting's text is
+        return f"function {getattr(value, '__qualname__', repr(value))}"
     # Somebody's own setting may be anything, and must not end a training when it is stored.
     return value if isinstance(value, str | int | float | None) else repr(value)

@@ -38,13 +38,16 @@ def training_scope(config):
     return contextlib.nullcontext
 
 
-def device_names():
-    """Names of the devices that networks run on by default, such as `["gpu:0"]`."""
-    if keras.backend.backend() == "torch":
-        import torch
-
-        return ["gpu:0" if torch.cuda.is_available() else "cpu:0"]
-    return keras.distribution.list_devices()
+def device_names(network):
+    """Names of the devices that hold a network's weights, such as `["gpu:0"]`."""
+    value = network.variables[0].value
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return sorted(str(device).lower() for device in value.devices())
+    if backend == "torch":
+        return [str(value.device)]
+    replicas = getattr(value, "values", None) or [value]
+    return [replica.device.rpartition("device:")[2].lower() for replica in replicas]
 
 
 @functools.cache  # a second one over the same devices would get in the way of its reductions

@@ -21,7 +21,7 @@ from skimage.measure import find_contours
 
 from mrcnn.files import atomic_path
 from mrcnn.images import as_rgb8
-from mrcnn.masks import extract_bboxes, paste_mask
+from mrcnn.masks import CompactMasks, extract_bboxes, paste_mask
 
 # plt.show() warns under these.
 _BACKENDS_WITHOUT_WINDOWS = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
@@ -197,7 +197,7 @@ def draw_boxes(
         if captions is not None and labelled is not None:
             draw_caption(axes, picture, labelled, captions[i], color)
         if masks is not None:
-            draw_mask(axes, picture, masks[:, :, i], color)
+            draw_mask(axes, picture, one_mask(masks, i), color)
     axes.imshow(picture)
     save_or_show(axes.figure, save_to, show=False)
     return axes
@@ -251,6 +251,11 @@ def draw_rectangle(axes: Axes, box: Sequence[float], color, **style) -> None:
     axes.add_patch(
         Rectangle(corner, *size, linewidth=2, edgecolor=color, facecolor="none", **style)
     )
+
+
+def one_mask(masks: np.ndarray | CompactMasks, index: int) -> np.ndarray:
+    """One [height, width] of masks [height, width, instances]."""
+    return masks.one(index) if isinstance(masks, CompactMasks) else masks[:, :, index]
 
 
 def draw_mask(

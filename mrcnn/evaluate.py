@@ -162,6 +162,7 @@ def _compared(
 
     Padding is left out; predictions come in the order of falling scores.
     """
+    gt_masks, pred_masks = np.asarray(gt_masks), np.asarray(pred_masks)
     instances = np.flatnonzero(_is_filled(gt_boxes))
     predictions = np.flatnonzero(_is_filled(pred_boxes))
     predictions = predictions[np.argsort(-pred_scores[predictions], kind="stable")]

@@ -41,7 +41,7 @@ def fit(run, stage, batches, validation, compile_network, checkpoint, custom_cal
         "Epochs %d to %d on %s, %d of %d parameters learn.",
         run.epoch + 1,
         stage.last_epoch,
-        ", ".join(device_names()),
+        ", ".join(device_names(run.keras_model)),
         count_parameters(run.keras_model.trainable_variables),
         run.keras_model.count_params(),
     )

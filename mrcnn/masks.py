@@ -71,7 +71,7 @@ def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[i
 class CompactMasks:
     """Masks of one image that keep the part around each instance alone; outside is nothing.
 
-    NumPy's functions and those of `visualize` take them as `full()`.
+    NumPy takes them as `full()`, the functions of `visualize` one by one where that is enough.
 
     Attributes:
         parts: a mask [height, width] for each instance, bool or float32 probabilities.
@@ -95,6 +95,13 @@ class CompactMasks:
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self.full(), dtype)
+
+    def one(self, index: int) -> np.ndarray:
+        """A single one in the whole image: [height, width]."""
+        mask = np.zeros(self.image_shape, self.dtype)
+        y1, x1, y2, x2 = self.boxes[index]
+        mask[y1:y2, x1:x2] = self.parts[index]
+        return mask
 
     def full(self) -> np.ndarray:
         """All of them in the whole image: [height, width, instances]."""
@@ -267,12 +274,19 @@ def label_map(masks: np.ndarray) -> np.ndarray:
     """Masks that may overlap as one map, in which every pixel is of one instance.
 
     Args:
-        masks: bool [height, width, instances], the best first, as `MaskRCNN.detect` gives them.
+        masks: bool [height, width, instances] or `CompactMasks`, the best first, as
+            `MaskRCNN.detect` gives them.
 
     Returns:
         int32 [height, width]: the number of the first instance that covers a pixel, counted from 1;
         0 where none does.
     """
+    if isinstance(masks, CompactMasks):
+        labels = np.zeros(masks.image_shape, np.int32)
+        for index in reversed(range(len(masks))):
+            y1, x1, y2, x2 = masks.boxes[index]
+            labels[y1:y2, x1:x2][masks.parts[index].astype(bool)] = index + 1
+        return labels
     masks = np.asarray(masks, bool)
     if not masks.shape[2]:
         return np.zeros(masks.shape[:2], np.int32)

@@ -67,8 +67,8 @@ def read_config(path: str | os.PathLike, **settings) -> Config:
         functions.append("COMPUTE_BACKBONE_SHAPE")
     if missing := [name for name in functions if name not in settings]:
         raise ValueError(
-            f"{path} was trained with the function {stored.get(missing[0])!r}, which a file cannot "
-            f"hold; give it as {missing[0]}=…"
+            f"{path} was trained with {stored.get(missing[0])}, which a file cannot hold; give it "
+            f"as {missing[0]}=…"
         )
     unknown = [name for name in stored if name not in COMPUTED and not hasattr(Config, name)]
     if unknown:  # somebody's own, or a newer version's

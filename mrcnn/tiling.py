@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.boxes import compute_overlaps
+from mrcnn.images import as_channels
 from mrcnn.masks import CompactMasks
 
 SAME = 0.5
@@ -24,14 +25,14 @@ def detect_tiles(
 ) -> dict:
     """Finds the instances in one large image, of which the network sees a tile at a time.
 
-    An instance that is no larger than the overlap lies in one tile completely, and is taken from
-    there. Larger ones are found in the image as a whole, or else come in pieces.
+    An instance that is smaller than the overlap by 4 % of a tile lies well inside of one tile, and
+    is taken from there. Larger ones are found in the image as a whole, or else come in pieces.
 
     Args:
         model: a `mrcnn.model.MaskRCNN`.
         image: [height, width] or [height, width, channels], as for `MaskRCNN.detect`.
-        tile: side of the tiles in the image's pixels; `IMAGE_MAX_DIM` by default, at which most
-            resize modes leave pixels as they are.
+        tile: side of the tiles in the image's pixels, which are resized as any image; by default
+            `IMAGE_MAX_DIM`, at which "square", "pad64" and "none" leave them as they are.
         overlap: share of a tile that neighbours see, too, 0 to below 1.
         whole: whether to look at all of the image as well, reduced. `IMAGE_RESIZE_MODE` "pad64"
             and "none" reduce nothing; with them there are tiles alone.
@@ -55,6 +56,7 @@ def detect_tiles(
             "tile must be at least 1 pixel and overlap from 0 to below 1; received "
             f"tile={tile} and overlap={overlap}."
         )
+    image = as_channels(image, config.IMAGE_CHANNEL_COUNT)  # whose range is that of the whole
     size = image.shape[:2]
     views = [
         (y, x, min(y + tile, size[0]), min(x + tile, size[1]))

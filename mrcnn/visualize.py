@@ -27,6 +27,7 @@ from mrcnn.drawing import (
     draw_rois,
     new_axes,
     new_figure,
+    one_mask,
     random_colors,
     save_or_show,
 )
@@ -138,7 +139,6 @@ def display_instances(
         check_counts("boxes", count, masks=np.shape(masks)[-1], class_ids=len(class_ids))
         check_at_least("boxes", count, scores=scores, colors=colors, captions=captions)
         check_masks(masks, picture)
-        masks = np.asarray(masks)
     else:
         logger.warning("No instances to display: the image is shown alone.")
     axes = new_axes(picture, title, figsize, ax, save_to, margin=0.02)
@@ -147,7 +147,7 @@ def display_instances(
             continue
         if show_bbox:
             draw_rectangle(axes, boxes[i], colors[i], linestyle="dashed", alpha=0.7)
-        draw_mask(axes, picture, masks[:, :, i], colors[i], tinted=show_mask)
+        draw_mask(axes, picture, one_mask(masks, i), colors[i], tinted=show_mask)
         if captions is not None:
             caption = captions[i]
         else:
@@ -186,6 +186,7 @@ def display_differences(
     Args:
         As of `compute_matches` and `display_instances`.
     """
+    gt_mask, pred_mask = np.asarray(gt_mask), np.asarray(pred_mask)
     check_counts("gt_box", len(gt_box), gt_class_id=len(gt_class_id), gt_mask=gt_mask.shape[-1])
     check_counts(
         "pred_box",

@@ -346,15 +346,12 @@ def _finite(value, name, source):
 def _mismatch_message(source, shapes, targets):
     lines = [f"{name}: {found} in the file, {own} here" for name, (found, own) in shapes.items()]
     layers = list(dict.fromkeys(targets[name].layer for name in shapes))
-    way_out = (
-        "Its network was built with other settings; MaskRCNN.from_weights takes those that a file "
-        "of this project holds."
-    )
-    if set(layers) <= set(CLASS_LAYERS):
-        way_out = f"For another number of classes, leave these layers out: exclude={layers}."
+    reason = "Its network has another number of classes."
+    if not set(layers) <= set(CLASS_LAYERS):
+        reason = "Its network was built with other settings, such as a backbone or a width."
     return (
         f"{source} does not fit this network; {len(shapes)} tensors have other shapes: "
-        f"{'; '.join(lines)}. {way_out}"
+        f"{'; '.join(lines)}. {reason} Take the same, or leave these layers out: exclude={layers}."
     )
 
 

@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 
@@ -73,14 +74,13 @@ class Common:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda image: image / np.float32(255),
         lambda image: image.astype(int) - 120,
         lambda image: image.astype(float) * 2,
         lambda image: image * np.nan,
     ],
-    ids=["to one", "negative", "too large", "not finite"],
+    ids=["negative", "too large", "not finite"],
 )
-def test_what_normalises_is_refused(rectangles, change):
+def test_another_range_is_refused(rectangles, change):
     image, masks = rectangles
     image = np.clip(image, 10, 240)
     image[0, 0] = 200
@@ -90,6 +90,29 @@ def test_what_normalises_is_refused(rectangles, change):
 
     with pytest.raises(ValueError, match="made values from .* Leave out what normalises"):
         augment_instances(normalise, image, masks, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("scale", "warned"), [(1 / 255, True), (0.5, False)])
+def test_what_normalises_is_warned_of(rectangles, caplog, scale, warned):
+    image, masks = rectangles
+
+    def scaled(image, masks, rng):
+        return image * scale, masks
+
+    with caplog.at_level(logging.WARNING, "mrcnn"):
+        augment_instances(scaled, image, masks, np.random.default_rng(0))
+    assert ("Leave out what normalises" in caplog.text) == warned
+
+
+def test_dark_images_may_get_darker(rectangles):
+    """An object that leaves the image leaves a background of zeros and ones."""
+    image, masks = rectangles
+
+    def without_objects(image, masks, rng):
+        return np.minimum(image, 1).astype(np.float32), masks
+
+    changed, _ = augment_instances(without_objects, image, masks, np.random.default_rng(0))
+    assert changed.max() == 1
 
 
 def test_floats_are_rounded(rectangles):

@@ -307,14 +307,19 @@ class TestCallback:
         assert set(logs) == {"loss"} | names
         assert logs["val_segm_AP"] == pytest.approx(1)
 
-    def test_every_few_epochs_and_at_the_end(self, callback):
-        measured = []
-        callback = callback(7, every=3)
+    def test_every_few_epochs_and_at_the_ends(self, callback, monkeypatch):
+        numbers = iter(range(10))
+
+        def measured(*_):
+            return dict.fromkeys(("bbox", "segm"), dict.fromkeys(METRICS, next(numbers)))
+
+        monkeypatch.setattr("mrcnn.coco_metrics.evaluate_dataset", measured)
+        callback, values = callback(7, every=3), []
         for epoch in range(7):
             logs = {}
             callback.on_epoch_end(epoch, logs)
-            measured.append("val_segm_AP" in logs)
-        assert measured == [False, False, True, False, False, True, True]
+            values.append(logs["val_segm_AP"])
+        assert values == [0, 0, 1, 1, 1, 2, 3]
 
     def test_limit(self, callback):
         callback = callback(1, truth=[[(1, SQUARE)], [(1, OTHER)], [(1, SQUARE)]], limit=2)
@@ -334,7 +339,7 @@ class TestCallback:
             callback.on_train_begin()
         assert "DETECTION_MIN_CONFIDENCE=0.7" in caplog.text
 
-    def test_in_a_training(self, tiny_config, rectangles, tmp_path):
+    def test_in_a_training(self, tiny_config, rectangles, tmp_path, capsys):
         keras.utils.set_random_seed(0)
         truth = rectangles()
         model = MaskRCNN("training", tiny_config(), tmp_path)
@@ -342,25 +347,28 @@ class TestCallback:
         history = model.train(
             truth,
             None,
-            learning_rate=1e-9,  # so that the second measurement is no better than the first
+            learning_rate=1e-9,  # so that no measurement is better than the first
             epochs=6,
             layers="mrcnn_mask",
             custom_callbacks=[
                 AveragePrecision(model, truth, every=2),
-                keras.callbacks.EarlyStopping("val_segm_AP", mode="max"),
+                keras.callbacks.EarlyStopping("val_segm_AP", mode="max", patience=3),
                 keras.callbacks.ModelCheckpoint(
-                    best, "val_segm_AP", mode="max", save_weights_only=True, save_best_only=True
+                    *(best, "val_segm_AP"),
+                    **{"mode": "max", "save_weights_only": True, "save_best_only": True},
+                    verbose=1,
                 ),
             ],
         )
         assert history.epoch == [0, 1, 2, 3]
+        assert capsys.readouterr().out.count("finished saving model to") == 1
         recorded = history.history["val_segm_AP"]
-        assert recorded == [evaluate_dataset(model, truth)["segm"]["AP"]] * 2
+        assert recorded == [evaluate_dataset(model, truth)["segm"]["AP"]] * 4
         assert model.load_weights(best).missing == []
         folder = Path(model.find_last()).parent
         with open(folder / "history.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        assert [row["val_segm_AP"] for row in rows] == ["", str(recorded[0]), "", str(recorded[1])]
+        assert [row["val_segm_AP"] for row in rows] == [str(recorded[0])] * 4
         assert list(folder.glob("validation/events.out.tfevents.*"))
         assert read_metadata(best)["class_names"] == ["BG", "red", "green"]
 

@@ -249,11 +249,12 @@ class TestPlainForm:
         with pytest.raises(ValueError, match="no setting named POOLS_SIZE. Did you mean POOL_SIZE"):
             Config.from_dict({"POOLS_SIZE": 7})
 
-    def test_callable_backbone_is_given_by_name(self):
-        def my_backbone(input_image, stage5, train_bn):
+    def test_callable_backbone_is_no_known_name(self):
+        def resnet50(input_image, stage5, train_bn):
             raise NotImplementedError
 
-        assert Config(BACKBONE=my_backbone).to_dict()["BACKBONE"].endswith("my_backbone")
+        name = Config(BACKBONE=resnet50).to_dict()["BACKBONE"]
+        assert name.startswith("function ") and name.endswith("resnet50")
 
 
 def test_display_lists_every_setting(capsys):

@@ -59,6 +59,12 @@ class TestWithoutSeveral:
         with distribution.training_scope(tiny_config())():
             assert distribution.replica_count() == 1
 
+    def test_device_of_the_weights(self):
+        layer = keras.layers.Dense(2)
+        layer.build((None, 3))
+        (name,) = distribution.device_names(layer)
+        assert "cpu" in name or "gpu" in name or "cuda" in name
+
     def test_all_rows_are_its_own(self):
         rows = distribution.own_rows(lambda shape: keras.ops.ones(shape), (2, 3))
         assert rows.shape == (2, 3)
@@ -235,6 +241,8 @@ def main(folder, task, *arguments):
     compare_optimizers(folder, distribution.training_scope(Config(GPU_COUNT=2)))
     for count in (1, 2):
         model = train(folder, f"training{count}", count)
+        expected = [f"cpu:{number}" for number in range(count)]
+        assert distribution.device_names(model.keras_model) == expected
     assert len(model.detect([np.zeros((40, 50, 3), np.uint8)] * 5)) == 5
 
 

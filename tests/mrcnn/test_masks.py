@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.transform import resize as skimage_resize
 
+from mrcnn.evaluate import compute_ap
 from mrcnn.masks import (
     CompactMasks,
     compute_overlaps_masks,
@@ -18,7 +19,7 @@ from mrcnn.masks import (
     unmold_mask,
 )
 from mrcnn.molding import resize_image
-from mrcnn.visualize import display_instances
+from mrcnn.visualize import display_differences, display_instances, draw_boxes
 
 small_masks = arrays(bool, st.tuples(*[st.integers(1, 6)] * 3))
 
@@ -355,6 +356,18 @@ class TestCompactMasks:
         assert (len(two), two.shape, np.shape(two)) == (2, (5, 6, 2), (5, 6, 2))
         np.testing.assert_array_equal(two, two.full())
         np.testing.assert_array_equal(label_map(two), label_map(two.full()))
+
+    def test_one_by_one(self, two):
+        for index in range(2):
+            np.testing.assert_array_equal(two.one(index), two.full()[..., index])
+
+    def test_may_be_compared_with_the_truth(self, two, tmp_path):
+        image, boxes, ids = np.zeros((5, 6, 3), np.uint8), two.boxes, np.array([1, 1])
+        given = image, boxes, ids, two, boxes, ids, np.ones(2), two, ["BG", "a"]
+        display_differences(*given, save_to=tmp_path / "a.png")
+        draw_boxes(image, boxes, masks=two, save_to=tmp_path / "b.png")
+        mean_ap, *_ = compute_ap(boxes, ids, two, boxes, ids, np.ones(2), two)
+        assert mean_ap == 1
 
     def test_may_be_drawn(self, two, tmp_path):
         image, boxes = np.zeros((5, 6, 3), np.uint8), two.boxes

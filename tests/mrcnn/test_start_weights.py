@@ -29,16 +29,16 @@ def test_settings_are_checked(tmp_path, setting):
         read_config(path, **{setting: 5})
 
 
-def own_function(*_):
-    """Stands for a user's backbone."""
+def resnet50(*_):
+    """Stands for a user's backbone, which may have any name."""
 
 
 @pytest.mark.parametrize("name", ["BACKBONE", "COMPUTE_BACKBONE_SHAPE"])
 def test_functions_have_to_be_given(tmp_path, name):
-    path = write(tmp_path / "own.h5", config=Config(**{name: own_function}).to_dict())
-    with pytest.raises(ValueError, match=f"function 'own_function'.*{name}="):
+    path = write(tmp_path / "own.h5", config=Config(**{name: resnet50}).to_dict())
+    with pytest.raises(ValueError, match=f"trained with function resnet50, .*{name}="):
         read_config(path)
-    assert getattr(read_config(path, **{name: own_function}), name) is own_function
+    assert getattr(read_config(path, **{name: resnet50}), name) is resnet50
 
 
 @pytest.mark.parametrize(

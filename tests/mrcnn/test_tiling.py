@@ -22,6 +22,7 @@ class Finder:
             DETECTION_NMS_ACROSS_CLASSES=across_classes,
             IMAGE_RESIZE_MODE=mode,
             BATCH_SIZE=3,
+            IMAGE_CHANNEL_COUNT=1,
         )
         self.seen = []
 
@@ -208,6 +209,13 @@ def test_nothing_found():
         "scores": 0,
     }
     assert result["masks"].full().shape == (60, 100, 0)
+
+
+def test_floats_mean_the_same_in_every_tile():
+    """Up to one they would count as a share of 255; the image as a whole says that they do not."""
+    image = picture(40, 80, [(12, 12, 20, 22), (12, 60, 20, 70)]).astype(np.float32)
+    image[image == 2] = 200.0
+    assert_found(detect_tiles(Finder(), image, overlap=0.0), image.astype(np.uint8))
 
 
 def test_empty_masks_are_left_out():

@@ -14,6 +14,7 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 _NORMALISES = "Leave out what normalises: the network subtracts MEAN_PIXEL itself."
+_WARNED = set()
 
 # The random state of a Keras layer or an Albumentations transform is part of it, which all threads
 # share.
@@ -65,7 +66,9 @@ def augment_instances(augmentation, image, masks, rng):
                 f"image of 0 to 255, which it must keep. {_NORMALISES}"
             )
         whole = np.rint(new_image)
-        if high <= 1 < image.max() and (whole != new_image).any():  # also a dark image, rotated
+        dark = high <= 1 < image.max() and (whole != new_image).any()
+        if dark and id(augmentation) not in _WARNED:  # once, it may be a dark image that was turned
+            _WARNED.add(id(augmentation))
             logger.warning(
                 "The augmentation %r made values up to %g of an image of values up to %d. %s",
                 *(augmentation, high, image.max(), _NORMALISES),

@@ -43,9 +43,10 @@ def device_names(network):
     value = network.variables[0].value
     backend = keras.backend.backend()
     if backend == "jax":
-        return sorted(str(device).lower() for device in value.devices())
+        devices = sorted(value.devices(), key=lambda device: device.id)
+        return [f"{device.platform}:{device.id}" for device in devices]
     if backend == "torch":
-        return [str(value.device)]
+        return [str(value.device).replace("cuda", "gpu")]
     replicas = getattr(value, "values", None) or [value]
     return [replica.device.rpartition("device:")[2].lower() for replica in replicas]
 

@@ -255,7 +255,7 @@ def draw_rectangle(axes: Axes, box: Sequence[float], color, **style) -> None:
 
 def one_mask(masks: np.ndarray | CompactMasks, index: int) -> np.ndarray:
     """One [height, width] of masks [height, width, instances]."""
-    return masks.one(index) if isinstance(masks, CompactMasks) else masks[:, :, index]
+    return masks.one(index) if isinstance(masks, CompactMasks) else np.asarray(masks[:, :, index])
 
 
 def draw_mask(

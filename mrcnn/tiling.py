@@ -32,7 +32,8 @@ def detect_tiles(
         model: a `mrcnn.model.MaskRCNN`.
         image: [height, width] or [height, width, channels], as for `MaskRCNN.detect`.
         tile: side of the tiles in the image's pixels, which are resized as any image; by default
-            `IMAGE_MAX_DIM`, at which "square", "pad64" and "none" leave them as they are.
+            `IMAGE_MAX_DIM`, at which "square", "pad64" and "none" leave them as they are, unless
+            the image is narrower than `IMAGE_MIN_DIM`.
         overlap: share of a tile that neighbours see, too, 0 to below 1.
         whole: whether to look at all of the image as well, reduced. `IMAGE_RESIZE_MODE` "pad64"
             and "none" reduce nothing; with them there are tiles alone.

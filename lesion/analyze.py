@@ -34,14 +34,7 @@ from tqdm import tqdm  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer  # noqa: E402
-from lesion.options import (  # noqa: E402
-    add_referral,
-    add_views,
-    add_weights,
-    analyzer_options,
-    positive,
-    rate,
-)
+from lesion.options import add_analyzer, analyzer_options, positive, rate  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.report import page_of_another, write_report  # noqa: E402
 from lesion.results import (  # noqa: E402
@@ -129,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", nargs="+", metavar="IMAGE_OR_FOLDER", help="images, or folders of images"
     )
-    add_weights(parser)
+    add_analyzer(parser)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results"
     )
@@ -146,8 +139,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="table of the images' patients: image, age, sex, site (docs/analysis.md); used if the "
         "diagnosis' network has learned from such data, as the project's has",
     )
-    add_views(parser)
-    add_referral(parser)
     parser.add_argument(
         "--batch", type=positive, default=4, metavar="N", help="images predicted at once (4)"
     )

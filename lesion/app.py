@@ -31,14 +31,7 @@ from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer  # noqa: E402
 from lesion.app_uploads import Uploads  # noqa: E402
 from lesion.app_view import MAX_MEGAPIXELS  # noqa: E402
-from lesion.options import (  # noqa: E402
-    add_referral,
-    add_views,
-    add_weights,
-    analyzer_options,
-    positive,
-    rate,
-)
+from lesion.options import add_analyzer, analyzer_options, positive, rate  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,9 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Opens a page on this computer that analyses dermoscopic images.",
         epilog=NOTICE,
     )
-    add_weights(parser)
-    add_views(parser)
-    add_referral(parser)
+    add_analyzer(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",

@@ -91,8 +91,7 @@ def mean_pixel(config_class, backbone):
 def load_start_weights(model, arguments, last):
     """Loads what `--weights` names; `last` is the checkpoint of the run to be continued."""
     from mrcnn.backbone import load_imagenet
-    from mrcnn.download import coco_weights
-    from mrcnn.model import CLASS_LAYERS
+    from mrcnn.weights import CLASS_LAYERS
 
     start = arguments.weights
     if last:
@@ -100,7 +99,7 @@ def load_start_weights(model, arguments, last):
     elif start == "imagenet":
         logger.info("%s", load_imagenet(model.keras_model, model.config).summary())
     elif start == "coco":
-        report = model.load_weights(coco_weights(), exclude=CLASS_LAYERS, skip_mismatch=True)
+        report = model.load_weights("coco", exclude=CLASS_LAYERS, skip_mismatch=True)
         logger.info("%s", report.summary())
     elif start != "none":
         logger.info("%s", model.load_weights(start, skip_mismatch=True).summary())

@@ -44,8 +44,8 @@ def _number(text):
         return math.nan
 
 
-def add_weights(parser):
-    """The networks of an `Analyzer`, by the names of its arguments."""
+def add_analyzer(parser):
+    """The options of an `Analyzer`, by the names of its arguments, for `analyzer_options`."""
     for task, options, action, several in (
         ("boundary", ("--weights", "--boundary"), "store", ""),
         ("attributes", ("--attributes-weights",), "store", ""),
@@ -59,10 +59,12 @@ def add_weights(parser):
             help=f'weights of the {task} task, "last", or "none" to leave it out (the project\'s)'
             f"{several}",
         )
+    add_views(parser)
+    add_referral(parser)
 
 
 def analyzer_options(arguments):
-    """What an `Analyzer` is given, by name, from `add_weights`, `add_views` and `add_referral`."""
+    """What an `Analyzer` is given, by name, from the options of `add_analyzer`."""
     names = ("boundary", "attributes", "diagnosis", "views", "risk", "melanoma_sensitivity")
     return {name: getattr(arguments, name) for name in names}
 

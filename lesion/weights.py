@@ -80,7 +80,7 @@ def weights_path(weights: str | Path, task: str) -> Path:
 
 def _last(logs, task):
     """The latest checkpoint; an ensemble that is younger is named, which "last" does not mean."""
-    last = runs.weights_path("last", logs, task)
+    last = Path(runs.find_last(logs, task))
     ensembles = [*Path(logs).glob(f"{task}-*-members"), *Path(logs).glob(f"{task}-*-folds")]
     for path in (folder / "ensemble.json" for folder in ensembles):
         if path.is_file() and path.stat().st_mtime > last.stat().st_mtime:

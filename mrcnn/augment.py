@@ -4,6 +4,7 @@ Boxes are always computed anew from the masks, so that an augmentation need not 
 Importing this module (or `mrcnn.model`) makes `import imgaug` work on NumPy 2.
 """
 
+import functools
 import logging
 import sys
 import threading
@@ -14,7 +15,6 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 _NORMALISES = "Leave out what normalises: the network subtracts MEAN_PIXEL itself."
-_WARNED = set()
 
 # The random state of a Keras layer or an Albumentations transform is part of it, which all threads
 # share.
@@ -66,15 +66,15 @@ def augment_instances(augmentation, image, masks, rng):
                 f"image of 0 to 255, which it must keep. {_NORMALISES}"
             )
         whole = np.rint(new_image)
-        dark = high <= 1 < image.max() and (whole != new_image).any()
-        if dark and id(augmentation) not in _WARNED:  # once, it may be a dark image that was turned
-            _WARNED.add(id(augmentation))
-            logger.warning(
-                "The augmentation %r made values up to %g of an image of values up to %d. %s",
-                *(augmentation, high, image.max(), _NORMALISES),
-            )
+        if high <= 1 < image.max() and (whole != new_image).any():  # or it turned a dark image
+            _warn_once(f"The augmentation {augmentation!r} made fractions up to 1. {_NORMALISES}")
         new_image = whole
     return new_image.astype(np.uint8, copy=False), new_masks.astype(bool, copy=False)
+
+
+@functools.cache
+def _warn_once(message):
+    logger.warning("%s", message)
 
 
 def require_augmentation(augmentation):

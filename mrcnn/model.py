@@ -12,7 +12,6 @@ import numpy as np
 from mrcnn import callbacks, compat, training
 from mrcnn.anchors import AnchorCache
 from mrcnn.backbone import imagenet_weights, is_imagenet_file, load_imagenet
-from mrcnn.coco import CLASS_NAMES
 from mrcnn.compat import *  # noqa: F403  # the names that old scripts import from here
 from mrcnn.compat import log
 from mrcnn.data import Batches, default_workers
@@ -122,8 +121,7 @@ class MaskRCNN(InRun, LookInside):
             FileNotFoundError: if there is none.
             ValueError: for "coco" or "imagenet" with a backbone of which there are none.
         """
-        names = CLASS_NAMES if filepath == "coco" else None
-        filepath, exclude = chosen_weights(self, filepath, exclude)
+        filepath, exclude, names = chosen_weights(self, filepath, exclude)
         if is_imagenet_file(filepath, self.config):
             report = load_imagenet(self.keras_model, self.config, filepath, exclude)
         else:
@@ -132,8 +130,7 @@ class MaskRCNN(InRun, LookInside):
             )
         logger.log(logging.WARNING if report.mismatched else logging.INFO, report.summary())
         metadata = read_metadata(filepath)
-        # They are of as many classes, or of another network.
-        if names := metadata.get("class_names") or names:
+        if names := metadata.get("class_names") or names:  # of this network, or of another
             self.class_names = names if len(names) == self.config.NUM_CLASSES else None
         self.set_log_dir(None if report.dropped_layers else filepath)
         if self.mode == "training" and self.epoch and not report.missing_layers:

@@ -106,8 +106,3 @@ class InRun:
         self.log_dir = str(run.folder)
         self.checkpoint_path = str(run.template)
         self.state_path = None
-
-
-def weights_path(weights, model_dir, name):
-    """Path of a weights file; "last" stands for the latest checkpoint of `find_last`."""
-    return Path(find_last(model_dir, name) if str(weights) == "last" else weights)

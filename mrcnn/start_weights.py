@@ -16,7 +16,7 @@ COCO_BACKBONE = "resnet101"
 
 
 def chosen_weights(model, word, exclude=None):
-    """The file that a word stands for, and the layers to leave out of it.
+    """What a word for weights stands for: `(path, layers to leave out, class names or None)`.
 
     Args:
         model: the `MaskRCNN` that is to load it.
@@ -36,9 +36,9 @@ def chosen_weights(model, word, exclude=None):
         if config.NUM_CLASSES != len(CLASS_NAMES):
             given = [exclude] if isinstance(exclude, str) else exclude or ()
             exclude = (*given, *CLASS_LAYERS)
-        return str(coco_weights()), exclude
+        return str(coco_weights()), exclude, CLASS_NAMES
     words = {"imagenet": model.get_imagenet_weights, "last": model.find_last}
-    return words[word]() if word in words else word, exclude
+    return words[word]() if word in words else word, exclude, None
 
 
 def read_config(path: str | os.PathLike, **settings) -> Config:

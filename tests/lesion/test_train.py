@@ -24,7 +24,7 @@ from mrcnn.model import CLASS_LAYERS, MaskRCNN
 from mrcnn.network import MaskRCNNNetwork
 from mrcnn.weights import load_weights, read_arrays, read_metadata, save_arrays, save_weights
 
-# The command with a small backbone: whole trainings of real ones are the README's tests.
+# The command with a small backbone; a real one is trained by the README's test.
 SMALL = """
 import sys
 import mrcnn.network
@@ -476,7 +476,7 @@ def test_released_weights_fit_all_but_the_classes(tmp_path, monkeypatch):
     released = Config(NUM_CLASSES=81, IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=64)
     path = tmp_path / "mask_rcnn_coco.h5"
     save_weights(MaskRCNNNetwork("inference", released), path)
-    monkeypatch.setattr("mrcnn.download.coco_weights", lambda: path)
+    monkeypatch.setattr("mrcnn.start_weights.coco_weights", lambda: path)
     parsed = build_parser().parse_args(["--dataset=x", "--weights=coco", "--image-size=64"])
     parsed.released_heads, parsed.backbone = True, "resnet101"
     model = MaskRCNN("training", boundary_training.configure(BoundaryConfig, parsed, 8), tmp_path)

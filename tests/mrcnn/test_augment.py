@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras.layers import Pipeline, RandomFlip, RandomRotation, RandomTranslation
 
-from mrcnn.augment import augment_instances, require_augmentation
+from mrcnn.augment import _warn_once, augment_instances, require_augmentation
 
 HEIGHT, WIDTH = 60, 80
 
@@ -93,8 +93,8 @@ def test_another_range_is_refused(rectangles, change):
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(1 / 255, True), (0.5, False)])
-def test_what_normalises_is_warned_of_once(rectangles, caplog, monkeypatch, scale, warned):
-    monkeypatch.setattr("mrcnn.augment._WARNED", set())
+def test_what_normalises_is_warned_of_once(rectangles, caplog, scale, warned):
+    _warn_once.cache_clear()
     image, masks = rectangles
 
     def scaled(image, masks, rng):

@@ -29,6 +29,7 @@ class Finder:
     def detect(self, images, compact):
         assert compact
         assert len(images) <= self.config.BATCH_SIZE
+        assert all(image.dtype == np.uint8 for image in images)  # else each has a range of its own
         self.seen += [image.shape[:2] for image in images]
         return [self._found(image) for image in images]
 
@@ -146,6 +147,19 @@ def test_boxes_need_not_be_placed_to_the_pixel():
     image = picture(100, 120, [(10, 10, 90, 70)])
     (mask,) = np.moveaxis(detect_tiles(Imprecise(), image)["masks"].full(), -1, 0)
     np.testing.assert_array_equal(mask, image[..., 0] == 1)
+
+
+def test_of_parts_the_larger_is_taken():
+    """Tiles at 0 and 25 show 18 and 17 of its 20 columns, most of them both."""
+
+    class Smaller(Finder):
+        def _found(self, image):
+            result = super()._found(image)
+            return {**result, "scores": 1 - result["scores"]}
+
+    image = picture(40, 65, [(10, 22, 20, 42)])
+    (mask,) = detect_tiles(Smaller(), image, whole=False)["masks"].parts
+    assert mask.shape == (10, 18)
 
 
 def test_without_a_look_at_the_whole_it_comes_in_pieces():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import lesion.diagnosis_network
+import mrcnn.network
 from lesion.samples import DIAGNOSES
 from lesion.splits import Split
 from mrcnn.images import write_image
@@ -113,6 +114,14 @@ def build_five_convolutions(image, config):
 def five_convolutions():
     """See `build_five_convolutions`."""
     return build_five_convolutions
+
+
+@pytest.fixture(scope="module")
+def small_network(five_convolutions):
+    """Puts it in the place of every backbone of a Mask R-CNN."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mrcnn.network, "build_backbone", five_convolutions)
+        yield
 
 
 @pytest.fixture(scope="class")

@@ -132,10 +132,10 @@ class TestFind:
 
 
 @pytest.fixture(scope="module")
-def boundary_weights(tmp_path_factory):
+def boundary_weights(small_network, tmp_path_factory):
     """Weights of an untrained boundary network."""
     keras.utils.set_random_seed(0)
-    config = BoundaryConfig(BACKBONE="mobilenet", IMAGE_MAX_DIM=64, IMAGE_MIN_DIM=64)
+    config = BoundaryConfig(IMAGE_MAX_DIM=64, IMAGE_MIN_DIM=64)
     model = MaskRCNN("inference", config, tmp_path_factory.mktemp("logs"))
     path = tmp_path_factory.mktemp("weights") / "boundary.h5"
     save_weights(model.keras_model, path, {**model.metadata(), "task": "boundary"})

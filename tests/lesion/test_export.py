@@ -73,12 +73,12 @@ def untrained_boundary(folder, **settings):
 
 
 @pytest.fixture(scope="module")
-def boundary_weights(tmp_path_factory):
+def boundary_weights(small_network, tmp_path_factory):
     return untrained_boundary(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
-def semantic_weights(tmp_path_factory):
+def semantic_weights(small_network, tmp_path_factory):
     """Of a network with a semantic branch."""
     folder = tmp_path_factory.mktemp("semantic")
     return untrained_boundary(folder, SEMANTIC_BRANCH=True, SEMANTIC_CHANNELS=8)
@@ -218,7 +218,7 @@ class TestBoundary:
 
 
 class TestAttributes:
-    def test_same_as_python(self, images, tmp_path, monkeypatch):
+    def test_same_as_python(self, small_network, images, tmp_path, monkeypatch):
         keras.utils.set_random_seed(0)
         config = AttributesConfig(
             IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=64, DETECTION_MIN_CONFIDENCE=0.0, SEMANTIC_CHANNELS=8

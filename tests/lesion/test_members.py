@@ -1,13 +1,18 @@
 """An ensemble of members with seeds of their own, through the command line."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from lesion import NOTICE
+from lesion import train as train_module
 from lesion.analyzer import Analyzer
 from lesion.diagnosis import load_classifier
 from lesion.ensemble import DiagnosisEnsemble, load_classifiers
@@ -350,8 +355,21 @@ def test_options_that_do_not_go_together(moles, tmp_path, capsys, options, messa
 
 
 def test_members_beside_each_other(moles, tmp_path):
-    command = [f"--dataset={moles.data}", f"--logs={tmp_path}", f"--split={moles.split}", *SETTINGS]
-    assert train([*command, "--members=2", "--jobs=2"]) == 0  # whose networks are real ones
-    ensemble = load_classifiers([tmp_path / "diagnosis-2-members" / "ensemble.json"])
+    """As a user types it: the networks are real ones, which begin with ImageNet's weights."""
+    settings = ["--image-size=32", "--epochs=1", "--steps=2", "--batch=4", "--frozen-stages=2"]
+    result = subprocess.run(
+        [
+            *(sys.executable, train_module.__file__, "--task=diagnosis", "--members=2", "--jobs=2"),
+            *(f"--dataset={moles.data}", f"--logs={tmp_path}", *settings),
+        ],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    path = tmp_path / "diagnosis-2-members" / "ensemble.json"
+    assert f"Ensemble: {path}" in result.stdout
+    assert NOTICE in result.stdout
+    ensemble = load_classifiers([path])
     assert len(ensemble.members) == 2
     assert ensemble.calibration

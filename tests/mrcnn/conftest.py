@@ -1,5 +1,7 @@
 """A network and a data set small enough to train in a test; what differs between backends."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -112,6 +114,21 @@ def tensorflow():
     if keras.backend.backend() != "tensorflow":
         pytest.skip("holds for TensorFlow alone")
     return pytest.importorskip("tensorflow")
+
+
+@pytest.fixture
+def eagerly():
+    """Lets TensorFlow run the few steps of a test one by one: compiling them takes longer."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not apply to tf.data functions")
+        yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

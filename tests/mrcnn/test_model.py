@@ -140,7 +140,9 @@ class TestTrain:
         assert metadata["epoch"] == 3
         assert metadata["logs"]["loss"] == whole.histories[1].history["loss"][-1]
 
-    def test_own_callbacks_see_the_weights_of_their_epoch(self, tiny_config, rectangles, tmp_path):
+    def test_own_callbacks_see_the_weights_of_their_epoch(
+        self, eagerly, tiny_config, rectangles, tmp_path
+    ):
         """The widely copied callback that loads `find_last()` into a network for inference."""
         model = MaskRCNN("training", tiny_config(), tmp_path)
         seen = []
@@ -174,7 +176,7 @@ class TestTrain:
         assert "rpn_class_raw" in changed(before, after)
         assert all(np.isfinite(value).all() for value in after.values())
 
-    def test_non_finite_loss_names_the_images(self, tiny_config, rectangles, tmp_path):
+    def test_non_finite_loss_names_the_images(self, eagerly, tiny_config, rectangles, tmp_path):
         class Poison(keras.callbacks.Callback):
             def on_train_batch_begin(self, batch, logs=None):
                 if (batch, int(self.model.optimizer.iterations)) == (2, 5):
@@ -193,7 +195,9 @@ class TestTrain:
         assert model.find_last().endswith("_0001.h5")
         assert model.epoch == 1  # from which another call goes on
 
-    def test_validation_sees_the_same_images_of_all_kinds(self, tiny_config, rectangles, tmp_path):
+    def test_validation_sees_the_same_images_of_all_kinds(
+        self, eagerly, tiny_config, rectangles, tmp_path
+    ):
         held_out, seen = rectangles([[(1, (5, 6, 25, 30))]] * 20), []
         load_image = held_out.load_image
         held_out.load_image = lambda image_id: seen.append(image_id) or load_image(image_id)
@@ -201,7 +205,9 @@ class TestTrain:
         model.train(rectangles(), held_out, 0.001, 2, "mrcnn_mask")
         assert len(set(seen)) == 6 and set(seen) != set(range(6))
 
-    def test_unusable_image_met_on_the_way_is_named(self, tiny_config, rectangles, tmp_path):
+    def test_unusable_image_met_on_the_way_is_named(
+        self, eagerly, tiny_config, rectangles, tmp_path
+    ):
         dataset = rectangles([[(1, (5, 6, 25, 30))]] * 20)
         sound = dataset.load_mask
 
@@ -211,8 +217,8 @@ class TestTrain:
             return sound(image_id)
 
         dataset.load_mask = load_mask
-        config = tiny_config(STEPS_PER_EPOCH=10)
-        last = Batches(dataset, config, steps=10).image_ids(9)[1]
+        config = tiny_config(STEPS_PER_EPOCH=4)
+        last = Batches(dataset, config, steps=4).image_ids(3)[1]
         model = MaskRCNN("training", config, tmp_path)
         with pytest.raises(SampleError, match=rf"image{last}.png.*truncated"):
             model.train(dataset, None, 0.001, 1, "mrcnn_mask")

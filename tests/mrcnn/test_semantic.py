@@ -143,7 +143,7 @@ class TestNetwork:
 
     def test_learns_where_the_classes_are_and_says_so(self, tiny_config, rectangles, tmp_path):
         config = semantic(tiny_config)
-        config.STEPS_PER_EPOCH = 150
+        config.STEPS_PER_EPOCH = 80
         config.LOSS_WEIGHTS = dict.fromkeys(LOSS_NAMES, 0.01)
         config.OPTIMIZER = "adamw"
         keras.utils.set_random_seed(0)

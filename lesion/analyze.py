@@ -26,6 +26,7 @@ if not __package__:  # run as a script: import the packages beside it, not the m
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse  # noqa: E402
+import contextlib  # noqa: E402
 from collections import Counter, deque  # noqa: E402
 from collections.abc import Mapping  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
@@ -53,6 +54,7 @@ from mrcnn.images import ImageError  # noqa: E402
 
 REPORT = "report.html"
 _WRITERS = 2
+_FEW = 2  # images that take less time than compiling the networks does
 
 
 def analyze_images(
@@ -112,6 +114,24 @@ def analyze_images(
     return problems
 
 
+@contextlib.contextmanager
+def _uncompiled():
+    """Lets TensorFlow run networks step by step: slower for many images, at once for a few."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lesion analyze",
@@ -152,12 +172,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     out = arguments.out
-    if out.exists() and not out.is_dir():
-        parser.error(f"--out {out} is a file; give a folder.")
     try:
+        if out.exists() and not out.is_dir():
+            parser.error(f"--out {out} is a file; give a folder.")
         stems = output_stems(find_images(arguments.inputs, out))
         patients = read_patients(arguments.patients) if arguments.patients else {}
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     if arguments.patients:
         _check_patients(parser, arguments.patients, patients, stems)
@@ -230,12 +250,19 @@ def _run(
             )
         if left:
             analyzer.load()
+            if patients and not analyzer.takes_patients:
+                print(
+                    f"{arguments.patients} is not used: no network of the diagnosis has learned "
+                    "from patient data.",
+                    file=sys.stderr,
+                )
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     if len(left) < len(stems):
         print(f"{len(stems) - len(left)} of {len(stems)} images have their results already.")
-    problems = analyze_images(analyzer, left, out, scale, patients)
+    with _uncompiled() if 0 < len(left) <= _FEW else contextlib.nullcontext():
+        problems = analyze_images(analyzer, left, out, scale, patients)
     failed = {problem.path for problem in problems}
     records = Records(out, (stem for path, stem in stems.items() if path not in failed))
     report = write_report(out / REPORT, records, problems, out)[0]

@@ -15,7 +15,7 @@ from lesion import __version__
 from lesion.analysis import Analysis, Source
 from lesion.dicom import DicomImage, is_dicom, read_dicom
 from lesion.nearby import SMALL, WHOLE, box_of, diagnoses_of, part_to_show, put_back, shown
-from lesion.patient import told
+from lesion.patient import takes_patients, told
 from lesion.quality import QualityWarning, assess
 from lesion.reading import read_ahead
 from lesion.samples import TASKS, Problem
@@ -149,8 +149,7 @@ class Analyzer:
     @property
     def takes_patients(self) -> bool:
         """Whether a network of the diagnosis has learned from patient data."""
-        model = self.models.get("diagnosis", {})
-        return any(member.get("patient_data") for member in model.get("members", [model]))
+        return takes_patients(self.models.get("diagnosis", {}))
 
     def settings(
         self,

@@ -9,7 +9,7 @@ a command that is killed (SIGKILL) leaves its folder, `lesion_app_...`, behind.
 
 Exit codes:
 
-    0    stopped by Ctrl-C or SIGTERM
+    0    stopped by Ctrl-C, SIGTERM or a terminal that is closed
     2    the command, the weights, the host or the port cannot be used, or the extra `demo` is
          missing; no page was opened
 """
@@ -90,8 +90,11 @@ def main(argv: list[str] | None = None) -> int:
                 raise
             print('The page needs gradio: pip install "mask-rcnn-lesion[demo]"', file=sys.stderr)
             return 2
-        # As Ctrl-C, so that the folder is removed.
+        # As Ctrl-C, so that the folder is removed; a terminal that is closed sends SIGHUP.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        hang_up = getattr(signal, "SIGHUP", None)  # not on Windows
+        if hang_up and signal.getsignal(hang_up) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(hang_up, signal.default_int_handler)
         try:
             print("Loading the networks …", flush=True)
             analyzer = Analyzer(**analyzer_options(arguments))

@@ -232,7 +232,12 @@ def _size(image: np.ndarray, side: int) -> tuple[int, int]:
 
 
 def _shares(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask reduced to (width, height): how much of each pixel it covers, uint8, 255 for all."""
-    return np.asarray(
+    """A mask reduced to (width, height): how much of each pixel it covers, uint8, 255 for all.
+
+    A mask too small to cover half of any is shown as if it covered the one it covers most.
+    """
+    shares = np.asarray(
         Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
     )
+    peak = int(shares.max(initial=0))
+    return shares if peak in (0, 255) or peak > 127 else np.where(shares == peak, 255, shares)

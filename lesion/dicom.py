@@ -176,9 +176,8 @@ def write_segmentation(
             content_description=_ascii(NOTICE),
             series_description=_ascii(NOTICE),
         )
-        if "SpecificCharacterSet" in source:
-            # highdicom before 0.28 would garble the patient's name.
-            segmentation.SpecificCharacterSet = source.SpecificCharacterSet
+        if encodings := image.source.get("SpecificCharacterSet"):
+            segmentation.SpecificCharacterSet = encodings
         content = io.BytesIO()
         segmentation.save_as(content)
     with atomic_path(path) as temporary:
@@ -230,6 +229,8 @@ def _complete(source):
             setattr(complete, keyword, "")
     # highdicom would repeat it without a slice thickness, and not read its own file again.
     complete.pop("PixelSpacing", None)
+    # It refuses some that are valid, such as Japanese ones, and has garbled names by others.
+    complete.pop("SpecificCharacterSet", None)
     return complete
 
 

@@ -53,6 +53,11 @@ def told(metadata: Mapping[str, object]) -> dict[str, str]:
     return {name: text for name in ("age", "sex", "site") if (text := _text(metadata, name))}
 
 
+def takes_patients(model: Mapping) -> bool:
+    """Whether a network of the diagnosis, by its description, has learned from patient data."""
+    return any(member.get("patient_data") for member in model.get("members", [model]))
+
+
 def unrecognised(metadata: Mapping[str, object]) -> list[str]:
     """What of a patient is there and means nothing to `patient_vector`, such as `sex x`."""
     sex, site = (_text(metadata, name) for name in ("sex", "site"))

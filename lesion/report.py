@@ -125,7 +125,9 @@ def _described(values: Mapping) -> Iterator[str]:
     for name, value in values.items():
         if value is None or isinstance(value, dict) or name == "members":
             continue  # thresholds and the like are in the records
-        text = " × ".join(map(str, value)) if isinstance(value, list) else str(value)
+        if isinstance(value, list):  # [height, width]; pages give the width first
+            value = " × ".join(map(str, reversed(value)))
+        text = str(value)
         yield f"<dt>{escape(title_of(str(name)))}</dt><dd>{escape(text)}</dd>\n"
 
 

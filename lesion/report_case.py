@@ -12,6 +12,7 @@ from PIL import Image
 from lesion import NOTICE
 from lesion.attribute_overlay import ATTRIBUTE_COLORS, ATTRIBUTE_LABELS
 from lesion.measurements import MIN_COLOR_SHARE, REFERENCE_COLORS
+from lesion.patient import takes_patients, unrecognised
 from lesion.report_style import CASE_STYLE
 
 if TYPE_CHECKING:
@@ -186,11 +187,18 @@ def _diagnosis(record: Mapping) -> str:
         notes.append(_referral(diagnosis["refer"], settings))
     if record.get("nearby") and not _crops(record.get("models", {}).get("diagnosis", {})):
         notes.append("Of the square around the lesion, not of the whole image.")
-    if told := settings.get("patient"):
-        facts = ", ".join(f"{name} {value}" for name, value in told.items())
-        notes.append(f"Told of the patient: {escape(facts)}.")
+    notes += _patient(settings.get("patient") or {}, record.get("models", {}).get("diagnosis", {}))
     small = "".join(f'<p class="small">{note}</p>' for note in notes)
     return f"<section><h3>Probabilities of the seven categories</h3>{_bars(rows)}{small}</section>"
+
+
+def _patient(patient: Mapping, model: Mapping) -> list[str]:
+    """What a diagnosis was told of the patient, apart from what means nothing to it."""
+    facts = [f"{name} {value}" for name, value in patient.items()]
+    unknown = unrecognised(patient) if takes_patients(model) else facts
+    used = [fact for fact in facts if fact not in unknown]
+    lines = (("Told of the patient", used), ("Not used of the patient", unknown))
+    return [f"{words}: {escape(', '.join(these))}." for words, these in lines if these]
 
 
 def _attributes(attributes: Mapping) -> str:

@@ -62,7 +62,7 @@ def export_saved_model(model: Any, path: str | os.PathLike, limit: int | None = 
         limit: number of detections in an answer; see `Detector`.
 
     Raises:
-        ValueError: if the configuration cannot be expressed in a graph.
+        ValueError: if backend or configuration cannot be expressed in a graph.
         FileExistsError: if there is anything else at `path`.
     """
     write_saved_model(path, Detector(model, limit), model.metadata())
@@ -80,9 +80,14 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
         metadata: of the model, for `model.json`.
 
     Raises:
-        FileExistsError: as `export_saved_model`.
+        ValueError, FileExistsError: as `export_saved_model`.
         OSError: if it cannot be written.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"A SavedModel is TensorFlow's; the backend is {keras.backend.backend()}. Start again "
+            "with KERAS_BACKEND=tensorflow: weights files are the same for all backends."
+        )
     path = Path(path)
     if path.exists() and not (path / "saved_model.pb").is_file():
         if not path.is_dir() or any(path.iterdir()):
@@ -165,7 +170,7 @@ class Detector:
         mask_threshold: least probability of a mask's pixel; None gives the probabilities.
 
     Raises:
-        ValueError: if the backend or the configuration cannot be expressed in a graph.
+        ValueError: if the configuration cannot be expressed in a graph.
     """
 
     def __init__(self, model: Any, limit: int | None = None, mask_threshold: float | None = 0.5):
@@ -317,11 +322,6 @@ class Detector:
 
 def _check(config: Config) -> None:
     mode = config.IMAGE_RESIZE_MODE
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"A SavedModel is TensorFlow's; the backend is {keras.backend.backend()}. Start again "
-            "with KERAS_BACKEND=tensorflow: weights files are the same for all backends."
-        )
     if mode == "crop":
         raise ValueError(
             "IMAGE_RESIZE_MODE 'crop' looks at a random part of an image, which no server can "

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from types import ModuleType
 
+import keras
 import numpy as np
 import pytest
 
@@ -82,6 +83,26 @@ def test_bad_file_is_a_problem_and_stops_nothing(folder, darkness, out):
     assert problem.path == folder / "a.png"
     records = [name for name in names(out) if name.endswith(".json")]
     assert records == ["b.json", "c.json"], "what was found before is no longer this image's"
+
+
+@pytest.mark.parametrize(("letters", "compiled"), [("ab", False), ("abc", True)])
+def test_networks_are_compiled_for_more_than_a_few_images(
+    folder, darkness, command, monkeypatch, letters, compiled
+):
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("holds for TensorFlow alone")
+    seen, predict = set(), darkness.predict
+
+    def noted(images):
+        seen.add(not tf.config.functions_run_eagerly())
+        return predict(images)
+
+    monkeypatch.setattr(darkness, "predict", noted)
+    without = ("--attributes-weights=none", "--diagnosis-weights=none")
+    assert command(*without, *(folder / f"{letter}.png" for letter in letters)) == 0
+    assert seen == {compiled}
+    assert not tf.config.functions_run_eagerly()
 
 
 def test_same_stem_twice_gives_two_results(folder, darkness, out, lesion_image):
@@ -160,6 +181,19 @@ def test_patients_are_told_and_recorded(folder, command, out, tmp_path, capsys):
     assert command(folder, f"--patients={table}") == 0
     assert "2 of 3 images have their results already" in capsys.readouterr().out
     assert json.loads((out / "a.json").read_text())["settings"]["patient"]["age"] == "51"
+
+
+def test_a_table_that_no_network_uses_is_said(folder, command, tmp_path, capsys):
+    (tmp_path / "p.csv").write_text("image,age\na,50\n")
+    assert command(folder, f"--patients={tmp_path / 'p.csv'}", "--diagnosis-weights=none") == 0
+    assert "p.csv is not used: no network of the diagnosis has learned" in capsys.readouterr().err
+
+
+def test_a_path_that_cannot_be_looked_up(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command("a" * 300)
+    assert stopped.value.code == 2
+    assert "File name too long" in capsys.readouterr().err
 
 
 def test_patients_of_one_name_are_not_mixed_up(folder, command, tmp_path, capsys):

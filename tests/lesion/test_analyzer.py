@@ -17,7 +17,7 @@ import pytest
 import lesion
 from lesion import NOTICE
 from lesion.analysis import SCHEMA_VERSION, Analysis, Source
-from lesion.analyzer import Analyzer
+from lesion.analyzer import METHOD, Analyzer
 from lesion.attributes import Attributes
 from lesion.dicom import DicomImage
 from lesion.quality import QualityWarning
@@ -362,6 +362,7 @@ def test_record_is_as_documented(record, tmp_path):
     documented = json.loads(example)
     assert documented["schema_version"] == SCHEMA_VERSION
     assert documented["notice"] == NOTICE
+    assert documented["settings"]["method"] == METHOD
     assert record == json.loads((tmp_path / "out" / "mole.json").read_text(encoding="utf-8"))
     for described in (record, documented):
         described["models"] = dict.fromkeys(described["models"])  # the networks' own affair

@@ -5,6 +5,7 @@ import base64
 import importlib.util
 import re
 import shutil
+import signal
 import struct
 import sys
 import time
@@ -23,7 +24,7 @@ from lesion.analyzer import Analyzer
 from lesion.app_policy import Policy
 from lesion.app_style import PAGE_STYLE
 from lesion.app_uploads import Uploads
-from lesion.app_view import FORMATS, MAX_UPLOAD, _outline, error_html, examine
+from lesion.app_view import FORMATS, MAX_UPLOAD, _outline, _shares, error_html, examine
 from lesion.attributes import Attributes
 from lesion.overlay import PREDICTION_COLOR
 from lesion.phantom import draw_phantom
@@ -70,7 +71,8 @@ class Guess:
         return [SimpleNamespace(probabilities=probabilities, category="NV", refer=None)]
 
     def describe(self):
-        return {"task": "diagnosis", "weights": "diagnosis.h5", "sha256": "c" * 64}
+        described = {"task": "diagnosis", "weights": "diagnosis.h5", "sha256": "c" * 64}
+        return {**described, "patient_data": True}
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +201,16 @@ def test_folder_goes_with_the_command(page, capsys):
     assert printed.err == ""
 
 
+@pytest.mark.parametrize("hang_up", [signal.SIG_DFL, signal.SIG_IGN])
+def test_folder_goes_with_the_terminal(page, monkeypatch, hang_up):
+    caught = {}
+    monkeypatch.setattr(app.signal, "signal", caught.__setitem__)
+    monkeypatch.setattr(app.signal, "getsignal", lambda number: hang_up)
+    app.main([])
+    assert caught[signal.SIGTERM] is signal.default_int_handler
+    assert (signal.SIGHUP in caught) == (hang_up != signal.SIG_IGN)  # which is nohup's
+
+
 def test_options_reach_the_analyzer(page):
     weights = ["--weights=a", "--diagnosis-weights=b", "--diagnosis-weights=c"]
     app.main([*weights, "--views=1", "--risk=0.2", "--melanoma-sensitivity=0.9"])
@@ -266,6 +278,15 @@ def test_good_image(analyzer, phantom):
         assert f'name="{name}" checked' in html and f'data-layer="{name}"' in html
     for name in ("negative_network", "streaks", "globules"):
         assert f'name="{name}" disabled' in html and f'data-layer="{name}"' not in html
+
+
+@pytest.mark.parametrize("side", [1, 5, 40])
+def test_a_speck_of_a_large_photograph_is_drawn(side):
+    speck = np.zeros((3000, 4000), bool)
+    speck[1000 : 1000 + side, 2000 : 2000 + side] = True
+    for mask in (speck, np.zeros_like(speck)):
+        assert (_shares(mask, (500, 375)) > 127).any() == mask.any()
+        assert bool(_outline(mask, (500, 375))) == mask.any()
 
 
 def test_patient_is_told_of(analyzer, phantom):

@@ -273,6 +273,23 @@ class TestSegmentation:
         assert seg.SeriesInstanceUID != SECRETS["SeriesInstanceUID"]
         assert seg.SOPInstanceUID != SECRETS["SOPInstanceUID"]
 
+    @pytest.mark.parametrize(
+        ("encodings", "name"),
+        [
+            (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+            (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞"),
+            (["", "ISO 2022 IR 58"], "Zhang^XiaoDong"),  # of which pydicom writes no more
+            ("ISO_IR 100", "Ångström^Zoë"),
+            ("ISO 2022 IR 100", "Ångström^Zoë"),
+            ("ISO_IR 6", "Smith^Ann"),
+            ("", "Smith^Ann"),
+        ],
+    )
+    def test_any_character_set(self, read, tmp_path, encodings, name):
+        image = read(source(SpecificCharacterSet=encodings, PatientName=name))
+        write_segmentation(tmp_path / "seg.dcm", image, *lesion(image), MODELS)
+        assert pydicom.dcmread(tmp_path / "seg.dcm").PatientName == name
+
     def test_source_without_patient(self, read, tmp_path):
         empty = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID")
         empty += ("AccessionNumber", "ReferringPhysicianName", "StudyDate", "StudyTime")

@@ -103,8 +103,21 @@ def test_what_a_referral_means(write, refer, said):
     text = Page(write([value])).text
     assert ("above which 10% of all answers may be wrong" in text) == (said is not None)
     assert said is None or said in text
-    assert "Told of the patient: age 55, sex <male>." in text
+    assert "Not used of the patient: age 55, sex <male>." in text
     assert "Of the square around the lesion, not of the whole image." in text
+
+
+@pytest.mark.parametrize("networks", [[True], [False, True], [False]])
+def test_patient_data_that_were_used_are_told_from_others(write, networks):
+    value = record()
+    value["settings"]["patient"] = {"age": "55", "sex": "male", "site": "head/neck"}
+    members = [{"patient_data": takes} for takes in networks]
+    value["models"]["diagnosis"] = members[0] if len(members) == 1 else {"members": members}
+    text = Page(write([value])).text
+    used = any(networks)
+    assert ("Told of the patient: age 55, sex male." in text) == used
+    assert ("Not used of the patient: site head/neck." in text) == used
+    assert ("Not used of the patient: age 55, sex male, site head/neck." in text) != used
 
 
 def test_case_shows_all_that_was_found(write):
@@ -125,7 +138,7 @@ def test_case_shows_all_that_was_found(write):
         "The lesion touches the edge",
         "mask_rcnn_boundary_0042.h5",
         "0123456789abcdef0123456789abcdef",
-        "160 × 224",
+        "224 × 160",
     ):
         assert expected in text
 

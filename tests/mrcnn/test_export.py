@@ -301,6 +301,11 @@ class TestWriting:
         with pytest.raises(FileExistsError):
             export.write_saved_model(tmp_path / "1", _double, {})
 
+    def test_another_backend_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+        with pytest.raises(ValueError, match="the backend is jax. Start again"):
+            export.write_saved_model(tmp_path / "1", _double, {})
+
     def test_a_saved_model_is_replaced(self, tmp_path):
         path = tmp_path / "1"
         for version in "ab":

@@ -35,6 +35,7 @@ def check_samples(
     workers: int = 2,
     record: str | Path | None = None,
     used: dict[str, Path] | None = None,
+    with_boundary: bool = False,
 ) -> Collection:
     """Decodes all files once and keeps the samples that are sound for a task.
 
@@ -53,6 +54,7 @@ def check_samples(
             next check does not decode them again. Files at fault are looked at each time.
         used: images of the data sets checked before by SHA-256, copies of which are left out, too;
             those of this one are added.
+        with_boundary: whether the attributes need the lesion's mask, too.
 
     Returns:
         A new collection; `left_out` counts the images that were dropped.
@@ -62,7 +64,7 @@ def check_samples(
     samples = collection.samples
     truth, noun = _TRUTHS[task]
     images = [sample.image for sample in samples]
-    masks = [mask for sample in samples for mask in _masks_of(sample, task)]
+    masks = [mask for sample in samples for mask in _masks_of(sample, task, with_boundary)]
     facts = _examine_all(images, masks, workers, None if record is None else Path(record))
 
     sound: list[Sample] = []
@@ -92,8 +94,11 @@ def check_samples(
             continue
         if task == "attributes" and len(sample.attributes) < len(ATTRIBUTES):
             continue  # of which the collection's own problems tell
+        if with_boundary and sample.mask is None:
+            problems.append(Problem(sample.image, "image without a mask of the lesion"))
+            continue
         faults = []
-        for mask in _masks_of(sample, task):
+        for mask in _masks_of(sample, task, with_boundary):
             reason = _mask_fault(facts[mask], image, None if task == "attributes" else collection)
             if reason:
                 faults.append(Problem(mask, reason))
@@ -126,10 +131,10 @@ def _folders_without(truth: str, samples: list[Sample]) -> dict[Path, int]:
     return {folder: n for folder, n in count.items() if folder not in known and n > 1}
 
 
-def _masks_of(sample: Sample, task: str) -> list[Path]:
-    if task == "attributes":
-        return list(sample.attributes.values())
-    return [sample.mask] if task == "boundary" and sample.mask is not None else []
+def _masks_of(sample: Sample, task: str, with_boundary: bool) -> list[Path]:
+    attributes = sample.attributes.values() if task == "attributes" else ()
+    boundary = task == "boundary" or with_boundary
+    return [*attributes, *([sample.mask] if boundary and sample.mask is not None else [])]
 
 
 def _mask_fault(mask: dict | str, image: dict, collection: Collection | None) -> str | None:

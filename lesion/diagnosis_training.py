@@ -241,13 +241,15 @@ def load_start_weights(model, arguments, last):
         model.set_log_dir()  # a run of its own, also from the weights of another run
 
 
-def find_more(arguments, samples):
+def find_more(arguments, samples, split):
     """Samples besides those of the data sets: images that a teacher answers for."""
     if not arguments.unlabelled:
         return []
     from lesion.distillation import find_unlabelled
+    from lesion.layouts import find_collections
 
-    return find_unlabelled(arguments.unlabelled, samples)
+    listed = [s for c in find_collections(arguments.dataset, task="diagnosis") for s in c.samples]
+    return find_unlabelled(arguments.unlabelled, samples, split, listed)
 
 
 def datasets(arguments, parts, cache):

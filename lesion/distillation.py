@@ -18,8 +18,8 @@ from tqdm import tqdm
 from lesion.diagnosis import DiagnosisPredictor, load_classifier
 from lesion.diagnosis_data import DiagnosisDataset, sampling_shares
 from lesion.folders import image_files
-from lesion.samples import DIAGNOSES, DatasetError, Sample
-from lesion.splits import archive_id
+from lesion.samples import DIAGNOSES, DatasetError, Sample, archive_id
+from lesion.splits import Split
 from lesion.weights import member_files
 from mrcnn.files import atomic_path, sha256_of
 from mrcnn.images import ImageError, read_image
@@ -31,11 +31,23 @@ logger = logging.getLogger(__name__)
 _CHUNK = 8
 
 
-def find_unlabelled(folders: Sequence[str | Path], samples: Sequence[Sample]) -> list[Sample]:
+def find_unlabelled(
+    folders: Sequence[str | Path],
+    samples: Sequence[Sample],
+    split: Split,
+    listed: Sequence[Sample] = (),
+) -> list[Sample]:
     """The images of folders as samples without a diagnosis.
 
-    Left out is what cannot be read, and what `samples` have, too, by name or byte for byte: it may
-    be among those that the training is scored on.
+    Left out is what cannot be read, what `samples` have, too, by name or byte for byte, and what
+    the training is to be scored on by its split, be it in a folder of another name or by another
+    image of its lesion.
+
+    Args:
+        folders: of images.
+        samples: what is learned from with a diagnosis, or scored.
+        split: the training's.
+        listed: all that the data sets hold, sound or not: they may name an image's lesion.
 
     Raises:
         lesion.samples.DatasetError: if a folder is missing, if nothing in it can be used, or if two
@@ -48,6 +60,7 @@ def find_unlabelled(folders: Sequence[str | Path], samples: Sequence[Sample]) ->
             "of one name could not be told apart. Rename one of them."
         )
     ids, hashes = {archive_id(sample.image_id) for sample in samples}, None
+    lesions = {_name(sample.image): sample.lesion_id for sample in listed}
     found: list[Sample] = []
     for folder in map(Path, folders):
         if not folder.is_dir():
@@ -60,21 +73,32 @@ def find_unlabelled(folders: Sequence[str | Path], samples: Sequence[Sample]) ->
         if fresh and hashes is None:
             hashes = {sha256_of(sample.image) for sample in samples}
         fresh = [path for path in fresh if sha256_of(path) not in hashes]
-        sound = [path for path in fresh if _is_sound(path)]
+        new = [
+            Sample(_collection(folder), path.stem, path, lesion_id=lesions.get(_name(path)))
+            for path in fresh
+        ]
+        new = [sample for sample in new if split.part_of(sample) not in ("validation", "test")]
+        sound = [sample for sample in new if _is_sound(sample.image)]
         logger.info(
-            "%s: %d images without a diagnosis; left out %d that the data sets have, too, and %d "
-            "that cannot be read.",
-            *(folder, len(sound), len(paths) - len(fresh), len(fresh) - len(sound)),
+            "%s: %d images without a diagnosis; left out %d that the data sets have, too, or that "
+            "are scored by the split, and %d that cannot be read.",
+            *(folder, len(sound), len(paths) - len(new), len(new) - len(sound)),
         )
         if not sound:
             raise DatasetError(
-                f"The folder {folder} of --unlabelled holds no image that can be used and is not "
-                "in the data sets. Give the folder that the files themselves lie in."
+                f"The folder {folder} of --unlabelled holds no image that can be used, is not in "
+                "the data sets and not scored by the split. Give the folder that the files "
+                "themselves lie in."
             )
-        ids |= {archive_id(path.stem) for path in sound}
-        hashes |= {sha256_of(path) for path in sound}
-        found += [Sample(_collection(folder), path.stem, path) for path in sound]
+        ids |= {archive_id(sample.image_id) for sample in sound}
+        hashes |= {sha256_of(sample.image) for sample in sound}
+        found += sound
     return found
+
+
+def _name(path):
+    """What an image is known by in several folders: its id of the archive, or else its file."""
+    return archive_id(path.stem) or path.resolve()
 
 
 def _collection(folder):

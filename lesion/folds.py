@@ -77,7 +77,7 @@ def _kept_split(path, learned, split, earlier):
     """The split as it will be used; the one of an earlier call must be the same."""
     keys = sorted(sample.key for sample in learned)
     parts = {"train": keys, "validation": [], "test": split.parts.get("test", [])}
-    whole = Split(parts, split.seed, {}).with_learned(earlier)
+    whole = Split(parts, split.seed, {}).with_lesions(learned).with_learned(earlier)
     if path.exists() and Split.load(path).with_learned(earlier).parts != whole.parts:
         raise DatasetError(
             f"{path} belongs to a cross-validation of other images or another split. Give the data "

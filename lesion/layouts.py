@@ -22,7 +22,7 @@ from lesion.folders import (
     table_in,
 )
 from lesion.samples import ATTRIBUTES, PARTS, Collection, DatasetError, Problem, Sample
-from lesion.tables import read_categories, read_groupings, read_metadata
+from lesion.tables import read_groupings, read_metadata, read_truth
 
 _MASK_ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
 _PART = r"(?P<part>training|validation|test)"
@@ -45,7 +45,7 @@ _CHALLENGES = {
 }
 _TASK3 = "isic2018-task3"
 _TASK3_IMAGES = rf"isic2018_task3_{_PART}_(input|images)"
-_TASK3_TRUTH = rf"isic2018_task3_{_PART}_groundtruth(\.csv)?"
+_TASK3_TRUTH = rf"isic2018_task3_{_PART}_groundtruth(\.csv|\.tab)?"
 _TASK3_GROUPINGS = rf"isic2018_task3_{_PART}_lesiongroupings(\.csv)?"
 _HAM_METADATA = re.compile(r"ham10000_metadata(\.csv|\.tab|\.tsv|\.txt)?")
 _HAM_IMAGES = re.compile(r"ham10000_images.*")
@@ -229,8 +229,9 @@ def _find_task3(collection: Collection, part: str | None) -> None:
     _choose_part(collection, part, images)
     for name in images if part is None else (part,):
         found = _images(images[name], collection, {s.image_id for s in collection.samples})
-        categories = read_categories(truths[name]) if name in truths else {}
-        collection.diagnoses_listed += len(categories)
+        listed = collection.diagnoses_listed
+        truth = read_truth(truths[name], collection) if name in truths else {}
+        collection.diagnoses_listed = listed + len(truth)
         rows = read_groupings(groupings[name]) if name in groupings else {}
         alone = sorted(set(found) - {image for image, row in rows.items() if row["lesion_id"]})
         if alone and (rows or name == "training"):  # published for this part alone
@@ -240,19 +241,20 @@ def _find_task3(collection: Collection, part: str | None) -> None:
             )
             collection.problems.append(Problem(groupings.get(name, images[name]), reason))
         for image_id, path in found.items():
-            row = rows.get(image_id, {})
+            row, known = rows.get(image_id, {}), truth.pop(image_id, {})
+            confirmed = {key: row[key] for key in ("confirmation",) if row.get(key)}
             sample = Sample(
                 collection.name,
                 image_id,
                 path,
-                lesion_id=row.get("lesion_id") or None,
-                diagnosis=categories.pop(image_id, None),
-                metadata={key: row[key] for key in ("confirmation",) if row.get(key)},
+                lesion_id=row.get("lesion_id") or known.get("lesion_id"),
+                diagnosis=known.get("diagnosis"),
+                metadata={**known.get("metadata", {}), **confirmed},
                 part=name,
             )
             collection.samples.append(sample)
-        if categories:
-            reason = f"lists {len(categories)} images that are not there, such as {min(categories)}"
+        if truth:
+            reason = f"lists {len(truth)} images that are not there, such as {min(truth)}"
             collection.problems.append(Problem(truths[name], reason))
 
 

@@ -1,5 +1,6 @@
 """What is known of a dermoscopic image, and of a collection of them."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ TASKS = ("boundary", "attributes", "diagnosis")
 ATTRIBUTES = ("pigment_network", "negative_network", "streaks", "milia_like_cyst", "globules")
 DIAGNOSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 PARTS = ("training", "validation", "test")
+# Of the ISIC archive, in 2019 also of reduced copies. The phantoms' begin with 900 and mean other
+# images in every set of them; the archive has few there.
+_ARCHIVE_ID = re.compile(r"(ISIC_(?!900)\d{7})(_downsampled)?", re.IGNORECASE)
 
 
 class DatasetError(ValueError):
@@ -45,6 +49,12 @@ class Sample:
     def key(self) -> str:
         """Names the sample among all collections; split files hold these."""
         return f"{self.collection}/{self.image_id}"
+
+
+def archive_id(name: str) -> str | None:
+    """The id in the ISIC archive that a file's name, without suffix, is; None: it is another."""
+    found = _ARCHIVE_ID.fullmatch(name)
+    return found[1].upper() if found else None
 
 
 def distinct_names(samples: Sequence[Sample]) -> list[str]:

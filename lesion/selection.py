@@ -37,6 +37,7 @@ class Selection:
         split: the file that decided, if one did.
         left_out: number of samples left out because the weights learned from their lesions.
         unused: number of samples left out because the split does not know them.
+        elsewhere: number of those, of data sets of which it knows nothing.
         learned: number of `samples` from whose lesions the weights have learned nevertheless.
         unsaid: weights without a split beside them: nobody knows what these have learned from.
     """
@@ -46,6 +47,7 @@ class Selection:
     split: Path | None
     left_out: int = 0
     unused: int = 0
+    elsewhere: int = 0
     learned: int = 0
     unsaid: tuple[Path, ...] = ()
 
@@ -63,6 +65,8 @@ def select(
     Without `split` and `part` that is what the weights have not learned from: the test part of the
     split beside them, and data sets that this split does not know. In those that it knows it left
     images out that were unsound, among them copies of others: what it does not list is not scored.
+    Images without a truth, which are not scored anyway, are among the samples, too; of the part
+    `test` those of the challenge's.
 
     Args:
         datasets: folders.
@@ -86,14 +90,19 @@ def select(
     if file is None and part:
         collections = find_collections(datasets, PART_NAMES[part], task=task)
     everything = _all(collections)
-    learned = learned_by(paths, everything)
+    learned, elsewhere = learned_by(paths, everything), 0
+    # Nothing is said against predicting for these: they are not scored.
+    bare = {sample.key for sample in everything if not getattr(sample, _TRUTHS[task][0])} - learned
     if file and (split or part):
         chosen, part = Split.load(file), part or "test"
-        samples = select_samples(collections, chosen, part, limit)
-        unused, left_out = len(everything) - len(chosen.among(everything)), 0
+        strange = {s.key for s in everything} - {s.key for s in chosen.among(everything)}
+        tested = {s.key for s in everything if s.part == part == "test"} & bare & strange
+        samples = select_samples(collections, chosen, part, limit, also=tested)
+        unused, left_out = len(strange - tested), 0
+        elsewhere = len(strange - tested - _unknown([chosen], everything))
     else:
         leave = learned if split is None else set()
-        unknown = _unknown([Split.load(each) for each in own], everything) - leave
+        unknown = _unknown([Split.load(each) for each in own], everything) - leave - bare
         samples = select_samples(collections, None, "all", limit, leave | unknown)
         unused, left_out = len(unknown), len(leave)
         tested = set(Split.load(file).parts.get("test", ())) if file else set()
@@ -101,7 +110,8 @@ def select(
         part = part or ("test" if inside else "all")
     still = sum(sample.key in learned for sample in samples)
     unsaid = tuple(path for path in paths if own_split(path) is None)
-    return collections, Selection(samples, part, file, left_out, unused, still, unsaid)
+    counts = (left_out, unused, elsewhere, still)
+    return collections, Selection(samples, part, file, *counts, unsaid)
 
 
 def select_samples(
@@ -110,6 +120,7 @@ def select_samples(
     part: str,
     limit: int | None,
     learned: Set[str] = frozenset(),
+    also: Set[str] = frozenset(),
 ) -> list[Sample]:
     """The samples of a split's part, or all of them, and of each data set the first.
 
@@ -119,10 +130,13 @@ def select_samples(
         part: a name of the split's.
         limit: number of samples of each data set; None: all.
         learned: keys of samples that are left out.
+        also: keys of samples that are taken though the split does not know them.
     """
     samples = _all(collections)
     if split is not None:
-        samples = split.select(samples, part)
+        known = split.select([sample for sample in samples if sample.key not in also], part)
+        chosen = {sample.key for sample in known} | also
+        samples = [sample for sample in samples if sample.key in chosen]
     samples = [sample for sample in samples if sample.key not in learned]
     if limit is None:
         return samples
@@ -195,8 +209,13 @@ def notes_on(
         )
     if selection.unused and by_request:
         said.append(f"Left out: {selection.unused} images that the split does not know.")
-    elif selection.unused:
-        said.append(_UNLISTED.format(selection.unused))
+    elif unlisted := selection.unused - selection.elsewhere:
+        said.append(_UNLISTED.format(unlisted))
+    if selection.elsewhere and not by_request:
+        said.append(
+            f"Left out: {selection.elsewhere} images of data sets that the split does not know; "
+            "they are scored without --part."
+        )
     if selection.learned:
         said.append(
             f"Of these {len(selection.samples)} images the weights have seen {selection.learned} "

@@ -123,7 +123,7 @@ def ship(
             split = split.with_learned(Split.load(own_split(path)))
         details = {
             **origin,
-            "data": describe_data(task, datasets, split),
+            "data": describe_data(task, datasets, split, learned_of(records, split)),
             **hashes,
             "bytes": sum(record["bytes"] for record in records),
             "figures": [read_figures(file, scored) for file in figures],
@@ -134,6 +134,18 @@ def ship(
         write_ensemble(stored, task, names, calibration, **details)
     _remove_others(task, out, [target, *members])
     return target
+
+
+def learned_of(records, split):
+    """Numbers of images in the parts of an ensemble that its members learned by, by their records.
+
+    In a cross-validation each member's validation part is among what the others learned from.
+    """
+    counts = {
+        name: max(record["data"]["parts"].get(name, {}).get("images", 0) for record in records)
+        for name in ("train", "validation")
+    }
+    return counts if split.parts.get("validation") else {"train": sum(counts.values())}
 
 
 def _remove_others(task, out, kept):

@@ -5,14 +5,13 @@ import hashlib
 import json
 import logging
 import math
-import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from lesion.samples import Sample
+from lesion.samples import Sample, archive_id
 from mrcnn.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -27,9 +26,6 @@ UNLABELLED = "unlabelled"
 """The part of images that were learned from by a teacher's answers alone; few splits have it."""
 
 _FORMAT = "lesion split 1"
-# Of the ISIC archive, in 2019 also of reduced copies. The phantoms' begin with 900 and mean other
-# images in every set of them; the archive has few there.
-_ARCHIVE_ID = re.compile(r"(ISIC_(?!900)\d{7})(_downsampled)?")
 
 
 class SplitError(ValueError):
@@ -41,18 +37,20 @@ class Split:
     """Which sample belongs to which part.
 
     A sample is known by its key, which begins with its folder's name. What weights have learned
-    from is also known by its id, where that is one of the ISIC archive: they must not be scored on
-    it because somebody calls the folder otherwise.
+    from is also known by its id, where that is one of the ISIC archive, and by its lesion: they
+    must not be scored on it because somebody calls the folder otherwise, or has other images of it.
 
     Attributes:
         parts: keys (`Sample.key`) by the part's name; no key is in two parts.
         seed: the seed it was drawn with.
         fractions: the share of the images that each part was to have.
+        lesions: the lesions that a part's images show, by its name, as far as they are known.
     """
 
     parts: Mapping[str, list[str]]
     seed: int
     fractions: Mapping[str, float]
+    lesions: Mapping[str, list[str]] = field(default_factory=dict)
 
     def select(self, samples: Iterable[Sample], part: str) -> list[Sample]:
         """The samples of one part, in the order given.
@@ -84,36 +82,64 @@ class Split:
         return [sample for sample in samples if sample.key in self._part_by_key]
 
     def with_learned(self, earlier: "Split") -> "Split":
-        """The same, which also knows what weights learned from before they were trained with it."""
-        parts = dict(self.parts)
+        """The same, which also knows what weights learned from before they were trained with it.
+
+        What was to be tested on is no longer.
+        """
+        parts, lesions = dict(self.parts), dict(self.lesions)
         for part, keys in earlier.parts.items():
-            added = [key for key in keys if not self._knows(key)]
-            if added and part != "test":
-                part = UNLABELLED if part == UNLABELLED else "train"
-                parts[part] = sorted([*parts.get(part, ()), *added])
-        return self if parts == self.parts else Split(parts, self.seed, self.fractions)
+            added = {key for key in keys if not _any_learned(self._parts_of_key(key))}
+            if part == "test" or not added:
+                continue
+            if "test" in parts:
+                parts["test"] = [key for key in parts["test"] if key not in added]
+            part = UNLABELLED if part == UNLABELLED else "train"
+            parts[part] = sorted({*parts.get(part, ()), *added})
+        for part, names in earlier.lesions.items():
+            if part != "test":
+                lesions[part] = sorted({*lesions.get(part, ()), *names})
+        both = Split(parts, self.seed, self.fractions, lesions)
+        return self if both == self else both
+
+    def with_lesions(self, samples: Iterable[Sample]) -> "Split":
+        """The same, which also knows the lesions of those samples whose keys it knows."""
+        lesions = defaultdict(set, {part: set(names) for part, names in self.lesions.items()})
+        for sample in self.among(samples):
+            if sample.lesion_id is not None:
+                lesions[self._part_by_key[sample.key]].add(sample.lesion_id)
+        sorted_lesions = {part: sorted(names) for part, names in lesions.items()}
+        return Split(self.parts, self.seed, self.fractions, sorted_lesions)
 
     def part_of(self, sample: Sample) -> str | None:
-        """The part of a sample, by its key or as an image of the ISIC archive; None: unknown."""
-        return self._part_by_key.get(sample.key) or self._part_by_id.get(
-            archive_id(sample.image_id)
-        )
+        """The part of a sample by its key, as an image of the ISIC archive, or by its lesion."""
+        return next(filter(None, self._parts_of(sample)), None)
 
     def has_learned(self, sample: Sample) -> bool:
-        """Whether a training on this split has seen an image, be it to choose or to calibrate."""
-        return self.part_of(sample) not in (None, "test")
+        """Whether a training on this split has seen an image, or another of its lesion.
 
-    def _knows(self, key):
-        """Whether it has a key; or the image by its id, but as one to be tested on."""
-        part = self._part_by_id.get(archive_id(key.rpartition("/")[2]), "test")
-        return key in self._part_by_key or part != "test"
+        Be it to learn, to choose or to calibrate.
+        """
+        return _any_learned(self._parts_of(sample))
+
+    def _parts_of(self, sample):
+        yield from self._parts_of_key(sample.key)
+        yield self._part_by_lesion.get(sample.lesion_id)
+
+    def _parts_of_key(self, key):
+        return self._part_by_key.get(key), self._part_by_id.get(archive_id(key.rpartition("/")[2]))
 
     @functools.cached_property
     def _part_by_id(self):
         """The part of each image of the ISIC archive; of several one that is learned from."""
-        ordered = sorted(self.parts.items(), key=lambda item: item[0] != "test")
-        ids = ((archive_id(key.rpartition("/")[2]), part) for part, keys in ordered for key in keys)
-        return {name: part for name, part in ids if name}
+        ids = {
+            part: filter(None, (archive_id(key.rpartition("/")[2]) for key in keys))
+            for part, keys in self.parts.items()
+        }
+        return _part_by(ids)
+
+    @functools.cached_property
+    def _part_by_lesion(self):
+        return _part_by(self.lesions)
 
     @functools.cached_property
     def _part_by_key(self):
@@ -126,6 +152,7 @@ class Split:
             "seed": self.seed,
             "fractions": dict(self.fractions),
             "parts": {name: list(keys) for name, keys in self.parts.items()},
+            **({"lesions": dict(self.lesions)} if self.lesions else {}),
         }
         write_json(path, content)
 
@@ -143,21 +170,29 @@ class Split:
         parts, seed, fractions = (content.get(key) for key in ("parts", "seed", "fractions"))
         if not isinstance(seed, int):
             raise SplitError(f"The split {path} must have a whole number as seed, not {seed!r}.")
-        if not isinstance(fractions, dict) or not _are_keys_by_part(parts):
+        lesions = content.get("lesions", {})
+        if not (isinstance(fractions, dict) and _are_names_by_part(parts)):
             raise SplitError(
                 f"The split {path} must hold `fractions` by part and lists of keys by part."
             )
+        if not _are_names_by_part(lesions):
+            raise SplitError(f"The split {path} must hold lists of names by part as `lesions`.")
         times = Counter(key for keys in parts.values() for key in keys)
         twice = [key for key, count in times.items() if count > 1]
         if twice:
             raise SplitError(f"The split {path} lists {twice[0]} more than once.")
-        return cls(parts, seed, fractions)
+        return cls(parts, seed, fractions, lesions)
 
 
-def archive_id(name: str) -> str | None:
-    """The id in the ISIC archive that a file's name, without suffix, is; None: it is another."""
-    found = _ARCHIVE_ID.fullmatch(name)
-    return found[1] if found else None
+def _any_learned(parts):
+    """Whether one of several parts, of which None is none, is learned from."""
+    return any(part not in (None, "test") for part in parts)
+
+
+def _part_by(names):
+    """By each name the part that it is in; of several one that is learned from."""
+    ordered = sorted(names.items(), key=lambda item: item[0] != "test")
+    return {name: part for part, of_part in ordered for name in of_part}
 
 
 def knows_any(path: str | Path, samples: Iterable[Sample]) -> bool:
@@ -169,7 +204,7 @@ def knows_any(path: str | Path, samples: Iterable[Sample]) -> bool:
     return any(sample.key in known for sample in samples)
 
 
-def _are_keys_by_part(parts: object) -> bool:
+def _are_names_by_part(parts: object) -> bool:
     return isinstance(parts, dict) and all(
         isinstance(keys, list) and all(isinstance(key, str) for key in keys)
         for keys in parts.values()

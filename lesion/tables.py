@@ -93,7 +93,9 @@ def read_metadata(
         elif fault:
             problem = f"{fault} of {image_id} is unknown and not used"
         else:
-            wanted = [n for n in ("dx", "diagnosis") if row.get(n, " ").lower() in UNKNOWN]
+            wanted = []
+            if found["diagnosis"] is None:
+                wanted = [n for n in ("dx", "diagnosis") if row.get(n, " ").lower() in UNKNOWN]
             if "lesion_id" in row and found["lesion_id"] is None:
                 wanted.insert(0, "lesion_id")
             if wanted:
@@ -157,6 +159,21 @@ def _is(number, text):
         return float(text) == number
     except ValueError:
         return False
+
+
+def read_truth(path: Path, collection: Collection) -> dict[str, dict]:
+    """The truth of ISIC 2018 Task 3, as `read_metadata` returns what is known of each image.
+
+    In the challenge's form (`read_categories`), or in HAM10000's, as those publish the test images'
+    who made both.
+    """
+    columns = next((list(row) for _, row in read_table(path, ())), [])
+    if "dx" not in columns:
+        categories = read_categories(path)
+        return {image_id: {"diagnosis": name} for image_id, name in categories.items()}
+    rows, _ = read_metadata(path, collection, ("image_id", "dx"))
+    rows.pop(_UNSCORED, None)
+    return rows
 
 
 def read_categories(path: Path) -> dict[str, str]:

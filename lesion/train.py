@@ -219,11 +219,11 @@ def train(arguments):
     import keras
 
     keras.utils.set_random_seed(arguments.seed)  # of the layers that begin at random
-    split = choose_split(arguments, samples, task, last)
+    split = choose_split(arguments, samples, task, last).with_lesions(samples)
     training, validation = (split.select(samples, part) for part in ("train", "validation"))
     if not training:
         raise DatasetError("The split leaves no image to train on; give more images.")
-    more = task.find_more(arguments, samples) if hasattr(task, "find_more") else []
+    more = task.find_more(arguments, samples, split) if hasattr(task, "find_more") else []
     counts = {"train": len(training), "validation": len(validation), UNLABELLED: len(more)}
     before = {**counts, **(_settings_of(last).get("images", {}) if last else {})}
     if before != counts:
@@ -233,7 +233,8 @@ def train(arguments):
             f"{counts['train']}, {counts[UNLABELLED]} and {counts['validation']}. Give the data "
             "that it was begun with."
         )
-    split = split.with_learned(Split({UNLABELLED: [sample.key for sample in more]}, split.seed, {}))
+    taught = Split({UNLABELLED: [sample.key for sample in more]}, split.seed, {})
+    split = split.with_learned(taught.with_lesions(more))
     # Loading weights resets the run's folder, so the model comes first.
     model = task.build_model(arguments, [*training, *more])
     task.load_start_weights(model, arguments, last)
@@ -316,6 +317,7 @@ def load_samples(arguments):
             workers=arguments.workers,
             record=cache_folder(arguments) / "checked.json",
             used=used,
+            with_boundary=getattr(arguments, "with_boundary", False),
         )
         for problem in checked.problems:
             logger.warning("%s", problem)

@@ -88,8 +88,11 @@ def _kept(arguments, begun):
 
 def _refuse_seen(arguments, option, earlier, split, samples):
     """ValueError where a split scores images that start weights or a teacher have learned from."""
-    parts = {part: earlier.parts.get(part, ()) for part in ("train", UNLABELLED)}
-    trained = Split(parts, earlier.seed, {})
+    parts, lesions = (
+        {part: of.get(part, ()) for part in ("train", UNLABELLED)}
+        for of in (earlier.parts, earlier.lesions)
+    )
+    trained = Split(parts, earlier.seed, {}, lesions)
     # To have been chosen by images does not forbid to choose by them again.
     for part, learned in (("validation", trained), ("test", earlier)):
         keys = set(split.parts.get(part, ()))

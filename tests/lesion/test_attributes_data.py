@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lesion.attributes_data import AttributesDataset, find_instances, repeats
 from lesion.cache import ImageCache
+from lesion.checks import check_samples
 from lesion.layouts import find_samples
 from lesion.samples import ATTRIBUTES, DatasetError, Sample
 from mrcnn.images import read_mask, write_image
@@ -117,6 +118,20 @@ class TestDataset:
         masks, class_ids = data.load_mask(1)
         assert class_ids.tolist() == [6]
         assert masks.sum() == 120**2
+
+    def test_masks_of_lesions_are_checked_where_they_are_learned(self, dataset):
+        folder = dataset / "ISIC2018_Task1_Training_GroundTruth"
+        first, second = sorted(folder.iterdir())
+        first.unlink()
+        write_image(second, squares((10, 10, 20), shape=(100, 100)))
+        found = find_samples(dataset)
+        write_image(found.samples[1].image, np.full((200, 200, 3), 9, np.uint8))  # no copy
+        assert len(check_samples(found, "attributes").samples) == 2
+        checked = check_samples(found, "attributes", with_boundary=True)
+        assert checked.samples == []
+        reasons = sorted(problem.reason for problem in checked.problems)
+        assert reasons[0] == "image without a mask of the lesion"
+        assert reasons[1].startswith("mask of another size: 100 x 100 pixels")
 
     def test_repeats_images_of_rare_attributes(self, dataset):
         data = AttributesDataset(find_samples(dataset).samples, threshold=1.0)

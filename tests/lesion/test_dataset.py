@@ -703,6 +703,27 @@ def test_task3_table_beside_the_images(tmp_path):
     assert find_samples(tmp_path).samples[0].diagnosis == "MEL"
 
 
+@pytest.mark.parametrize("ending", ["csv", "tab"])
+def test_task3_truth_in_the_form_of_ham10000(tmp_path, ending):
+    """As Harvard's Dataverse has the test images'; the scorer leaves one of them out."""
+    make_task3(tmp_path, part="Test")
+    shutil.rmtree(tmp_path / "ISIC2018_Task3_Test_GroundTruth")
+    (tmp_path / "ISIC2018_Task3_Test_Input").rename(tmp_path / "ISIC2018_Task3_Test_Images")
+    save_image(tmp_path / "ISIC2018_Task3_Test_Images" / "ISIC_0035068.jpg")
+    rows = ["lesion_id,image_id,dx,dx_type,age,sex,localization"]
+    for number, name in enumerate(("0034524", "0034525", "0035068")):
+        rows.append(f"HAMTEST_{number},ISIC_{name},{('mel', 'nv', 'nv')[number]},histo,50,male,ear")
+    text = "\n".join(rows) + "\n"
+    text = text.replace(",", "\t") if ending == "tab" else text
+    (tmp_path / f"ISIC2018_Task3_Test_GroundTruth.{ending}").write_text(text)
+    found = find_samples(tmp_path)
+    assert (found.layout, found.diagnoses_listed, found.problems) == ("isic2018-task3", 2, [])
+    assert [sample.diagnosis for sample in found.samples] == ["MEL", "NV", None]
+    first = found.samples[0]
+    assert (first.lesion_id, first.part) == ("HAMTEST_0", "test")
+    assert first.metadata == {"confirmation": "histo", "age": "50", "sex": "male", "site": "ear"}
+
+
 def test_task3_row_without_an_image(tmp_path):
     rows = [f"ISIC_0024306,{MELANOMA}", f"ISIC_0024307,{NEVUS}", f"ISIC_0035069,{NEVUS}"]
     (problem,) = find_samples(make_task3(tmp_path, rows)).problems

@@ -23,6 +23,7 @@ from mrcnn.images import read_image, write_image
 from mrcnn.weights import WeightsError, load_arrays, read_metadata, save_arrays
 from tests.lesion.test_diagnosis_training import SETTINGS, command, run_of
 
+NO_SPLIT = Split({}, 0, {})
 SHORT = [*SETTINGS, "--epochs=1", "--head-epochs=0", "--steps=2"]
 
 
@@ -58,7 +59,7 @@ def samples(moles):
 
 class TestUnlabelled:
     def test_only_what_is_sound_and_not_known(self, more, samples, caplog):
-        found = find_unlabelled([more], samples)
+        found = find_unlabelled([more], samples, NO_SPLIT)
         assert [sample.image_id for sample in found] == ["x0", "x1", "x2", "x3"]
         assert all(sample.diagnosis is None for sample in found)
         assert "broken.png" in caplog.text
@@ -66,7 +67,7 @@ class TestUnlabelled:
     def test_second_folder_with_the_same_images(self, more, samples, tmp_path):
         shutil.copy(more / "x0.png", tmp_path / "copy.png")
         with pytest.raises(DatasetError, match="no image that can be used"):
-            find_unlabelled([more, tmp_path], samples)
+            find_unlabelled([more, tmp_path], samples, NO_SPLIT)
 
     def test_names_of_ones_own_mean_nothing_beyond_their_folder(self, samples, tmp_path):
         """And images are those of the data set whose folder `images` they lie in."""
@@ -74,7 +75,8 @@ class TestUnlabelled:
             image = np.full((40, 52, 3), 100 + number, np.uint8)
             write_image(tmp_path / folder / "mole_1.png", image)
         folders = [tmp_path / name / "images" for name in ("ours", "theirs")]
-        found = find_unlabelled(folders, [*samples, Sample("other", "mole_1", samples[0].image)])
+        samples = [*samples, Sample("other", "mole_1", samples[0].image)]
+        found = find_unlabelled(folders, samples, NO_SPLIT)
         assert [sample.key for sample in found] == ["ours/mole_1", "theirs/mole_1"]
 
     def test_folders_called_alike(self, samples, tmp_path):
@@ -82,11 +84,27 @@ class TestUnlabelled:
             write_image(tmp_path / year / "photos" / "1.png", np.zeros((40, 52, 3), np.uint8))
         folders = [tmp_path / year / "photos" for year in ("2024", "2025")]
         with pytest.raises(DatasetError, match="those of a data set photos"):
-            find_unlabelled(folders, samples)
+            find_unlabelled(folders, samples, NO_SPLIT)
+
+    @pytest.mark.parametrize("part", ["validation", "test"])
+    def test_nothing_that_the_split_scores(self, more, samples, part):
+        """By its own key, by its id in another folder, or by a lesion that the table tells of."""
+        keys = [f"{more.name}/x0", "full/ISIC_0000099", samples[0].key]
+        split = Split({"train": [], part: keys}, 0, {}).with_lesions(samples)
+        known = Sample("moles", "x2", more / "x2.png", lesion_id=samples[0].lesion_id)
+        write_image(more / "ISIC_0000099.png", np.zeros((40, 52, 3), np.uint8))
+        found = find_unlabelled([more], samples, split, [*samples, known])
+        (more / "ISIC_0000099.png").unlink()
+        assert [sample.image_id for sample in found] == ["x1", "x3"]
+
+    def test_lesions_are_kept(self, more, samples):
+        known = Sample("moles", "x2", more / "x2.png", lesion_id="moles/7")
+        found = find_unlabelled([more], samples, NO_SPLIT, [known])
+        assert [sample.lesion_id for sample in found] == [None, None, "moles/7", None]
 
     def test_folder_that_is_missing(self, samples, tmp_path):
         with pytest.raises(DatasetError, match="does not exist"):
-            find_unlabelled([tmp_path / "nothing"], samples)
+            find_unlabelled([tmp_path / "nothing"], samples, NO_SPLIT)
 
 
 class TestTaught:

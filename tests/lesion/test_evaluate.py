@@ -21,6 +21,7 @@ from lesion.evaluate import main
 from lesion.layouts import find_samples
 from lesion.metrics import METRICS, boundary_metrics
 from lesion.samples import Sample
+from lesion.selection import select
 from lesion.splits import Split
 from mrcnn.images import read_image, read_mask, write_image
 
@@ -277,7 +278,11 @@ def test_what_was_not_learned_from_is_scored(command, dataset, tmp_path, capsys)
     assert (result["part"], result["left_out"], result["unused"]) == ("all", 2, 1)
     assert result["split"] == str(tmp_path / "split.json")
     assert "1 images in folders of the training" in capsys.readouterr().out
-    assert command(*both, "--part=test")[1]["images"] == 1
+    code, result = command(*both, "--part=test")
+    assert (result["images"], result["unused"]) == (1, 5)
+    printed = capsys.readouterr().out
+    assert "1 images in folders of the training" in printed
+    assert "4 images of data sets that the split does not know; they are scored with" in printed
 
     code, result = command(*first)
     assert (result["images"], result["part"], result["learned"]) == (1, "test", 0)
@@ -286,6 +291,46 @@ def test_what_was_not_learned_from_is_scored(command, dataset, tmp_path, capsys)
     code, result = command(*first, "--split=none")
     assert (result["images"], result["left_out"], result["learned"]) == (4, 0, 2)
     assert "the weights have seen 2 in training or validation" in capsys.readouterr().out
+
+
+@pytest.fixture
+def task3(tmp_path, lesion_image):
+    """A folder of ISIC 2018 task 3 whose test images have no diagnosis but one, and `select`ed."""
+    known = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
+    for part, numbers in (("Training", (1, 2)), ("Validation", (3,)), ("Test", (4, 5))):
+        for number in numbers:
+            path = tmp_path / "isic" / f"ISIC2018_Task3_{part}_Input" / f"ISIC_000000{number}.png"
+            write_image(path, lesion_image()[0])
+    for part, rows in (("Training", (1, 2)), ("Test", (4,))):
+        table = known + "".join(f"ISIC_000000{number},1,0,0,0,0,0,0\n" for number in rows)
+        (tmp_path / "isic" / f"ISIC2018_Task3_{part}_GroundTruth.csv").write_text(table)
+    keys = ["isic/ISIC_0000001", "isic/ISIC_0000002"]
+    Split({"train": keys, "validation": [], "test": []}, 0, {}).save(tmp_path / "split.json")
+    (tmp_path / "w.h5").write_bytes(b"weights")
+
+    def chosen(**options):
+        _, found = select([tmp_path / "isic"], "diagnosis", [tmp_path / "w.h5"], **options)
+        return [int(sample.image_id[-1]) for sample in found.samples], found.unused
+
+    return chosen
+
+
+def test_images_without_a_truth_are_predicted(task3, tmp_path):
+    """That the split does not know them says nothing of them: they were none to be trained on."""
+    assert task3() == ([3, 5], 1)  # of the fourth it is not known why it was left out
+    assert task3(part="test") == ([5], 2)
+    assert task3(part="train") == ([1, 2], 3)
+
+
+def test_other_images_of_learned_lesions_are_left_out(command, dataset, tmp_path):
+    """Though none of the folders of the training is given."""
+    split = Split({"train": ["first/i0"], "test": []}, 0, {"train": 1.0, "test": 0.0})
+    learned = Sample("first", "i0", tmp_path, lesion_id="HAM_0000007")
+    split.with_lesions([learned]).save(tmp_path / "split.json")
+    second = dataset("second")
+    (second / "t.csv").write_text("image,lesion_id\ni0,1\ni1,HAM_0000007\ni2,3\ni3,4\n")
+    _, result = command("--dataset", second, f"--weights={tmp_path / 'w.h5'}")
+    assert (result["images"], result["left_out"], result["learned"]) == (3, 1, 0)
 
 
 def test_split_of_ones_own_may_hold_what_was_learned_from(command, dataset, tmp_path, capsys):

@@ -102,6 +102,18 @@ class TestOwnTable:
         found = own("image,diagnosis,lesion_id\na,,1\nb,nevus,2\nc,nevus,3\n")
         assert [p.reason for p in found.problems] == ["line 2: a has no diagnosis"]
 
+    @pytest.mark.parametrize(
+        "table",
+        [
+            "image,dx,diagnosis\na,mel,\nb,,nevus\nc,,\n",
+            "image,MEL,NV,dx\na,1,0,\nb,0,1,unknown\nc,0,0,\n",
+        ],
+    )
+    def test_blank_beside_a_diagnosis_is_no_problem(self, own, table):
+        found = own(table)
+        assert diagnoses(found) == {"a": "MEL", "b": "NV", "c": None}
+        assert [p.reason[:7] for p in found.problems] == ["line 4:", "no colu"]
+
     def test_each_hospital_counts_lesions_from_one(self, tmp_path):
         for name in ("one", "two"):
             save(tmp_path / name / "images" / f"{name}.png")

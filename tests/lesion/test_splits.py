@@ -213,6 +213,7 @@ def test_saved_split_comes_back(tmp_path):
         (dict(parts=None), "lists of keys by part"),
         (dict(parts={"train": [1]}), "lists of keys by part"),
         (dict(fractions=None), "`fractions`"),
+        (dict(lesions={"train": "L1"}), "lists of names by part as `lesions`"),
         (dict(parts={"train": ["a/b"], "test": ["a/b"]}), "a/b more than once"),
     ],
 )
@@ -386,6 +387,23 @@ class TestImagesOfTheArchive:
         earlier = Split({UNLABELLED: ["more/ISIC_0000001"]}, 0, {})
         assert self.split.with_learned(earlier).has_learned(sample("ISIC_0000001", collection="x"))
 
+    def test_test_image_that_was_learned_from_is_none_any_more(self):
+        """Be it by its key, of which the training's data sets need not hold the image."""
+        earlier = Split({"train": ["ham/ISIC_0000001", "ours/a"]}, 0, {})
+        split = Split({"train": [], "test": ["ham/ISIC_0000001", "ours/a", "ours/b"]}, 0, {})
+        both = split.with_learned(earlier)
+        assert both.parts == {"train": ["ham/ISIC_0000001", "ours/a"], "test": ["ours/b"]}
+        assert both.has_learned(sample("a", collection="ours"))
+
+    def test_copy_that_was_learned_from_counts_more_than_the_part_by_name(self):
+        split = Split({"test": ["ham/ISIC_0000001"], UNLABELLED: ["x/ISIC_0000001"]}, 0, {})
+        assert split.has_learned(sample("ISIC_0000001", collection="ham"))
+
+    def test_case_of_an_id_means_nothing(self):
+        lower = sample("isic_0000000", collection="copy")
+        assert self.split.has_learned(lower)
+        assert len(set(lesion_groups([lower, sample("ISIC_0000000")]))) == 1
+
     def test_reduced_copies_are_the_same_images(self):
         reduced = sample("ISIC_0000000_downsampled", collection="isic2019")
         assert self.split.has_learned(reduced)
@@ -404,6 +422,36 @@ class TestImagesOfTheArchive:
 
     def test_nothing_is_carried_over_to_other_images(self):
         assert carried_over(self.split, images(4), HALVES) is None
+
+
+class TestLesions:
+    """Of which a training has seen images, in folders that need not be there any more."""
+
+    first = [sample("a", "L1", collection="A"), sample("b", "L2", collection="A")]
+    second = [sample(f"{number}", f"L{number}", collection="B") for number in (1, 2, 3)]
+
+    @pytest.fixture
+    def split(self):
+        split = Split({"train": ["A/a"], "test": ["A/b"]}, 0, HALVES)
+        return split.with_lesions([*self.first, sample("c", "L3", collection="C")])
+
+    def test_other_images_of_what_was_learned_from_are_learned(self, split):
+        assert split.lesions == {"train": ["L1"], "test": ["L2"]}
+        assert learned_keys([split], self.second) == {"B/1"}
+        assert [split.part_of(s) for s in self.second] == ["train", "test", None]
+
+    def test_are_saved(self, split, tmp_path):
+        split.save(tmp_path / "split.json")
+        assert Split.load(tmp_path / "split.json") == split
+
+    def test_of_earlier_trainings_stay_known(self, split):
+        later = Split({"train": ["B/3"], "test": []}, 0, HALVES).with_learned(split)
+        assert [later.has_learned(s) for s in self.second] == [True, False, True]
+        assert later.with_learned(split) is later
+
+    def test_are_carried_over(self, split):
+        carried = part_of(carried_over(split, self.second, HALVES))
+        assert (carried["B/1"], carried["B/2"]) == ("train", "test")
 
 
 def test_carried_over_draws_what_the_split_does_not_know():

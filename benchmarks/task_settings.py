@@ -21,7 +21,8 @@ import timing  # noqa: F401  (puts the repository on the path)
 
 from lesion import attributes_training, diagnosis_training
 from lesion import train as training
-from lesion.splits import Split, split_by_parts, split_folds
+from lesion.folds import split_folds
+from lesion.splits import Split, split_by_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = {

@@ -60,7 +60,7 @@ def find_unlabelled(
             "of one name could not be told apart. Rename one of them."
         )
     ids, hashes = {archive_id(sample.image_id) for sample in samples}, None
-    lesions = {_name(sample.image): sample.lesion_id for sample in listed}
+    lesions = {_name(sample.image): sample.lesion_id for sample in listed if sample.lesion_id}
     found: list[Sample] = []
     for folder in map(Path, folders):
         if not folder.is_dir():

@@ -266,6 +266,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments.split,
             arguments.part,
             arguments.limit,
+            arguments.predictions is not None,
         )
     except (OSError, ValueError) as error:
         parser.error(str(error))

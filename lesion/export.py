@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         write_saved_model(arguments.out, answer, model)
-    except FileExistsError as error:
+    except (FileExistsError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:

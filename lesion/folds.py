@@ -5,6 +5,8 @@ the runs in `fold-1/` …, `ensemble.json` and `cross_validation.json`.
 """
 
 import argparse
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from lesion import NOTICE
 from lesion.crew import keep_settings, train_all
 from lesion.diagnosis_training import STARTS
 from lesion.samples import DatasetError, Sample
-from lesion.splits import SPLIT_FILE, Split, split_folds
+from lesion.splits import SPLIT_FILE, Split, SplitError, lesion_groups
 from lesion.training_split import learned_before
 from lesion.weights import write_ensemble
 from mrcnn.files import write_json
@@ -48,7 +50,7 @@ def cross_validate(
     learned = [s for part in ("train", "validation") for s in split.select(samples, part)]
     start = None if arguments.weights in STARTS else Path(arguments.weights)
     earlier = learned_before(start) or Split({"train": []}, 0, {})
-    split = _kept_split(folder / SPLIT_FILE, learned, split, earlier)
+    split = _kept_split(folder / SPLIT_FILE, samples, learned, split, earlier)
     folds = split_folds(learned, arguments.folds, arguments.split_seed)
     fold_files, test = {}, split.parts.get("test", [])
     for number, fold in enumerate(folds, start=1):
@@ -73,11 +75,38 @@ def cross_validate(
     return ensemble
 
 
-def _kept_split(path, learned, split, earlier):
+def split_folds(samples: Sequence[Sample], folds: int, seed: int = 0) -> list[list[str]]:
+    """Keys of the samples in each fold of a cross-validation.
+
+    Folds share neither a lesion nor an image, and hold the diagnoses in like shares
+    (scikit-learn's `StratifiedGroupKFold`).
+
+    Raises:
+        SplitError: if there are fewer lesions than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    by_lesion = defaultdict(list)
+    for sample, lesion in zip(samples, lesion_groups(samples), strict=True):
+        by_lesion[lesion].append(sample.key)
+    groups = sorted(map(sorted, by_lesion.values()))
+    if len(groups) < folds:
+        raise SplitError(f"{len(groups)} lesions cannot be divided into {folds} folds.")
+    diagnoses = {sample.key: sample.diagnosis or "" for sample in samples}
+    keys = [key for group in groups for key in group]
+    numbers = [number for number, group in enumerate(groups) for _ in group]
+    labels = [diagnoses[key] for key in keys]
+    divider = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # of a diagnosis with fewer lesions than folds
+        warnings.simplefilter("ignore", UserWarning)
+        return [[keys[i] for i in held] for _, held in divider.split(keys, labels, numbers)]
+
+
+def _kept_split(path, samples, learned, split, earlier):
     """The split as it will be used; the one of an earlier call must be the same."""
     keys = sorted(sample.key for sample in learned)
     parts = {"train": keys, "validation": [], "test": split.parts.get("test", [])}
-    whole = Split(parts, split.seed, {}).with_lesions(learned).with_learned(earlier)
+    whole = Split(parts, split.seed, {}).with_lesions(samples).with_learned(earlier)
     if path.exists() and Split.load(path).with_learned(earlier).parts != whole.parts:
         raise DatasetError(
             f"{path} belongs to a cross-validation of other images or another split. Give the data "

@@ -9,7 +9,6 @@ folder `images` with a folder `masks`, a table, or both. It reads names and tabl
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from lesion.folders import (
@@ -229,18 +228,22 @@ def _find_task3(collection: Collection, part: str | None) -> None:
     _choose_part(collection, part, images)
     for name in images if part is None else (part,):
         found = _images(images[name], collection, {s.image_id for s in collection.samples})
-        listed = collection.diagnoses_listed
-        truth = read_truth(truths[name], collection) if name in truths else {}
-        collection.diagnoses_listed = listed + len(truth)
+        truth, contradictory = {}, set()
+        if name in truths:
+            truth, contradictory = read_truth(truths[name], collection)
         rows = read_groupings(groupings[name]) if name in groupings else {}
-        alone = sorted(set(found) - {image for image, row in rows.items() if row["lesion_id"]})
+        grouped = {image for of in (rows, truth) for image in of if of[image].get("lesion_id")}
+        alone = sorted(set(found) - grouped - contradictory)
         if alone and (rows or name == "training"):  # published for this part alone
             reason = (
                 f"no LesionGroupings of {len(alone)} of the images, such as {alone[0]}: lesions "
                 "are unknown, splits are by image"
             )
             collection.problems.append(Problem(groupings.get(name, images[name]), reason))
+        collection.left_out += len(contradictory & found.keys())
         for image_id, path in found.items():
+            if image_id in contradictory:
+                continue
             row, known = rows.get(image_id, {}), truth.pop(image_id, {})
             confirmed = {key: row[key] for key in ("confirmation",) if row.get(key)}
             sample = Sample(
@@ -290,6 +293,9 @@ def _add(
         row = rows.pop(image_id, None)
         if table and row is None:
             collection.problems.append(Problem(image, f"not in {table.name}: lesion unknown"))
+        lesion = (row or {}).get("lesion_id")
+        if lesion and not _PUBLISHED_LESION.match(lesion):  # each hospital counts from 1 on
+            row = {**row, "lesion_id": f"{collection.name}/{lesion}"}
         collection.samples.append(Sample(collection.name, image_id, image, mask, **(row or {})))
     if rows:
         reason = f"lists {len(rows)} images that are not there, such as {min(rows)}"
@@ -342,13 +348,6 @@ def _add_own(
             raise
         collection.problems.append(Problem(collection.root, f"no table is used: {error}"))
         _add(collection, pairs, None)
-    # Each hospital counts its lesions from 1 on.
-    collection.samples = [
-        replace(sample, lesion_id=f"{collection.name}/{sample.lesion_id}")
-        if sample.lesion_id and not _PUBLISHED_LESION.match(sample.lesion_id)
-        else sample
-        for sample in collection.samples
-    ]
 
 
 # === Images and masks ===

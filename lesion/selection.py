@@ -59,14 +59,15 @@ def select(
     split: str | None = None,
     part: str | None = None,
     limit: int | None = None,
+    predicts: bool = False,
 ) -> tuple[list[Collection], Selection]:
     """The data sets, and what of them is scored.
 
     Without `split` and `part` that is what the weights have not learned from: the test part of the
     split beside them, and data sets that this split does not know. In those that it knows it left
     images out that were unsound, among them copies of others: what it does not list is not scored.
-    Images without a truth, which are not scored anyway, are among the samples, too; of the part
-    `test` those of the challenge's.
+    Where predictions are wanted, images without a truth, which are not scored anyway, are among the
+    samples, too; of the part `test` those of the challenge's.
 
     Args:
         datasets: folders.
@@ -74,7 +75,8 @@ def select(
         weights: as `lesion.weights.weights_path` takes them.
         split: a split file, or "none" for all samples.
         part: of the split, by default `test`; without any split a part of the challenge.
-        limit: number of samples of each data set; None: all.
+        limit: number of samples of each data set; None: all. With one, only what can be scored.
+        predicts: as for `require_truths`.
 
     Raises:
         lesion.samples.DatasetError: see `lesion.layouts.find_collections`.
@@ -91,8 +93,9 @@ def select(
         collections = find_collections(datasets, PART_NAMES[part], task=task)
     everything = _all(collections)
     learned, elsewhere = learned_by(paths, everything), 0
-    # Nothing is said against predicting for these: they are not scored.
-    bare = {sample.key for sample in everything if not getattr(sample, _TRUTHS[task][0])} - learned
+    bare = set()  # of which nothing but their predictions is wanted
+    if limit is None and (predicts or task == "diagnosis"):
+        bare = {s.key for s in everything if not getattr(s, _TRUTHS[task][0])} - learned
     if file and (split or part):
         chosen, part = Split.load(file), part or "test"
         strange = {s.key for s in everything} - {s.key for s in chosen.among(everything)}
@@ -106,7 +109,8 @@ def select(
         samples = select_samples(collections, None, "all", limit, leave | unknown)
         unused, left_out = len(unknown), len(leave)
         tested = set(Split.load(file).parts.get("test", ())) if file else set()
-        inside = bool(tested) and all(sample.key in tested for sample in samples)
+        scored = [sample for sample in samples if sample.key not in bare]
+        inside = bool(scored and tested) and all(sample.key in tested for sample in scored)
         part = part or ("test" if inside else "all")
     still = sum(sample.key in learned for sample in samples)
     unsaid = tuple(path for path in paths if own_split(path) is None)
@@ -214,7 +218,7 @@ def notes_on(
     if selection.elsewhere and not by_request:
         said.append(
             f"Left out: {selection.elsewhere} images of data sets that the split does not know; "
-            "they are scored without --part."
+            "without --part, those are scored that were not learned from."
         )
     if selection.learned:
         said.append(

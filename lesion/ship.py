@@ -141,11 +141,14 @@ def learned_of(records, split):
 
     In a cross-validation each member's validation part is among what the others learned from.
     """
-    counts = {
-        name: max(record["data"]["parts"].get(name, {}).get("images", 0) for record in records)
-        for name in ("train", "validation")
-    }
-    return counts if split.parts.get("validation") else {"train": sum(counts.values())}
+    names = ("train", "validation")
+    counts = [
+        [record["data"]["parts"].get(name, {}).get("images", 0) for name in names]
+        for record in records
+    ]
+    if not split.parts.get("validation"):
+        return {"train": max(map(sum, counts))}
+    return dict(zip(names, map(max, *counts, [0, 0]), strict=True))
 
 
 def _remove_others(task, out, kept):

@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import math
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,18 +85,11 @@ class Split:
 
         What was to be tested on is no longer.
         """
-        parts, lesions = dict(self.parts), dict(self.lesions)
-        for part, keys in earlier.parts.items():
-            added = {key for key in keys if not _any_learned(self._parts_of_key(key))}
-            if part == "test" or not added:
-                continue
-            if "test" in parts:
-                parts["test"] = [key for key in parts["test"] if key not in added]
-            part = UNLABELLED if part == UNLABELLED else "train"
-            parts[part] = sorted({*parts.get(part, ()), *added})
-        for part, names in earlier.lesions.items():
-            if part != "test":
-                lesions[part] = sorted({*lesions.get(part, ()), *names})
+        parts = _with_learned(self.parts, earlier.parts, self._parts_of_key)
+        lesions = _with_learned(self.lesions, earlier.lesions, self._parts_of_lesion)
+        learned = Split(parts, self.seed, self.fractions, lesions)
+        parts = _without_learned(parts, learned._parts_of_key)
+        lesions = _without_learned(lesions, learned._parts_of_lesion)
         both = Split(parts, self.seed, self.fractions, lesions)
         return self if both == self else both
 
@@ -111,8 +103,12 @@ class Split:
         return Split(self.parts, self.seed, self.fractions, sorted_lesions)
 
     def part_of(self, sample: Sample) -> str | None:
-        """The part of a sample by its key, as an image of the ISIC archive, or by its lesion."""
-        return next(filter(None, self._parts_of(sample)), None)
+        """The part of a sample by its key, as an image of the ISIC archive, or by its lesion.
+
+        Of several one that is learned from.
+        """
+        parts = [part for part in self._parts_of(sample) if part is not None]
+        return next((part for part in parts if part != "test"), parts[0] if parts else None)
 
     def has_learned(self, sample: Sample) -> bool:
         """Whether a training on this split has seen an image, or another of its lesion.
@@ -123,14 +119,16 @@ class Split:
 
     def _parts_of(self, sample):
         yield from self._parts_of_key(sample.key)
-        yield self._part_by_lesion.get(sample.lesion_id)
+        yield from self._parts_of_lesion(sample.lesion_id)
 
     def _parts_of_key(self, key):
         return self._part_by_key.get(key), self._part_by_id.get(archive_id(key.rpartition("/")[2]))
 
+    def _parts_of_lesion(self, name):
+        return (self._part_by_lesion.get(name),)
+
     @functools.cached_property
     def _part_by_id(self):
-        """The part of each image of the ISIC archive; of several one that is learned from."""
         ids = {
             part: filter(None, (archive_id(key.rpartition("/")[2]) for key in keys))
             for part, keys in self.parts.items()
@@ -143,7 +141,7 @@ class Split:
 
     @functools.cached_property
     def _part_by_key(self):
-        return {key: part for part, keys in self.parts.items() for key in keys}
+        return _part_by(self.parts)
 
     def save(self, path: str | Path) -> None:
         """Writes the split as JSON."""
@@ -190,9 +188,28 @@ def _any_learned(parts):
 
 
 def _part_by(names):
-    """By each name the part that it is in; of several one that is learned from."""
-    ordered = sorted(names.items(), key=lambda item: item[0] != "test")
+    """By each name the part that it is in; of several that which is learned from the most."""
+    rank = {"test": 0, "validation": 1, UNLABELLED: 2}
+    ordered = sorted(names.items(), key=lambda item: rank.get(item[0], len(rank)))
     return {name: part for part, of_part in ordered for name in of_part}
+
+
+def _with_learned(names, earlier, parts_of):
+    """Names by part, and those of an earlier training's that none of these is learned from by."""
+    both = dict(names)
+    for part, others in earlier.items():
+        added = {name for name in others if not _any_learned(parts_of(name))}
+        if added and part != "test":
+            part = UNLABELLED if part == UNLABELLED else "train"
+            both[part] = sorted({*both.get(part, ()), *added})
+    return both
+
+
+def _without_learned(names, parts_of):
+    """Names by part; of those to test on, only what no other part has."""
+    tested = names.get("test")
+    kept = tested and [name for name in tested if not _any_learned(parts_of(name))]
+    return {**names, "test": kept} if tested else names
 
 
 def knows_any(path: str | Path, samples: Iterable[Sample]) -> bool:
@@ -341,30 +358,6 @@ def carried_over(
     for name, keys in split_by_parts(rest, fractions, seed).parts.items():
         parts[name] += keys
     return Split({name: sorted(keys) for name, keys in parts.items()}, seed, dict(fractions))
-
-
-def split_folds(samples: Sequence[Sample], folds: int, seed: int = 0) -> list[list[str]]:
-    """Keys of the samples in each fold of a cross-validation.
-
-    Folds share neither a lesion nor an image, and hold the diagnoses in like shares
-    (scikit-learn's `StratifiedGroupKFold`).
-
-    Raises:
-        SplitError: if there are fewer lesions than folds.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    groups = sorted(sorted(sample.key for sample in group) for group in _groups(samples))
-    if len(groups) < folds:
-        raise SplitError(f"{len(groups)} lesions cannot be divided into {folds} folds.")
-    diagnoses = {sample.key: sample.diagnosis or "" for sample in samples}
-    keys = [key for group in groups for key in group]
-    numbers = [number for number, group in enumerate(groups) for _ in group]
-    labels = [diagnoses[key] for key in keys]
-    divider = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():  # of a diagnosis with fewer lesions than folds
-        warnings.simplefilter("ignore", UserWarning)
-        return [[keys[i] for i in held] for _, held in divider.split(keys, labels, numbers)]
 
 
 def _draw(seed: int, key: str) -> bytes:

@@ -161,8 +161,8 @@ def _is(number, text):
         return False
 
 
-def read_truth(path: Path, collection: Collection) -> dict[str, dict]:
-    """The truth of ISIC 2018 Task 3, as `read_metadata` returns what is known of each image.
+def read_truth(path: Path, collection: Collection) -> tuple[dict[str, dict], set[str]]:
+    """The truth of ISIC 2018 Task 3, as `read_metadata` returns what is known of images.
 
     In the challenge's form (`read_categories`), or in HAM10000's, as those publish the test images'
     who made both.
@@ -170,10 +170,12 @@ def read_truth(path: Path, collection: Collection) -> dict[str, dict]:
     columns = next((list(row) for _, row in read_table(path, ())), [])
     if "dx" not in columns:
         categories = read_categories(path)
-        return {image_id: {"diagnosis": name} for image_id, name in categories.items()}
-    rows, _ = read_metadata(path, collection, ("image_id", "dx"))
-    rows.pop(_UNSCORED, None)
-    return rows
+        collection.diagnoses_listed += len(categories)
+        return {image_id: {"diagnosis": name} for image_id, name in categories.items()}, set()
+    rows, contradictory = read_metadata(path, collection, ("image_id", "dx"))
+    if rows.pop(_UNSCORED, {}).get("diagnosis"):
+        collection.diagnoses_listed -= 1
+    return rows, contradictory
 
 
 def read_categories(path: Path) -> dict[str, str]:

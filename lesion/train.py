@@ -292,7 +292,7 @@ def _train_several(arguments):
     _check_arguments(arguments, task)
     samples = load_samples(arguments)
     refuse_seen_folds(arguments, samples, task.STARTS)
-    split = choose_split(arguments, samples, task)
+    split = choose_split(arguments, samples, task).with_lesions(samples)
     from lesion.folds import cross_validate
     from lesion.members import train_members
 

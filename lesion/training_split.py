@@ -53,7 +53,7 @@ def _sources(arguments, task, last):
     splits = {}  # the members of an ensemble mostly have one in common
     for option, path in paths:
         if earlier := learned_before(path):
-            splits.setdefault((option, str(earlier.parts)), (option, earlier))
+            splits.setdefault((option, str(earlier)), (option, earlier))
     return list(splits.values())
 
 

@@ -202,7 +202,7 @@ def test_folder_goes_with_the_command(page, capsys):
 
 
 @pytest.mark.parametrize("hang_up", [signal.SIG_DFL, signal.SIG_IGN])
-def test_folder_goes_with_the_terminal(page, monkeypatch, hang_up):
+def test_a_terminal_that_is_closed_is_as_ctrl_c(page, monkeypatch, hang_up):
     caught = {}
     monkeypatch.setattr(app.signal, "signal", caught.__setitem__)
     monkeypatch.setattr(app.signal, "getsignal", lambda number: hang_up)

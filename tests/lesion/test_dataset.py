@@ -703,6 +703,19 @@ def test_task3_table_beside_the_images(tmp_path):
     assert find_samples(tmp_path).samples[0].diagnosis == "MEL"
 
 
+def test_task3_truth_in_the_form_of_ham10000_at_fault(tmp_path):
+    make_task3(tmp_path)
+    (tmp_path / "ISIC2018_Task3_Training_LesionGroupings.csv").unlink()
+    path = tmp_path / "ISIC2018_Task3_Training_GroundTruth"
+    rows = ["lesion_id,image_id,dx", "HAM_1,ISIC_0024306,mel", "HAM_1,ISIC_0024306,nv"]
+    (path / f"{path.name}.csv").write_text("\n".join([*rows, "HAM_2,ISIC_0024307,nv"]) + "\n")
+    found = find_samples(tmp_path)
+    assert (ids(found), found.left_out) == (["ISIC_0024307"], 1)
+    assert found.samples[0].lesion_id == "HAM_2"
+    (problem,) = found.problems  # the lesions are known without groupings
+    assert problem.reason.endswith("the image is left out")
+
+
 @pytest.mark.parametrize("ending", ["csv", "tab"])
 def test_task3_truth_in_the_form_of_ham10000(tmp_path, ending):
     """As Harvard's Dataverse has the test images'; the scorer leaves one of them out."""

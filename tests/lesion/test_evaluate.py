@@ -282,7 +282,7 @@ def test_what_was_not_learned_from_is_scored(command, dataset, tmp_path, capsys)
     assert (result["images"], result["unused"]) == (1, 5)
     printed = capsys.readouterr().out
     assert "1 images in folders of the training" in printed
-    assert "4 images of data sets that the split does not know; they are scored with" in printed
+    assert "4 images of data sets that the split does not know; without --part" in printed
 
     code, result = command(*first)
     assert (result["images"], result["part"], result["learned"]) == (1, "test", 0)
@@ -320,6 +320,19 @@ def test_images_without_a_truth_are_predicted(task3, tmp_path):
     assert task3() == ([3, 5], 1)  # of the fourth it is not known why it was left out
     assert task3(part="test") == ([5], 2)
     assert task3(part="train") == ([1, 2], 3)
+    assert task3(limit=3) == ([], 3)  # which is for scoring
+
+
+@pytest.mark.parametrize(("more", "predicted"), [([], 0), (["--predictions=masks"], 2)])
+def test_images_without_a_mask_are_no_failures(command, dataset, more, predicted):
+    data = dataset()
+    keys = {"train": ["first/i0"], "test": ["first/i1"]}
+    Split(keys, 0, dict.fromkeys(keys, 0.5)).save(data.parent / "split.json")
+    for name in ("i2", "i3"):
+        (data / "masks" / f"{name}.png").unlink()
+    code, result = command("--dataset", data, f"--weights={data.parent / 'w.h5'}", *more)
+    assert (code, result["part"], result["images"]) == (0, "test", 1)
+    assert (result["unscored"], result["unused"]) == (predicted, 2 - predicted)
 
 
 def test_other_images_of_learned_lesions_are_left_out(command, dataset, tmp_path):

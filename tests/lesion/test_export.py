@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import ExifTags, Image
 from scipy import ndimage
 
+import mrcnn.network
 from lesion import NOTICE, crop, export
 from lesion.attribute_thresholds import Threshold
 from lesion.attributes import AttributesConfig, AttributesPredictor
@@ -24,6 +25,7 @@ from lesion.ensemble import load_classifiers
 from lesion.export import main
 from lesion.samples import ATTRIBUTES, DIAGNOSES
 from lesion.weights import write_ensemble
+from mrcnn.backbone import build_backbone
 from mrcnn.images import read_image
 from mrcnn.model import MaskRCNN
 from mrcnn.weights import save_weights
@@ -218,7 +220,8 @@ class TestBoundary:
 
 
 class TestAttributes:
-    def test_same_as_python(self, small_network, images, tmp_path, monkeypatch):
+    def test_same_as_python(self, images, tmp_path, monkeypatch):
+        monkeypatch.setattr(mrcnn.network, "build_backbone", build_backbone)  # a real one
         keras.utils.set_random_seed(0)
         config = AttributesConfig(
             IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=64, DETECTION_MIN_CONFIDENCE=0.0, SEMANTIC_CHANNELS=8
@@ -333,6 +336,12 @@ class TestDiagnosis:
 
 
 class TestRefused:
+    def test_another_backend(self, boundary_weights, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr("mrcnn.export.keras.backend.backend", lambda: "jax")
+        out = tmp_path / "1"
+        assert main(["--task=boundary", f"--weights={boundary_weights}", f"--out={out}"]) == 2
+        assert "the backend is jax" in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         ("task", "message"),
         [

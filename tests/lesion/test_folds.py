@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from lesion.diagnosis import load_classifier
 from lesion.ensemble import DiagnosisEnsemble, load_classifiers
 from lesion.evaluate import main as evaluate
 from lesion.export import main as export
+from lesion.folds import split_folds
+from lesion.samples import Sample
 from lesion.ship import main as ship
-from lesion.splits import Split
+from lesion.splits import Split, SplitError
 from lesion.train import main as train
 from lesion.weights import write_ensemble
 from mrcnn.weights import WeightsError
@@ -30,6 +34,47 @@ SETTINGS = [
     "--precision=float32",
     "--folds=2",
 ]
+
+
+def sample(number, lesion, diagnosis):
+    name = f"i{number:03d}"
+    return Sample("set", name, Path(f"{name}.jpg"), lesion_id=lesion, diagnosis=diagnosis)
+
+
+class TestSplit:
+    """Of what is not tested on, into folds."""
+
+    @pytest.fixture
+    def samples(self):
+        diagnoses = ("MEL", "NV", "NV", "BKL")
+        return [
+            sample(number, f"L{number // 2}", diagnoses[number // 2 % 4]) for number in range(120)
+        ]
+
+    def test_each_image_is_in_one_fold(self, samples):
+        folds = split_folds(samples, 5)
+        assert sorted(key for fold in folds for key in fold) == [s.key for s in samples]
+
+    def test_share_no_lesion(self, samples):
+        lesion = {s.key: s.lesion_id for s in samples}
+        folds = [{lesion[key] for key in fold} for fold in split_folds(samples, 5)]
+        assert sum(map(len, folds)) == len(set.union(*folds)) == 60
+
+    def test_hold_the_diagnoses_in_like_shares(self, samples):
+        diagnosis = {s.key: s.diagnosis for s in samples}
+        for fold in split_folds(samples, 5):
+            assert Counter(diagnosis[key] for key in fold)["MEL"] == pytest.approx(6, abs=2)
+
+    def test_do_not_depend_on_the_order_of_the_samples(self, samples):
+        assert split_folds(samples[::-1], 3, 1) == split_folds(samples, 3, 1)
+        assert split_folds(samples, 3, 2) != split_folds(samples, 3, 1)
+
+    def test_need_as_many_lesions(self, samples):
+        with pytest.raises(SplitError, match="1 lesions cannot be divided into 3"):
+            split_folds(samples[:2], 3)
+
+    def test_rare_diagnosis_is_no_warning(self, samples):
+        split_folds([*samples, sample(120, "R", "DF")], 5)
 
 
 @pytest.fixture(scope="class")

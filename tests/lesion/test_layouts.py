@@ -121,6 +121,11 @@ class TestOwnTable:
         roots = [tmp_path / "one", tmp_path / "two"]
         samples = [s for c in find_collections(roots, task="diagnosis") for s in c.samples]
         assert [sample.lesion_id for sample in samples] == ["one/1", "two/1"]
+        (tmp_path / "two" / "t.csv").rename(tmp_path / "two" / "HAM10000_metadata.csv")
+        text = "image_id,dx,lesion_id\ntwo,nv,1\n"  # in the form of HAM10000, of one's own
+        (tmp_path / "two" / "HAM10000_metadata.csv").write_text(text)
+        assert find_samples(tmp_path / "two", task="diagnosis").samples[0].lesion_id == "two/1"
+        (tmp_path / "two" / "HAM10000_metadata.csv").unlink()
         (tmp_path / "two" / "t.csv").write_text("image,dx,lesion_id\ntwo,nv,HAM_0000001\n")
         (sample,) = find_samples(tmp_path / "two", task="diagnosis").samples
         assert sample.lesion_id == "HAM_0000001"

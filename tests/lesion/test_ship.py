@@ -64,12 +64,13 @@ def trained(moles, small_backbone, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("validation", "counts"), [(["a/3"], {"train": 6, "validation": 2}), ([], {"train": 8})]
+    ("validation", "counts"), [(["a/3"], {"train": 6, "validation": 3}), ([], {"train": 8})]
 )
 def test_images_that_the_members_of_an_ensemble_learned_by(validation, counts):
     """Their starts may have learned from more, which is in none of the data sets."""
     records = [
-        {"data": {"parts": {"train": {"images": n}, "validation": {"images": 2}}}} for n in (5, 6)
+        {"data": {"parts": {"train": {"images": n}, "validation": {"images": 8 - n}}}}
+        for n in (5, 6)
     ]
     split = Split({"train": ["a/1", "old/2"], "validation": validation}, 0, {})
     assert ship.learned_of(records, split) == counts

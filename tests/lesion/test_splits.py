@@ -20,7 +20,6 @@ from lesion.splits import (
     learned_keys,
     lesion_groups,
     split_by_parts,
-    split_folds,
     split_samples,
 )
 
@@ -293,41 +292,6 @@ class TestParts:
         assert {copy.key for copy in copies} <= set(parts["test"])
 
 
-class TestFolds:
-    @pytest.fixture
-    def samples(self):
-        diagnoses = ("MEL", "NV", "NV", "BKL")
-        return [
-            sample(f"i{number:03d}", f"L{number // 2}", diagnoses[number // 2 % 4])
-            for number in range(120)
-        ]
-
-    def test_each_image_is_in_one_fold(self, samples):
-        folds = split_folds(samples, 5)
-        assert sorted(key for fold in folds for key in fold) == [s.key for s in samples]
-
-    def test_share_no_lesion(self, samples):
-        lesion = {s.key: s.lesion_id for s in samples}
-        folds = [{lesion[key] for key in fold} for fold in split_folds(samples, 5)]
-        assert sum(map(len, folds)) == len(set.union(*folds)) == 60
-
-    def test_hold_the_diagnoses_in_like_shares(self, samples):
-        diagnosis = {s.key: s.diagnosis for s in samples}
-        for fold in split_folds(samples, 5):
-            assert Counter(diagnosis[key] for key in fold)["MEL"] == pytest.approx(6, abs=2)
-
-    def test_do_not_depend_on_the_order_of_the_samples(self, samples):
-        assert split_folds(samples[::-1], 3, 1) == split_folds(samples, 3, 1)
-        assert split_folds(samples, 3, 2) != split_folds(samples, 3, 1)
-
-    def test_need_as_many_lesions(self, samples):
-        with pytest.raises(SplitError, match="1 lesions cannot be divided into 3"):
-            split_folds(samples[:2], 3)
-
-    def test_rare_diagnosis_is_no_warning(self, samples):
-        split_folds([*samples, sample("rare", "R", "DF")], 5)
-
-
 class TestImagesOfTheArchive:
     """An image that the ISIC archive numbers is the same one in whatever folder it lies."""
 
@@ -395,9 +359,15 @@ class TestImagesOfTheArchive:
         assert both.parts == {"train": ["ham/ISIC_0000001", "ours/a"], "test": ["ours/b"]}
         assert both.has_learned(sample("a", collection="ours"))
 
+    def test_test_image_whose_copy_was_learned_from_is_none_any_more(self):
+        both = self.split.with_learned(Split({"validation": ["x/ISIC_0000001"]}, 0, {}))
+        assert both.parts == {"train": ["ham/ISIC_0000000", "x/ISIC_0000001"], "test": []}
+
     def test_copy_that_was_learned_from_counts_more_than_the_part_by_name(self):
         split = Split({"test": ["ham/ISIC_0000001"], UNLABELLED: ["x/ISIC_0000001"]}, 0, {})
-        assert split.has_learned(sample("ISIC_0000001", collection="ham"))
+        known = sample("ISIC_0000001", collection="ham")
+        assert split.has_learned(known) and split.part_of(known) == UNLABELLED
+        assert part_of(carried_over(split, [known], HALVES)) == {known.key: "train"}
 
     def test_case_of_an_id_means_nothing(self):
         lower = sample("isic_0000000", collection="copy")
@@ -448,6 +418,15 @@ class TestLesions:
         later = Split({"train": ["B/3"], "test": []}, 0, HALVES).with_learned(split)
         assert [later.has_learned(s) for s in self.second] == [True, False, True]
         assert later.with_learned(split) is later
+
+    def test_of_what_is_learned_from_is_none_to_test_on(self, split):
+        both = split.with_learned(Split({}, 0, {}, {"validation": ["L2"]}))
+        assert both.lesions == {"train": ["L1", "L2"], "test": []}
+
+    def test_in_two_parts_belongs_to_what_is_learned_from_most(self):
+        for parts in (("train", "validation", "test"), ("test", "validation", "train")):
+            split = Split({}, 0, {}, dict.fromkeys(parts, ["L1"]))
+            assert split.part_of(self.second[0]) == "train"
 
     def test_are_carried_over(self, split):
         carried = part_of(carried_over(split, self.second, HALVES))

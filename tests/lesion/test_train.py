@@ -296,6 +296,21 @@ class TestRefused:
         assert not list(tmp_path.glob("boundary*"))
 
 
+def test_masks_of_lesions_are_looked_at_where_they_are_learned(phantoms, tmp_path, monkeypatch):
+    asked = []
+
+    def check(collection, task, **options):
+        asked.append((task, options["with_boundary"]))
+        raise DatasetError("enough")
+
+    monkeypatch.setattr(train_module, "check_samples", check)
+    for task, more in (("attributes", ["--with-boundary"]), ("attributes", []), ("boundary", [])):
+        command = [f"--task={task}", f"--dataset={phantoms.data}", f"--logs={tmp_path}", *more]
+        with pytest.raises(DatasetError):
+            load_samples(parse(command))
+    assert asked == [("attributes", True), ("attributes", False), ("boundary", False)]
+
+
 class TestSplit:
     @pytest.mark.parametrize("share", [0.0, 0.25])
     def test_test_share_is_set_aside(self, phantoms, tmp_path, share):

@@ -23,7 +23,7 @@ PIP = $(IN_VENV) -m pip --disable-pip-version-check --no-input install --quiet $
 
 jax_VERSION = >=0.10,<0.11
 torch_VERSION = ==2.13.*
-PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
+PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 

@@ -37,6 +37,15 @@ _VISIONS = {
 }
 
 
+# Files of a few long tests. They are begun first, so that at the end no process has one of them
+# before it while the others wait.
+_LONG = {"test_readme.py", "test_notebooks.py", "test_distribution.py", "test_old_script.py"}
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of reference data beside the repository, which not every machine has."""

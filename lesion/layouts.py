@@ -56,7 +56,7 @@ _HAM_OTHER_MASKS = ("masks", "segmentations")
 _PH2_CASE = re.compile(r"imd\d+")
 _PH2_CASES = "ph2 dataset images"
 # How HAM10000 and the archive call lesions, of which several data sets may have images.
-_PUBLISHED_LESION = re.compile(r"(HAM|IL)_\d+")
+_PUBLISHED_LESION = re.compile(r"(HAM|HAMTEST|IL)_\d+")
 
 # Layouts that hold the truth of a task, for folders in which several were unpacked.
 _LAYOUTS_OF = {
@@ -228,9 +228,7 @@ def _find_task3(collection: Collection, part: str | None) -> None:
     _choose_part(collection, part, images)
     for name in images if part is None else (part,):
         found = _images(images[name], collection, {s.image_id for s in collection.samples})
-        truth, contradictory = {}, set()
-        if name in truths:
-            truth, contradictory = read_truth(truths[name], collection)
+        truth, contradictory = read_truth(truths.get(name), collection)
         rows = read_groupings(groupings[name]) if name in groupings else {}
         grouped = {image for of in (rows, truth) for image in of if of[image].get("lesion_id")}
         alone = sorted(set(found) - grouped - contradictory)
@@ -250,7 +248,7 @@ def _find_task3(collection: Collection, part: str | None) -> None:
                 collection.name,
                 image_id,
                 path,
-                lesion_id=row.get("lesion_id") or known.get("lesion_id"),
+                lesion_id=_lesion(collection, row.get("lesion_id") or known.get("lesion_id")),
                 diagnosis=known.get("diagnosis"),
                 metadata={**known.get("metadata", {}), **confirmed},
                 part=name,
@@ -293,13 +291,17 @@ def _add(
         row = rows.pop(image_id, None)
         if table and row is None:
             collection.problems.append(Problem(image, f"not in {table.name}: lesion unknown"))
-        lesion = (row or {}).get("lesion_id")
-        if lesion and not _PUBLISHED_LESION.match(lesion):  # each hospital counts from 1 on
-            row = {**row, "lesion_id": f"{collection.name}/{lesion}"}
-        collection.samples.append(Sample(collection.name, image_id, image, mask, **(row or {})))
+        known = {**row, "lesion_id": _lesion(collection, row["lesion_id"])} if row else {}
+        collection.samples.append(Sample(collection.name, image_id, image, mask, **known))
     if rows:
         reason = f"lists {len(rows)} images that are not there, such as {min(rows)}"
         collection.problems.append(Problem(table, reason))
+
+
+def _lesion(collection: Collection, name: str | None) -> str | None:
+    """A lesion's name among all data sets: each hospital counts its own from 1 on."""
+    own = name and not _PUBLISHED_LESION.match(name)
+    return f"{collection.name}/{name}" if own else name or None
 
 
 def _ham_folders(root: Path, pattern: re.Pattern, other_names: tuple[str, ...]) -> list[Path]:

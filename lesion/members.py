@@ -54,7 +54,8 @@ def train_members(
     kept = folder / SPLIT_FILE
     for part in ("train", "validation"):
         split.select(samples, part)  # raises where it is a split of other images
-    if kept.exists() and Split.load(kept).parts != split.parts:
+    before = Split.load(kept) if kept.exists() else split
+    if before.with_learned(before).parts != split.with_learned(split).parts:
         raise DatasetError(
             f"{kept} belongs to an ensemble of other images or another split. Give the data sets "
             "and options it was begun with, or another --logs."

@@ -75,7 +75,7 @@ def select(
         weights: as `lesion.weights.weights_path` takes them.
         split: a split file, or "none" for all samples.
         part: of the split, by default `test`; without any split a part of the challenge.
-        limit: number of samples of each data set; None: all. With one, only what can be scored.
+        limit: number of samples of each data set, first of those that are scored; None: all.
         predicts: as for `require_truths`.
 
     Raises:
@@ -94,19 +94,19 @@ def select(
     everything = _all(collections)
     learned, elsewhere = learned_by(paths, everything), 0
     bare = set()  # of which nothing but their predictions is wanted
-    if limit is None and (predicts or task == "diagnosis"):
+    if predicts or task == "diagnosis":
         bare = {s.key for s in everything if not getattr(s, _TRUTHS[task][0])} - learned
     if file and (split or part):
         chosen, part = Split.load(file), part or "test"
         strange = {s.key for s in everything} - {s.key for s in chosen.among(everything)}
         tested = {s.key for s in everything if s.part == part == "test"} & bare & strange
-        samples = select_samples(collections, chosen, part, limit, also=tested)
+        samples = select_samples(collections, chosen, part, limit, also=tested, last=bare)
         unused, left_out = len(strange - tested), 0
         elsewhere = len(strange - tested - _unknown([chosen], everything))
     else:
         leave = learned if split is None else set()
         unknown = _unknown([Split.load(each) for each in own], everything) - leave - bare
-        samples = select_samples(collections, None, "all", limit, leave | unknown)
+        samples = select_samples(collections, None, "all", limit, leave | unknown, last=bare)
         unused, left_out = len(unknown), len(leave)
         tested = set(Split.load(file).parts.get("test", ())) if file else set()
         scored = [sample for sample in samples if sample.key not in bare]
@@ -125,6 +125,7 @@ def select_samples(
     limit: int | None,
     learned: Set[str] = frozenset(),
     also: Set[str] = frozenset(),
+    last: Set[str] = frozenset(),
 ) -> list[Sample]:
     """The samples of a split's part, or all of them, and of each data set the first.
 
@@ -135,6 +136,7 @@ def select_samples(
         limit: number of samples of each data set; None: all.
         learned: keys of samples that are left out.
         also: keys of samples that are taken though the split does not know them.
+        last: keys of samples that are taken where the others are fewer than the limit.
     """
     samples = _all(collections)
     if split is not None:
@@ -144,11 +146,12 @@ def select_samples(
     samples = [sample for sample in samples if sample.key not in learned]
     if limit is None:
         return samples
-    return [
-        sample
-        for collection in collections
-        for sample in [s for s in samples if s.collection == collection.name][:limit]
-    ]
+    limited = []
+    for collection in collections:
+        own = [sample for sample in samples if sample.collection == collection.name]
+        taken = {s.key for s in sorted(own, key=lambda sample: sample.key in last)[:limit]}
+        limited += [sample for sample in own if sample.key in taken]
+    return limited
 
 
 def require_truths(
@@ -180,7 +183,8 @@ def require_truths(
             f"None of the {count} samples of part {selection.part!r} has a {description}; give "
             f"a data set or a split that has some.{first}"
         )
-    if listed := sum(collection.diagnoses_listed for collection in collections):
+    unfit = [each for each in collections if not any(sample.diagnosis for sample in each.samples)]
+    if listed := sum(collection.diagnoses_listed for collection in unfit):
         raise ValueError(
             f"The tables list {listed} diagnoses, and none of them is one of the seven and of "
             f"one of these {count} images.{first}"

@@ -161,12 +161,14 @@ def _is(number, text):
         return False
 
 
-def read_truth(path: Path, collection: Collection) -> tuple[dict[str, dict], set[str]]:
-    """The truth of ISIC 2018 Task 3, as `read_metadata` returns what is known of images.
+def read_truth(path: Path | None, collection: Collection) -> tuple[dict[str, dict], set[str]]:
+    """The truth of ISIC 2018 Task 3, if any, as `read_metadata` returns what is known of images.
 
     In the challenge's form (`read_categories`), or in HAM10000's, as those publish the test images'
     who made both.
     """
+    if path is None:
+        return {}, set()
     columns = next((list(row) for _, row in read_table(path, ())), [])
     if "dx" not in columns:
         categories = read_categories(path)

@@ -99,7 +99,8 @@ class TestUnlabelled:
 
     def test_lesions_are_kept(self, more, samples):
         known = Sample("moles", "x2", more / "x2.png", lesion_id="moles/7")
-        found = find_unlabelled([more], samples, NO_SPLIT, [known])
+        elsewhere = Sample("copy", "x2", more / "x2.png")  # where nothing is known of it
+        found = find_unlabelled([more], samples, NO_SPLIT, [known, elsewhere])
         assert [sample.lesion_id for sample in found] == [None, None, "moles/7", None]
 
     def test_folder_that_is_missing(self, samples, tmp_path):

@@ -21,7 +21,7 @@ from lesion.evaluate import main
 from lesion.layouts import find_samples
 from lesion.metrics import METRICS, boundary_metrics
 from lesion.samples import Sample
-from lesion.selection import select
+from lesion.selection import require_truths, select
 from lesion.splits import Split
 from mrcnn.images import read_image, read_mask, write_image
 
@@ -309,7 +309,8 @@ def task3(tmp_path, lesion_image):
     (tmp_path / "w.h5").write_bytes(b"weights")
 
     def chosen(**options):
-        _, found = select([tmp_path / "isic"], "diagnosis", [tmp_path / "w.h5"], **options)
+        sets, found = select([tmp_path / "isic"], "diagnosis", [tmp_path / "w.h5"], **options)
+        require_truths(sets, found, "diagnosis")  # none is needed
         return [int(sample.image_id[-1]) for sample in found.samples], found.unused
 
     return chosen
@@ -320,7 +321,8 @@ def test_images_without_a_truth_are_predicted(task3, tmp_path):
     assert task3() == ([3, 5], 1)  # of the fourth it is not known why it was left out
     assert task3(part="test") == ([5], 2)
     assert task3(part="train") == ([1, 2], 3)
-    assert task3(limit=3) == ([], 3)  # which is for scoring
+    assert task3(split="none", limit=3) == ([1, 2, 4], 0)  # first what is scored
+    assert task3(split="none", limit=4) == ([1, 2, 3, 4], 0)
 
 
 @pytest.mark.parametrize(("more", "predicted"), [([], 0), (["--predictions=masks"], 2)])

@@ -99,6 +99,8 @@ class TestFolds:
             assert not set(parts["train"]) & {*parts["validation"], *test}
             held_out += parts["validation"]
         assert sorted([*held_out, *test]) == sorted(f"data/ISIC_{n:07d}" for n in range(56))
+        lesions = Split.load(folder / "split.json").lesions
+        assert (len(lesions["train"]), len(lesions["test"])) == (21, 7)
 
     def test_all_images_are_scored_once(self, trained):
         summary = json.loads((trained[0] / "cross_validation.json").read_text())

@@ -126,9 +126,10 @@ class TestOwnTable:
         (tmp_path / "two" / "HAM10000_metadata.csv").write_text(text)
         assert find_samples(tmp_path / "two", task="diagnosis").samples[0].lesion_id == "two/1"
         (tmp_path / "two" / "HAM10000_metadata.csv").unlink()
-        (tmp_path / "two" / "t.csv").write_text("image,dx,lesion_id\ntwo,nv,HAM_0000001\n")
-        (sample,) = find_samples(tmp_path / "two", task="diagnosis").samples
-        assert sample.lesion_id == "HAM_0000001"
+        for name in ("HAM_0000001", "HAMTEST_0000001", "IL_0000001"):
+            (tmp_path / "two" / "t.csv").write_text(f"image,dx,lesion_id\ntwo,nv,{name}\n")
+            (sample,) = find_samples(tmp_path / "two", task="diagnosis").samples
+            assert sample.lesion_id == name
 
     def test_category_of_isic2019(self, own):
         assert diagnoses(own("image,MEL,AK\na,0,1\nb,1,0\nc,0,1\n"))["a"] == "AKIEC"

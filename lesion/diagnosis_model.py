@@ -21,7 +21,7 @@ from lesion.samples import DIAGNOSES
 from mrcnn.callbacks import Checkpoint
 from mrcnn.fitting import fit
 from mrcnn.runs import InRun
-from mrcnn.training import Stage, build_optimizer, find_state, set_trainable
+from mrcnn.training import Stage, build_optimizer, find_state, fingerprint, set_trainable
 from mrcnn.weights import LoadReport, load_weights
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class DiagnosisModel(InRun):
         self.set_log_dir(path)
         if self.epoch and not report.missing_layers:
             self.state_path, self.epoch = find_state(self.log_dir, self.epoch)
+            self.loaded = fingerprint(self.keras_model)
         return report
 
     def train(

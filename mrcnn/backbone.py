@@ -15,7 +15,14 @@ from mrcnn.download import cache_folder, fetch, is_known_file
 from mrcnn.efficientnet_lite import SCALES, efficientnet_lite
 from mrcnn.files import data_folders
 from mrcnn.resnet import BLOCKS, BatchNorm, resnet_graph
-from mrcnn.weights import LoadReport, assign_weights, load_weights, named_weights, read_arrays
+from mrcnn.weights import (
+    LoadReport,
+    WeightsError,
+    assign_weights,
+    load_weights,
+    named_weights,
+    read_arrays,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +135,11 @@ def imagenet_weights(backbone_name: str) -> Path:
         FileNotFoundError: if a file of EfficientNet-Lite is not there.
         DownloadError: if the file cannot be fetched.
     """
+    if callable(backbone_name):
+        raise ValueError(
+            "A callable BACKBONE has no ImageNet weights that are known here; load the file that "
+            "fits it by load_weights(path)."
+        )
     _check_name(backbone_name)
     if backbone_name in SCALES:
         name = lite_file(backbone_name)
@@ -345,6 +357,11 @@ def _resnet_arrays(path) -> dict[str, np.ndarray]:
     first pooling pads an even side at its end alone.)
     """
     arrays = {_resnet_name(name): value for name, value in read_arrays(path).items()}
+    if "conv1/kernel" not in arrays:
+        raise WeightsError(
+            f"{path} is no file of ImageNet weights as Keras 2.2 and later have them, but an older "
+            'one of that name. load_weights("imagenet") fetches the other.'
+        )
     arrays["conv1/kernel"] = arrays["conv1/kernel"][:, :, ::-1]
     for name in arrays:
         if name.endswith("/gamma"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from mrcnn.config import Config
-from mrcnn.data import SampleError, load_sample, problems_of
+from mrcnn.data import SampleError, load_sample, problems_of, reference_of
 from mrcnn.dataset import Dataset
 
 _LISTED = 10
@@ -77,7 +77,7 @@ def check_dataset(
         for number, class_id in enumerate(class_ids):
             if not masks[:, :, number].any():
                 problems.append(
-                    f"Image {image_id} ({dataset.image_reference(image_id)}): the mask of instance "
+                    f"Image {image_id} ({reference_of(dataset, image_id)}): the mask of instance "
                     f"{number} ({dataset.class_names[abs(class_id)]}) is empty."
                 )
         instances.update(dataset.class_names[class_id] for class_id in class_ids if class_id > 0)

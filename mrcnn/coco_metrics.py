@@ -48,15 +48,16 @@ def evaluate_dataset(model, dataset, image_ids=None) -> dict:
 
     Raises:
         mrcnn.data.SampleError: naming an image that cannot be used.
-        ValueError: if the data set is not prepared, or holds no image.
+        ValueError: if the data set is not prepared, holds no image, or has other classes.
         ImportError: if faster-coco-eval is not installed.
     """
-    _require_usable(dataset)
+    _require_usable(dataset, model.config)
     masks = coco_masks()
     images, instances, boxes, shapes = [], [], [], []
     for image_id, (height, width), truth, result in _detected(model, dataset, image_ids):
         images.append({"id": image_id, "height": height, "width": width})
-        if isinstance(dataset, CocoDataset):
+        # As the file has them, unless somebody's own load_mask says otherwise.
+        if getattr(dataset.load_mask, "__func__", None) is CocoDataset.load_mask:
             annotations = dataset.coco_annotations(image_id)
         else:
             annotations = _annotations(masks, *truth)
@@ -176,7 +177,7 @@ def confusion_matrix(
         int64 [classes, classes], rows by the true class and columns by the detected one. Row 0
         holds detections where there is nothing, column 0 instances that were not found.
     """
-    _require_usable(dataset)
+    _require_usable(dataset, model.config)
     counts = np.zeros((dataset.num_classes, dataset.num_classes), np.int64)
     for _, _, (masks, class_ids), result in _detected(model, dataset, image_ids):
         kept = result["scores"] >= score_threshold
@@ -201,8 +202,8 @@ def confusion_matrix(
     return counts
 
 
-def _require_usable(dataset):
-    if problem := next(problems_of(dataset), None):
+def _require_usable(dataset, config):
+    if problem := next(problems_of(dataset, config), None):
         raise ValueError(problem)
 
 

@@ -62,7 +62,7 @@ def load_image_gt(
     """
     rng = np.random.default_rng() if rng is None else rng
     image, mask, class_ids = load_sample(dataset, image_id, config.IMAGE_CHANNEL_COUNT)
-    original_shape = image.shape
+    loaded, original_shape = image, image.shape
     image, window, scale, padding, crop = resize_image(
         image,
         min_dim=config.IMAGE_MIN_DIM,
@@ -79,10 +79,12 @@ def load_image_gt(
     if augmentation is not None:
         if image.dtype != np.uint8:
             raise SampleError(
-                f"Image {image_id} ({dataset.image_reference(image_id)}) is {image.dtype}; only "
+                f"Image {image_id} ({reference_of(dataset, image_id)}) is {image.dtype}; only "
                 "uint8 images can be augmented. Train without augmentation, or let load_image "
                 "return uint8."
             )
+        if np.may_share_memory(image, loaded):  # which a data set may keep for the next time
+            image = image.copy()
         with NamedInFailure(dataset, image_id, "augmented"):
             image, mask = augment_instances(augmentation, image, mask, rng)
     # Cropping and augmentation may have moved an instance out of the image.
@@ -103,7 +105,7 @@ def load_sample(dataset, image_id, channels):
     Raises:
         SampleError: naming the image, if it or its masks cannot be used.
     """
-    reference = _reference(dataset, image_id)
+    reference = reference_of(dataset, image_id)
     with NamedInFailure(dataset, image_id, "loaded"):
         image = as_channels(dataset.load_image(image_id), channels)
         mask, class_ids = dataset.load_mask(image_id)
@@ -120,8 +122,11 @@ def load_sample(dataset, image_id, channels):
             f"{len(class_ids)} class ids, but load_mask returned masks of shape {mask.shape}; "
             f"they must be [height, width, instances].{turned or ''}"
         )
+    if not class_ids.all():  # a blank mask of the background says that an image shows nothing
+        something = (class_ids != 0) | mask.any(axis=(0, 1))
+        mask, class_ids = mask[:, :, something], class_ids[something]
     highest = len(dataset.class_info) - 1
-    if np.abs(class_ids).max() > highest or not class_ids.all():
+    if np.abs(class_ids).max(initial=0) > highest or not class_ids.all():
         raise SampleError(
             f"Image {image_id} ({reference}) has class ids {class_ids.tolist()}; the data set "
             f"knows 1..{highest}, 0 is the background, and negative ones are crowds."
@@ -129,8 +134,17 @@ def load_sample(dataset, image_id, channels):
     return image, mask.astype(bool), class_ids
 
 
-def _reference(dataset, image_id):
-    return dataset.image_reference(image_id) or dataset.image_info[image_id]["path"]
+def reference_of(dataset, image_id):
+    """What messages call an image: its path where the data set has no other name for it.
+
+    Many an `image_reference` copied from matterport's samples fails for its own images, which
+    nobody noticed, since trainings did not ask for it.
+    """
+    try:
+        reference = dataset.image_reference(image_id)
+    except Exception:
+        reference = None
+    return reference or dataset.image_info[image_id]["path"] or image_id
 
 
 class NamedInFailure(contextlib.AbstractContextManager):
@@ -144,7 +158,7 @@ class NamedInFailure(contextlib.AbstractContextManager):
             return
         name = "" if isinstance(error, OSError | ValueError) else f"{kind.__name__}: "
         raise SampleError(
-            f"Image {self.image_id} ({_reference(self.dataset, self.image_id)}) cannot be "
+            f"Image {self.image_id} ({reference_of(self.dataset, self.image_id)}) cannot be "
             f"{self.deed}: {name}{error}"
         ) from error
 
@@ -236,7 +250,8 @@ class Batches(keras.utils.PyDataset):
         self.shuffle = shuffle
         self.augment = augment
         self.augmentation = augmentation
-        self.no_augmentation_sources = tuple(no_augmentation_sources or ())
+        given = no_augmentation_sources or ()
+        self.no_augmentation_sources = (given,) if isinstance(given, str) else tuple(given)
         self.seed = seed
         self.epoch = epoch
         self.failure, self.preparing = None, deque(maxlen=1_000_000)
@@ -260,7 +275,7 @@ class Batches(keras.utils.PyDataset):
 
     def references(self, index):
         """Names of the images of batch `index`, for messages."""
-        return [str(self.dataset.image_reference(i) or i) for i in self.image_ids(index)]
+        return [str(reference_of(self.dataset, i)) for i in self.image_ids(index)]
 
     def __getitem__(self, index):
         begun = time.perf_counter()
@@ -294,7 +309,7 @@ class Batches(keras.utils.PyDataset):
         if image.shape[:2] != tuple(config.IMAGE_SHAPE[:2]):
             height, width = config.IMAGE_SHAPE[:2]
             raise SampleError(
-                f"Image {image_id} ({dataset.image_reference(image_id)}) is {image.shape[0]}x"
+                f"Image {image_id} ({reference_of(dataset, image_id)}) is {image.shape[0]}x"
                 f"{image.shape[1]} after IMAGE_RESIZE_MODE={config.IMAGE_RESIZE_MODE!r}, and "
                 f"training needs all images to be {height}x{width} (IMAGE_MAX_DIM). Train with "
                 "'square' or 'crop'; detection takes images of any size."

@@ -1,11 +1,18 @@
 """One stage of a training in its run, of whatever network: Keras's `fit` and what belongs to it."""
 
 import logging
+from pathlib import Path
 
 from mrcnn import callbacks
 from mrcnn.data import FailuresRaised
 from mrcnn.distribution import device_names
-from mrcnn.training import count_parameters, keep_freed_memory, restore_state, stopped_stage
+from mrcnn.training import (
+    count_parameters,
+    fingerprint,
+    keep_freed_memory,
+    restore_state,
+    stopped_stage,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +42,14 @@ def fit(run, stage, batches, validation, compile_network, checkpoint, custom_cal
     stage = stopped or stage
     compile_network((stage.last_epoch - stage.first_epoch) * len(batches))
     if run.state_path:
-        restore_state(run.keras_model, run.state_path, stopped)
+        as_loaded = fingerprint(run.keras_model) == run.loaded
+        restore_state(run.keras_model, run.state_path, stopped, as_loaded)
+        if not as_loaded:
+            logger.warning(
+                "The weights are not those of %s any more: the training goes on from what they are "
+                "now.",
+                Path(run.state_path).parent,
+            )
     run.state_path = None
     logger.info(
         "Epochs %d to %d on %s, %d of %d parameters learn.",

@@ -366,6 +366,7 @@ def _as_uint8(values: np.ndarray) -> np.ndarray:
     if low < -slack or high * scale > 255 * (1 + slack):
         raise ImageError(
             f"the image holds {values.dtype} values from {low} to {high}; "
-            "expected 0 to 255, or 0 to 1 for floats."
+            "expected 0 to 255, or 0 to 1 for floats. Give an image as it was before a mean was "
+            "subtracted from it or it was normalised."
         )
     return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)

@@ -135,6 +135,7 @@ class MaskRCNN(InRun, LookInside):
         self.set_log_dir(None if report.dropped_layers else filepath)
         if self.mode == "training" and self.epoch and not report.missing_layers:
             self.state_path, self.epoch = training.find_state(self.log_dir, self.epoch)
+            self.loaded = training.fingerprint(self.keras_model)
         if self.mode == "inference" and report.missing_layers:
             logger.warning(
                 "These layers are not in %s and stay random; detections mean nothing: %s.",

@@ -86,7 +86,7 @@ def resize_image(
         padded, window, padding = _centred(resized, (side, side))
         return padded, window, scale, padding, None
     if mode == "pad64":
-        if _length("min_dim", min_dim, mode) % 64:
+        if min_dim != 0 and _length("min_dim", min_dim, mode) % 64:
             raise ValueError(
                 f"Mode 'pad64' pads to multiples of 64, so min_dim must be one; received {min_dim}."
             )

@@ -81,6 +81,7 @@ class InRun:
         log_dir: folder of this run, made when training starts.
         checkpoint_path: `Run.template` of this run.
         state_path: the state file to go on from, found when weights are loaded; or None.
+        loaded: `mrcnn.training.fingerprint` of these weights, as they were loaded.
     """
 
     run_prefix = "mask_rcnn_"
@@ -105,4 +106,4 @@ class InRun:
         self.epoch = run.epoch
         self.log_dir = str(run.folder)
         self.checkpoint_path = str(run.template)
-        self.state_path = None
+        self.state_path = self.loaded = None

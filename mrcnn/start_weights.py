@@ -29,9 +29,10 @@ def chosen_weights(model, word, exclude=None):
     if word == "coco":
         config = model.config
         if config.BACKBONE != COCO_BACKBONE:
+            own = "" if callable(config.BACKBONE) else ', whose own are load_weights("imagenet")'
             raise ValueError(
                 f"matterport's weights are of BACKBONE={COCO_BACKBONE!r}; this is "
-                f'{config.BACKBONE!r}, whose own are load_weights("imagenet").'
+                f"{config.BACKBONE!r}{own}."
             )
         if config.NUM_CLASSES != len(CLASS_NAMES):
             given = [exclude] if isinstance(exclude, str) else exclude or ()

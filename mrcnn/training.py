@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import sys
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -201,7 +202,15 @@ def stopped_stage(path, stage):
     return replace(stage, first_epoch=stored.first_epoch)
 
 
-def restore_state(model, path, stage):
+def fingerprint(model):
+    """A number that changes with any value of a network's weights."""
+    number = 0
+    for weight in model.weights:
+        number = zlib.crc32(np.ascontiguousarray(ops.convert_to_numpy(weight)).tobytes(), number)
+    return number
+
+
+def restore_state(model, path, stage, weights=True):
     """Inverse of `save_state` for a compiled model.
 
     Where another learning rate is asked for than before, it is the one that counts; without a
@@ -212,6 +221,7 @@ def restore_state(model, path, stage):
         path: of the state file.
         stage: the `Stage` that goes on (`stopped_stage`); None for one that begins, with an
             optimizer of its own.
+        weights: whether the network's weights are restored, too.
 
     Raises:
         ValueError: if the file holds the state of another training.
@@ -225,7 +235,8 @@ def restore_state(model, path, stage):
     if stage is not None:
         _assign(model.optimizer.variables, groups["optimizer"], path)
         _change_rate(model.optimizer, metadata["stage"]["learning_rate"], stage.learning_rate)
-    assign_weights(model, groups["weights"], str(path))
+    if weights:
+        assign_weights(model, groups["weights"], str(path))
 
 
 def _change_rate(optimizer, before, rate):

@@ -176,6 +176,17 @@ def load_weights(
         )
 
 
+def _inner_layers(names, model):
+    """Names of the layers of those named that are models themselves, such as `rpn_model`."""
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    named = [each for each in layers if isinstance(each, keras.Model) and each.name in names]
+    return {
+        layer.name
+        for each in named
+        for layer in each._flatten_layers(include_self=False, recursive=True)
+    }
+
+
 def assign_weights(
     model: keras.Model,
     arrays: Iterable[StoredArray] | Mapping[str, np.ndarray],
@@ -186,6 +197,7 @@ def assign_weights(
 ) -> LoadReport:
     """As `load_weights`, from arrays by name; `source` names them in messages."""
     excluded_layers = {exclude} if isinstance(exclude, str) else set(exclude or ())
+    excluded_layers |= _inner_layers(excluded_layers, model)
     entries = _entries(arrays)
     index = _index(entries)
     targets = named_weights(model)

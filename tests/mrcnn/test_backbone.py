@@ -10,7 +10,7 @@ import pytest
 from mrcnn import backbone as backbones
 from mrcnn.backbone import build_backbone, imagenet_weights, load_imagenet
 from mrcnn.resnet import BatchNorm
-from mrcnn.weights import named_weights
+from mrcnn.weights import WeightsError, named_weights
 
 MEAN_PIXEL = np.array([123.7, 116.8, 103.9])
 
@@ -219,6 +219,20 @@ def test_a_network_without_known_weights_is_refused():
         imagenet_weights("mobilenetv2")
 
 
+def test_an_older_file_of_the_same_name_is_refused(tmp_path):
+    """matterport's cache holds one of Keras 2.0."""
+    path = tmp_path / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("conv1")
+        group.attrs["weight_names"] = [b"conv1_W:0"]
+        group["conv1_W:0"] = np.zeros((7, 7, 3, 64), np.float32)
+        file.attrs["layer_names"] = [b"conv1"]
+    with pytest.raises(WeightsError, match="an older one of that name"):
+        backbones._resnet_arrays(path)
+
+
 def test_a_callable_has_no_imagenet_weights():
+    with pytest.raises(ValueError, match="callable BACKBONE"):
+        imagenet_weights(lambda *_: None)
     with pytest.raises(ValueError, match="callable BACKBONE"):
         load_imagenet(None, settings(lambda *_: None))

@@ -38,10 +38,11 @@ def mask_of(box):
 class Detector:
     """Stands for a network that finds what it is told, image by image."""
 
-    def __init__(self, *images, batch=2):
+    def __init__(self, *images, batch=2, classes=3):
         self.images = list(images)
         self.config = SimpleNamespace(
             BATCH_SIZE=batch,
+            NUM_CLASSES=classes,
             IMAGE_CHANNEL_COUNT=3,
             IMAGE_RESIZE_MODE="square",
             DETECTION_MIN_CONFIDENCE=0.0,
@@ -155,7 +156,7 @@ class TestEvaluate:
         truth = dataset([(1, SQUARE)])
         truth.add_class("more", 1, "red")
         truth.prepare()
-        metrics = segm([[(1, SQUARE, 0.9)]], truth)
+        metrics = evaluate_dataset(Detector([(1, SQUARE, 0.9)], classes=4), truth)["segm"]
         assert set(metrics["per_class"]) == {"toys.red", "green", "more.red"}
         assert metrics["per_class"]["toys.red"] == pytest.approx(1)
 
@@ -176,9 +177,19 @@ class TestEvaluate:
         (tmp_path / "a.json").write_text(json.dumps(content))
         truth = CocoDataset()
         truth.load_annotations(tmp_path / "a.json", tmp_path)
-        result = evaluate_dataset(Detector([(1, SQUARE, 0.9)]), truth)
+        result = evaluate_dataset(Detector([(1, SQUARE, 0.9)], classes=2), truth)
         assert result["segm"]["AP"] == pytest.approx(1)
         assert result["bbox"]["AP"] == pytest.approx(0.7)
+
+        class Shifted(CocoDataset):
+            def load_mask(self, image_id):
+                masks, class_ids = super().load_mask(image_id)
+                return np.roll(masks, 120, axis=1), class_ids
+
+        other = Shifted()
+        other.load_annotations(tmp_path / "a.json", tmp_path)
+        result = evaluate_dataset(Detector([(1, SQUARE, 0.9)], classes=2), other)
+        assert result["segm"]["AP"] == 0
 
     def test_unusable_image_is_named(self, dataset):
         truth = dataset([(1, SQUARE)])
@@ -387,6 +398,12 @@ class TestCallback:
         learned = named_weights(model.keras_model)
         for name, weight in named_weights(callback.detector.keras_model).items():
             np.testing.assert_array_equal(weight.variable.numpy(), learned[name].variable.numpy())
+
+
+@pytest.mark.parametrize("measure", [evaluate_dataset, confusion_matrix])
+def test_network_of_other_classes(measure, dataset):
+    with pytest.raises(ValueError, match="has 3 classes.*NUM_CLASSES is 81"):
+        measure(Detector([(1, SQUARE, 0.9)], classes=81), dataset([(1, SQUARE)]))
 
 
 @pytest.mark.parametrize("measure", [evaluate_dataset, confusion_matrix])

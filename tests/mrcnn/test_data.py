@@ -4,6 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from mrcnn.checks import check_dataset
 from mrcnn.data import Batches, FailuresRaised, SampleError, load_image_gt
 from mrcnn.dataset import Dataset
 from mrcnn.masks import extract_bboxes
@@ -194,6 +195,16 @@ class TestUnusableSample:
         dataset.load_mask = lambda image_id: (np.ones((48, 60, 2), bool), np.array([0, 1]))
         self.check(dataset, tiny_config, r"class ids \[0, 1\]; .* 0 is the background")
 
+    def test_blank_mask_of_the_background_is_no_instance(self, rectangles, tiny_config):
+        """As many a script says that an image shows nothing."""
+        dataset = rectangles()
+        blank = np.zeros((48, 60, 1))
+        dataset.load_mask = lambda image_id: (blank, np.zeros(1))
+        assert load_image_gt(dataset, tiny_config(), 1)[2].shape == (0,)
+        both = np.dstack([blank, np.ones((48, 60, 1))])
+        dataset.load_mask = lambda image_id: (both, np.array([0, 2]))
+        assert load_image_gt(dataset, tiny_config(), 1)[2].tolist() == [2]
+
     @pytest.mark.parametrize(
         "answer",
         [
@@ -236,6 +247,17 @@ class TestUnusableSample:
         dataset.load_mask = lambda image_id: (np.ones((48, 60, 1), bool), np.array([3]))
         with pytest.raises(SampleError, match="patient 12"):
             load_image_gt(dataset, tiny_config(), 1)
+
+    def test_reference_that_fails_costs_nothing(self, rectangles, tiny_config):
+        """As `super(self.__class__)`, copied from matterport's samples, does."""
+        dataset = rectangles()
+        dataset.image_reference = lambda image_id: {}["tumor"]
+        batches = Batches(dataset, tiny_config(), shuffle=False)
+        batches[0]
+        assert batches.references(0) == ["image0.png", "image1.png"]
+        assert check_dataset(dataset).problems == []
+        dataset.load_mask = lambda image_id: (np.ones((48, 60, 1), bool), np.array([3]))
+        self.check(dataset, tiny_config, "class ids")
 
 
 class TestBatch:
@@ -385,6 +407,25 @@ class TestAugmentation:
         np.testing.assert_array_equal(
             mirrored["boxes"][0, 0, [1, 3]], 64 - plain["boxes"][0, 0, [3, 1]]
         )
+
+    def test_images_that_the_data_set_keeps_stay_as_they_are(self, rectangles, tiny_config):
+        dataset = rectangles(size=(64, 64))
+        kept = dataset.load_image(0)
+        before = kept.copy()
+        dataset.load_image = lambda image_id: kept
+
+        def darken(image, masks, rng):
+            image //= 2
+            return image, masks
+
+        config = tiny_config(IMAGE_RESIZE_MODE="none")
+        image = load_image_gt(dataset, config, 0, augmentation=darken)[0]
+        np.testing.assert_array_equal(image, before // 2)
+        np.testing.assert_array_equal(kept, before)
+
+    def test_one_source_may_be_a_word(self, rectangles, tiny_config):
+        batches = Batches(rectangles(), tiny_config(), no_augmentation_sources="toys")
+        assert batches.no_augmentation_sources == ("toys",)
 
     def test_leaves_out_sources_by_name(self, rectangles, tiny_config):
         def blacken(image, masks, rng):

@@ -4,6 +4,7 @@ import gc
 import io
 import logging
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -297,6 +298,16 @@ class TestFiles:
         assert not {"mrcnn_class_logits", "mrcnn_mask"} & changed(before, after)
         assert changed(whole.stages[-1], after) <= {"mrcnn_class_logits", "mrcnn_mask"}
 
+    def test_a_model_inside_is_excluded_with_its_layers(self, whole, model):
+        """By its name, as scripts with other anchors leave matterport's RPN out."""
+        before = values(model.keras_model)
+        report = model.load_weights(
+            whole.model.checkpoint_path.format(epoch=2), exclude=["rpn_model"]
+        )
+        rpn = {"rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred"}
+        assert {name.partition("/")[0] for name in report.excluded} == rpn
+        assert not rpn & changed(before, values(model.keras_model))
+
     def test_without_some_layers_a_run_begins(self, whole, model):
         """It is no more the network of that run, whose epochs it has not been through."""
         model.load_weights(whole.model.find_last(), exclude=["mrcnn_mask"])
@@ -318,6 +329,30 @@ class TestFiles:
         path, backbone = whole.model.find_last(), tiny_config.BACKBONE
         again = MaskRCNN.from_weights(path, "training", tmp_path, BACKBONE=backbone)
         assert (again.mode, again.epoch, again.config.IMAGES_PER_GPU) == ("training", 3, 2)
+
+    @pytest.mark.parametrize("other", [False, True])
+    def test_weights_set_after_loading_are_what_goes_on(
+        self, eagerly, whole, model, rectangles, tmp_path, caplog, other
+    ):
+        """Of a run that goes on with its state."""
+        folder = Path(shutil.copytree(whole.model.log_dir, tmp_path / "tiny20260101T0000"))
+        model.load_weights(folder / Path(whole.model.find_last()).name)
+        bias = named_weights(model.keras_model)["mrcnn_class_logits/bias"].variable
+        loaded = keras.ops.convert_to_numpy(bias)
+        if other:
+            bias.assign(loaded + 5)
+
+        class Stop(keras.callbacks.Callback):
+            def on_train_begin(self, logs=None):
+                self.found = keras.ops.convert_to_numpy(bias)
+                raise KeyboardInterrupt
+
+        stop = Stop()
+        with pytest.raises(KeyboardInterrupt):
+            model.train(rectangles(), None, 0.01, 4, "all", custom_callbacks=[stop])
+        np.testing.assert_array_equal(stop.found, loaded + 5 * other)
+        assert ("goes on from what they are now" in caplog.text) == other
+        model.set_log_dir()
 
     def test_last(self, whole, tiny_config):
         model = MaskRCNN("inference", tiny_config(**RECIPE), whole.model.model_dir)

@@ -282,6 +282,11 @@ class TestResizeImage:
         with pytest.raises(ValueError, match=message):
             resize_image(NOISE, **arguments)
 
+    def test_pad64_without_a_least_side_pads_alone(self):
+        image = NOISE[:50, :40]
+        padded, window, scale, *_ = resize_image(image, 0, 64, mode="pad64")
+        assert (padded.shape[:2], window, scale) == ((64, 64), (7, 12, 57, 52), 1)
+
     def test_image_without_pixels_is_an_error(self):
         with pytest.raises(ValueError, match="without pixels"):
             resize_image(np.zeros((0, 5, 3), np.uint8), 8, 8)

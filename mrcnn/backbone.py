@@ -356,12 +356,13 @@ def _resnet_arrays(path) -> dict[str, np.ndarray]:
     normalizations add 1.001e-5 to the variance instead of 1e-3. (A third stays, matterport's: its
     first pooling pads an even side at its end alone.)
     """
-    arrays = {_resnet_name(name): value for name, value in read_arrays(path).items()}
-    if "conv1/kernel" not in arrays:
+    stored = read_arrays(path)
+    if "conv1_conv/kernel" not in stored:
         raise WeightsError(
-            f"{path} is no file of ImageNet weights as Keras 2.2 and later have them, but an older "
+            f"{path} is no file of ImageNet weights as TensorFlow 2's Keras has them, but an older "
             'one of that name. load_weights("imagenet") fetches the other.'
         )
+    arrays = {_resnet_name(name): value for name, value in stored.items()}
     arrays["conv1/kernel"] = arrays["conv1/kernel"][:, :, ::-1]
     for name in arrays:
         if name.endswith("/gamma"):

@@ -132,7 +132,9 @@ class AveragePrecision(keras.callbacks.Callback):
         self.values = {}
 
     def on_train_begin(self, logs=None):
-        coco_masks()  # its absence is to show before an epoch has passed
+        # What is wrong is to show before an epoch has passed.
+        coco_masks()
+        _require_usable(self.dataset, self.detector.config)
         self.values = {}
         confidence = self.detector.config.DETECTION_MIN_CONFIDENCE
         if confidence > 0.05:

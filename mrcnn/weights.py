@@ -177,14 +177,10 @@ def load_weights(
 
 
 def _inner_layers(names, model):
-    """Names of the layers of those named that are models themselves, such as `rpn_model`."""
+    """As files name them, the layers of those named that are models, such as `rpn_model`."""
     layers = model._flatten_layers(include_self=False, recursive=True)
     named = [each for each in layers if isinstance(each, keras.Model) and each.name in names]
-    return {
-        layer.name
-        for each in named
-        for layer in each._flatten_layers(include_self=False, recursive=True)
-    }
+    return {weight.layer for each in named for weight in named_weights(each).values()}
 
 
 def assign_weights(

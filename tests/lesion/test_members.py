@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from lesion.ensemble import DiagnosisEnsemble, load_classifiers
 from lesion.evaluate import main as evaluate
 from lesion.export import main as export
 from lesion.join import main as join
+from lesion.members import train_members
+from lesion.samples import Sample
 from lesion.ship import main as ship
 from lesion.splits import Split
 from lesion.train import main as train
@@ -358,6 +361,25 @@ def test_options_that_do_not_go_together(moles, tmp_path, capsys, options, messa
     command = [f"--dataset={moles.data}", f"--logs={tmp_path}", *SETTINGS, *options]
     assert train(command) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_split_that_an_earlier_version_wrote_is_none_of_other_images(tmp_path, monkeypatch):
+    """Though it left a copy of what is learned from in the test part."""
+
+    class Reached(Exception):
+        pass
+
+    def stop(*_):
+        raise Reached
+
+    monkeypatch.setattr("lesion.members.keep_settings", stop)
+    keys = ["ham/ISIC_0000001"], ["ham/ISIC_0000002"], ["isic/ISIC_0000001"]
+    earlier = Split(dict(zip(("train", "validation", "test"), keys, strict=True)), 0, {})
+    earlier.save(tmp_path / "diagnosis-2-members" / "split.json")
+    samples = [Sample("ham", f"ISIC_000000{number}", tmp_path) for number in (1, 2)]
+    given = SimpleNamespace(logs=tmp_path, task="diagnosis", members=2)
+    with pytest.raises(Reached):
+        train_members(given, samples, earlier.with_learned(earlier), None, [])
 
 
 def test_members_beside_each_other(moles, tmp_path):

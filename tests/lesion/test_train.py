@@ -331,6 +331,14 @@ class TestSplit:
         assert parts("--seed=1") == parts("--seed=2") == parts()
         assert parts("--split-seed=1") != parts()
 
+    def test_one_that_an_earlier_version_wrote_is_kept(self, phantoms, tmp_path):
+        """Which left a copy of what is learned from in the test part."""
+        keys = {"train": ["ham/ISIC_0000001"], "test": ["isic/ISIC_0000001"]}
+        Split(keys, 0, {}).save(tmp_path / "split.json")
+        given = parse(arguments(phantoms, f"--split={tmp_path / 'split.json'}", logs=tmp_path))
+        split = choose_split(given, [], boundary_training, str(tmp_path / "last.h5"))
+        assert split.parts == keys
+
     def test_too_large_a_test_share(self, phantoms, tmp_path, capsys):
         code = main(arguments(phantoms, "--test-share=0.8", logs=tmp_path))
         assert code == 2

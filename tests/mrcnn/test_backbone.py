@@ -219,13 +219,14 @@ def test_a_network_without_known_weights_is_refused():
         imagenet_weights("mobilenetv2")
 
 
-def test_an_older_file_of_the_same_name_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["conv1_W:0", "conv1/kernel:0"])
+def test_an_older_file_of_the_same_name_is_refused(tmp_path, name):
     """matterport's cache holds one of Keras 2.0."""
     path = tmp_path / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
     with h5py.File(path, "w") as file:
         group = file.create_group("conv1")
-        group.attrs["weight_names"] = [b"conv1_W:0"]
-        group["conv1_W:0"] = np.zeros((7, 7, 3, 64), np.float32)
+        group.attrs["weight_names"] = [name.encode()]
+        group[name] = np.zeros((7, 7, 3, 64), np.float32)
         file.attrs["layer_names"] = [b"conv1"]
     with pytest.raises(WeightsError, match="an older one of that name"):
         backbones._resnet_arrays(path)

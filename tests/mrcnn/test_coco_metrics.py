@@ -311,6 +311,11 @@ class TestCallback:
 
         return make
 
+    def test_other_classes_show_before_an_epoch_has_passed(self, dataset):
+        detector = Detector([(1, SQUARE, 0.9)], classes=2)
+        with pytest.raises(ValueError, match="NUM_CLASSES is 2"):
+            AveragePrecision(detector, dataset([(1, SQUARE)])).on_train_begin()
+
     def test_values_join_the_logs(self, callback):
         logs = {"loss": 1.0}
         callback(3).on_epoch_end(0, logs)

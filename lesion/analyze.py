@@ -114,22 +114,13 @@ def analyze_images(
     return problems
 
 
-@contextlib.contextmanager
-def _uncompiled():
-    """Lets TensorFlow run networks step by step: slower for many images, at once for a few."""
-    import keras
+def _quickest_for(count):
+    """How networks run that so many images are left for; without any, no framework is loaded."""
+    if not 0 < count <= _FEW:
+        return contextlib.nullcontext()
+    from mrcnn.tensors import step_by_step
 
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)
+    return step_by_step()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -261,7 +252,7 @@ def _run(
         return 2
     if len(left) < len(stems):
         print(f"{len(stems) - len(left)} of {len(stems)} images have their results already.")
-    with _uncompiled() if 0 < len(left) <= _FEW else contextlib.nullcontext():
+    with _quickest_for(len(left)):
         problems = analyze_images(analyzer, left, out, scale, patients)
     failed = {problem.path for problem in problems}
     records = Records(out, (stem for path, stem in stems.items() if path not in failed))

@@ -19,9 +19,9 @@ from lesion.diagnosis_network import (
 )
 from lesion.samples import DIAGNOSES
 from mrcnn.callbacks import Checkpoint
-from mrcnn.fitting import fit
+from mrcnn.fitting import find_run_state, fit
 from mrcnn.runs import InRun
-from mrcnn.training import Stage, build_optimizer, find_state, fingerprint, set_trainable
+from mrcnn.training import Stage, build_optimizer, set_trainable
 from mrcnn.weights import LoadReport, load_weights
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,7 @@ class DiagnosisModel(InRun):
         report = load_weights(self.keras_model, path, skip_mismatch=skip_mismatch)
         self.set_log_dir(path)
         if self.epoch and not report.missing_layers:
-            self.state_path, self.epoch = find_state(self.log_dir, self.epoch)
-            self.loaded = fingerprint(self.keras_model)
+            find_run_state(self)
         return report
 
     def train(

@@ -54,8 +54,7 @@ def train_members(
     kept = folder / SPLIT_FILE
     for part in ("train", "validation"):
         split.select(samples, part)  # raises where it is a split of other images
-    before = Split.load(kept) if kept.exists() else split
-    if before.with_learned(before).parts != split.with_learned(split).parts:
+    if kept.exists() and not Split.load(kept).means(split):
         raise DatasetError(
             f"{kept} belongs to an ensemble of other images or another split. Give the data sets "
             "and options it was begun with, or another --logs."

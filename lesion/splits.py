@@ -93,6 +93,10 @@ class Split:
         both = Split(parts, self.seed, self.fractions, lesions)
         return self if both == self else both
 
+    def means(self, other: "Split") -> bool:
+        """Whether both have the same parts, copies of learned images left out of the test part."""
+        return self.with_learned(self).parts == other.with_learned(other).parts
+
     def with_lesions(self, samples: Iterable[Sample]) -> "Split":
         """The same, which also knows the lesions of those samples whose keys it knows."""
         lesions = defaultdict(set, {part: set(names) for part, names in self.lesions.items()})

@@ -78,9 +78,7 @@ def _drawn(arguments, samples, task, sources):
 def _kept(arguments, begun):
     """The split of a run that goes on, which no other may take the place of."""
     kept = Split.load(begun)
-    if arguments.split and Split.load(arguments.split).with_learned(kept).parts != (
-        kept.with_learned(kept).parts  # as an earlier version may not have left it
-    ):
+    if arguments.split and not Split.load(arguments.split).with_learned(kept).means(kept):
         raise ValueError(
             f"--split={arguments.split} is another split than {begun}, by which this run has "
             "learned so far. Leave it out, or start a run from its weights by --weights=PATH."

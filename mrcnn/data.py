@@ -142,7 +142,7 @@ def reference_of(dataset, image_id):
     """
     try:
         reference = dataset.image_reference(image_id)
-    except Exception:
+    except (LookupError, AttributeError, TypeError, ValueError, RecursionError):
         reference = None
     return reference or dataset.image_info[image_id]["path"] or image_id
 

@@ -8,6 +8,7 @@ from mrcnn.data import FailuresRaised
 from mrcnn.distribution import device_names
 from mrcnn.training import (
     count_parameters,
+    find_state,
     fingerprint,
     keep_freed_memory,
     restore_state,
@@ -15,6 +16,12 @@ from mrcnn.training import (
 )
 
 logger = logging.getLogger(__name__)
+
+
+def find_run_state(run):
+    """Finds the state beside the weights just loaded into a run, for `fit` to go on with."""
+    run.state_path, run.epoch = find_state(run.log_dir, run.epoch)
+    run.loaded = fingerprint(run.keras_model) if run.state_path else None
 
 
 def fit(run, stage, batches, validation, compile_network, checkpoint, custom_callbacks=()):

@@ -17,7 +17,7 @@ from mrcnn.compat import log
 from mrcnn.data import Batches, default_workers
 from mrcnn.detection import unmold_detections
 from mrcnn.distribution import training_scope
-from mrcnn.fitting import fit
+from mrcnn.fitting import find_run_state, fit
 from mrcnn.inspection import LookInside, why_nothing
 from mrcnn.molding import mold_inputs, require_halvable, require_several
 from mrcnn.network import MaskRCNNNetwork
@@ -134,8 +134,7 @@ class MaskRCNN(InRun, LookInside):
             self.class_names = names if len(names) == self.config.NUM_CLASSES else None
         self.set_log_dir(None if report.dropped_layers else filepath)
         if self.mode == "training" and self.epoch and not report.missing_layers:
-            self.state_path, self.epoch = training.find_state(self.log_dir, self.epoch)
-            self.loaded = training.fingerprint(self.keras_model)
+            find_run_state(self)
         if self.mode == "inference" and report.missing_layers:
             logger.warning(
                 "These layers are not in %s and stay random; detections mean nothing: %s.",

@@ -33,6 +33,25 @@ def precision_policy(policy):
         keras.config.set_dtype_policy(before)
 
 
+@contextlib.contextmanager
+def step_by_step():
+    """Networks run operation by operation inside, where TensorFlow is the backend.
+
+    Each step takes longer, and a few of them less than compiling does.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
 def leave_uncompiled(network):
     """On a GPU Keras would have XLA compile predictions, which lacks the suppression of boxes."""
     if keras.backend.backend() == "tensorflow":

@@ -9,6 +9,7 @@ from keras import ops
 
 from mrcnn.config import Config
 from mrcnn.dataset import Dataset
+from mrcnn.tensors import step_by_step
 
 COLOURS = {1: (220, 40, 40), 2: (40, 220, 40)}
 
@@ -118,17 +119,10 @@ def tensorflow():
 
 @pytest.fixture
 def eagerly():
-    """Lets TensorFlow run the few steps of a test one by one: compiling them takes longer."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    with warnings.catch_warnings():
+    """Runs the few steps of a test one by one: compiling them takes longer."""
+    with step_by_step(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not apply to tf.data functions")
         yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

@@ -248,10 +248,19 @@ class TestUnusableSample:
         with pytest.raises(SampleError, match="patient 12"):
             load_image_gt(dataset, tiny_config(), 1)
 
-    def test_reference_that_fails_costs_nothing(self, rectangles, tiny_config):
-        """As `super(self.__class__)`, copied from matterport's samples, does."""
+    @pytest.mark.parametrize(
+        "faulty",
+        [
+            lambda self, image_id: self.image_info[image_id]["tumor"],
+            lambda self, image_id: super(self.__class__).image_reference(image_id),
+            lambda self, image_id: type(self).image_reference(self, image_id),
+        ],
+        ids=["no such key", "super without an object", "for ever"],
+    )
+    def test_reference_that_fails_costs_nothing(self, rectangles, tiny_config, monkeypatch, faulty):
+        """As those copied from matterport's samples do."""
         dataset = rectangles()
-        dataset.image_reference = lambda image_id: {}["tumor"]
+        monkeypatch.setattr(type(dataset), "image_reference", faulty)
         batches = Batches(dataset, tiny_config(), shuffle=False)
         batches[0]
         assert batches.references(0) == ["image0.png", "image1.png"]

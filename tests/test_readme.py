@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lesion.phantom import IMAGE_FOLDER, write_phantoms
+from mrcnn.model import MaskRCNN
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -75,10 +76,12 @@ def test_demo_command(tmp_path):
     assert "not a medical device" in printed
 
 
-def test_python_example():
+def test_python_example(monkeypatch):
     (example,) = (block for block in blocks("python") if "mrcnn" in block)
-    names = {"image": np.zeros((40, 50, 3), np.uint8)}
+    names, loaded = {"image": np.zeros((40, 50, 3), np.uint8)}, []
+    monkeypatch.setattr(MaskRCNN, "load_weights", lambda model, weights: loaded.append(weights))
     # The example's network has 64 million parameters; its code is what counts here.
     small = example.replace("NUM_CLASSES = 1 + 2", 'NUM_CLASSES = 3; BACKBONE = "resnet50"')
     exec(small.replace("=512", "=128"), names)
+    assert loaded == ["last"]
     assert set(names["result"]) == {"rois", "class_ids", "scores", "masks"}

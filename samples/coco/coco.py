@@ -7,8 +7,8 @@ DIR holds COCO's folders as they are published:
 
     annotations/instances_train2017.json  annotations/instances_val2017.json  train2017/  val2017/
 
-With MRCNN_SAMPLE_SMALL=1 in the environment a network for images of 64 pixels learns for one step,
-which tries the commands out in half a minute.
+With MRCNN_SAMPLE_SMALL=1 in the environment and --model=none a network for images of 64 pixels
+learns for one step, which tries the commands out in half a minute.
 """
 
 import argparse

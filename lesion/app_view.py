@@ -27,7 +27,7 @@ from lesion.patient import unrecognised
 from lesion.report import write_report
 from lesion.report_case import PICTURE_SIDE, case_name, color_swatch, data_url, facts_html
 from lesion.results import ATTRIBUTE_OVERLAY, IMAGE_SUFFIXES, OVERLAY
-from mrcnn.images import ImageError, write_image
+from mrcnn.images import ImageError, fitted_size, write_image
 
 SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".dcm")
 """Of files that are taken. DICOM files, which say who the patient is, are left to the command."""
@@ -227,8 +227,7 @@ def _outline(mask: np.ndarray, size: tuple[int, int]) -> str:
 def _size(image: np.ndarray, side: int) -> tuple[int, int]:
     """(width, height) of an image after it was reduced, if it is larger, to this longer side."""
     height, width = image.shape[:2]
-    scale = min(1, side / max(height, width))
-    return max(1, round(width * scale)), max(1, round(height * scale))
+    return fitted_size(width, height, min(side, max(height, width)))
 
 
 def _shares(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

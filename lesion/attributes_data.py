@@ -98,21 +98,26 @@ class AttributesDataset(Dataset):
                     f"The image {sample.image} has no mask of {', '.join(missing) or 'the lesion'} "
                     "to train on; leave it out."
                 )
-        shown = [(s, part) for s in samples for part in squares(self._whole_image(s).shape)]
+        shapes = [self._whole_image(sample).shape[:2] for sample in samples]
+        shown = [
+            (sample, shape, part)
+            for sample, shape in zip(samples, shapes, strict=True)
+            for part in squares(shape)
+        ]
         times = np.ones(len(shown), int)
         if threshold:
             present = [
-                {n for n in ATTRIBUTES if self._mask(sample, sample.attributes[n])[part].any()}
-                for sample, part in shown
+                {n for n in ATTRIBUTES if self._mask(s.attributes[n], shape)[part].any()}
+                for s, shape, part in shown
             ]
             times = repeats(shown, present, threshold)
         seen = Counter()
-        for (sample, part), number in zip(shown, times, strict=True):
+        for (sample, shape, part), number in zip(shown, times, strict=True):
+            kept = {"path": str(sample.image), "sample": sample, "shape": shape, "part": part}
             for _ in range(number):
                 key = f"{sample.key}#{seen[sample.key]}" if seen[sample.key] else sample.key
                 seen[sample.key] += 1
-                path = str(sample.image)
-                self.add_image(NAME, image_id=key, path=path, sample=sample, part=part)
+                self.add_image(NAME, image_id=key, **kept)
 
     def load_image(self, image_id):
         """The image or a square of it, uint8 [height, width, 3], as large as the cache keeps it."""
@@ -121,11 +126,12 @@ class AttributesDataset(Dataset):
 
     def load_mask(self, image_id):
         """bool masks [height, width, n] of the loaded image's size and int32 class ids [n]."""
-        sample, part = (self.image_info[image_id][name] for name in ("sample", "part"))
+        info = self.image_info[image_id]
+        sample, shape, part = (info[name] for name in ("sample", "shape", "part"))
         paths = [sample.attributes[name] for name in ATTRIBUTES]
-        things = [find_instances(self._mask(sample, path)[part]) for path in paths]
+        things = [find_instances(self._mask(path, shape)[part]) for path in paths]
         if self.with_boundary:
-            lesion = self._mask(sample, sample.mask)[part]
+            lesion = self._mask(sample.mask, shape)[part]
             things.append(lesion[:, :, np.newaxis][..., : int(lesion.any())])
         class_ids = [np.full(each.shape[2], number) for number, each in enumerate(things, start=1)]
         return np.concatenate(things, axis=2), np.concatenate(class_ids).astype(np.int32)
@@ -133,7 +139,5 @@ class AttributesDataset(Dataset):
     def _whole_image(self, sample):
         return read_image(sample.image) if self.cache is None else self.cache.image(sample.image)
 
-    def _mask(self, sample, path):
-        if self.cache is None:
-            return read_mask(path)
-        return self.cache.mask(path, self.cache.image(sample.image).shape[:2])
+    def _mask(self, path, shape):
+        return read_mask(path) if self.cache is None else self.cache.mask(path, shape)

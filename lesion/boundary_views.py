@@ -11,6 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from mrcnn.images import fitted_size
+from mrcnn.masks import extract_bboxes
+
 VIEWS = (1, 8)
 """Numbers of views that can be averaged: the image alone, or four mirror images of two looks."""
 MARGIN = 1.6
@@ -78,10 +81,10 @@ def close_up(mask: np.ndarray) -> tuple[slice, slice]:
     Args:
         mask: bool [height, width]; without a lesion the whole image is taken.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
+    if not mask.any():
         return slice(0, mask.shape[0]), slice(0, mask.shape[1])
-    spans = [(line[0], line[-1] + 1) for line in (rows, columns)]
+    top, left, bottom, right = extract_bboxes(mask[:, :, np.newaxis])[0].tolist()
+    spans = [(top, bottom), (left, right)]
     shares = [(end - start) / size for (start, end), size in zip(spans, mask.shape, strict=True)]
     share = float(np.clip(MARGIN * max(shares), MIN_SHARE, 1))
     frame = []
@@ -95,10 +98,9 @@ def close_up(mask: np.ndarray) -> tuple[slice, slice]:
 def reduced(image: np.ndarray) -> np.ndarray:
     """An image uint8 [height, width, 3] of at most `MAX_SIDE`: means of the pixels under each."""
     height, width = image.shape[:2]
-    share = MAX_SIDE / max(height, width)
-    if share >= 1:
+    if max(height, width) <= MAX_SIDE:
         return image
-    size = max(1, round(width * share)), max(1, round(height * share))
+    size = fitted_size(width, height, MAX_SIDE)
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from lesion.cache import ImageCache
 from mrcnn.files import write_json
+from mrcnn.masks import extract_bboxes
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ def lesion_square(
 
 def mask_ends(mask: np.ndarray) -> list[tuple[int, int]]:
     """First row and the one after the last of a mask that is not empty; columns likewise."""
-    places = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return [(int(inside[0]), int(inside[-1]) + 1) for inside in places]
+    top, left, bottom, right = extract_bboxes(mask[:, :, np.newaxis])[0].tolist()
+    return [(top, bottom), (left, right)]
 
 
 def crop_to_lesion(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -73,15 +73,19 @@ class LesionDataset(Dataset):
 
     def load_image(self, image_id):
         """The image, uint8 [height, width, 3], as large as the cache keeps it."""
-        path = self.image_info[image_id]["sample"].image
-        return read_image(path) if self.cache is None else self.cache.image(path)
+        info = self.image_info[image_id]
+        path = info["sample"].image
+        image = read_image(path) if self.cache is None else self.cache.image(path)
+        info["shape"] = image.shape[:2]
+        return image
 
     def load_mask(self, image_id):
         """bool masks [height, width, N] of the loaded image's size and int32 class ids [N].
 
         N is 1, or 0 where the mask is empty.
         """
-        sample = self.image_info[image_id]["sample"]
+        info = self.image_info[image_id]
+        sample = info["sample"]
         if self.cache is None:
             mask = read_mask(sample.mask)
             size = image_size(sample.image)
@@ -91,7 +95,8 @@ class LesionDataset(Dataset):
                     f"image {sample.image} {size[1]} x {size[0]}; leave the sample out."
                 )
         else:
-            mask = self.cache.mask(sample.mask, self.cache.image(sample.image).shape[:2])
+            shape = info.get("shape") or self.cache.image(sample.image).shape[:2]
+            mask = self.cache.mask(sample.mask, shape)
         instances = 1 if mask.any() else 0
         return mask[:, :, np.newaxis][:, :, :instances], np.ones(instances, np.int32)
 
@@ -175,13 +180,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0, 2, or with --strict 1 for any problem."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
+    if arguments.json and arguments.json.is_dir():
+        parser.error(f"--json {arguments.json} is a folder; name a file.")
     try:
-        collections = find_collections(arguments.dataset, task=arguments.task)
-    except DatasetError as error:
-        print(error, file=sys.stderr)
+        return _run(arguments)
+    except (DatasetError, OSError) as error:
+        print(f"lesion dataset: {error}", file=sys.stderr)
         return 2
+
+
+def _run(arguments):
+    collections = find_collections(arguments.dataset, task=arguments.task)
     summaries = []
     for collection in collections:
         checked = check_samples(collection, arguments.task, arguments.workers)

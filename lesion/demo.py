@@ -48,9 +48,13 @@ def main(argv=None):
     out = Path(arguments.out)
     learned, shown, logs = out / "phantoms", out / "shown", out / "demo_logs"
     print(f"1. Drawing {arguments.images} + {arguments.shown} phantoms in {out}/")
-    write_phantoms(learned, arguments.images, seed=TRAINING_SEED, overwrite=True)
     settings = {"height": 450, "width": 600, "overwrite": True, "attributes": True}
-    write_phantoms(shown, arguments.shown, seed=SHOWN_SEED, **settings)
+    try:
+        write_phantoms(learned, arguments.images, seed=TRAINING_SEED, overwrite=True)
+        write_phantoms(shown, arguments.shown, seed=SHOWN_SEED, **settings)
+    except OSError as error:  # a full disk, or a folder with somebody else's images
+        print(f"lesion demo: {error}", file=sys.stderr)
+        return 2
 
     print("2. Training Mask R-CNN on them (some minutes)")
     shutil.rmtree(logs, ignore_errors=True)

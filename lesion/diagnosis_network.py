@@ -5,6 +5,7 @@ what turns a photograph of any size into probabilities.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +210,9 @@ def _square_layer(size):
     )
 
 
+_kept_square_layer = functools.cache(_square_layer)  # for images one by one
+
+
 def prepare_square(image: np.ndarray, size: int) -> np.ndarray:
     """The network's square of an image of any size: float32 [size, size, 3], 0..255."""
     pixels = as_rgb8(image)
@@ -216,7 +220,7 @@ def prepare_square(image: np.ndarray, size: int) -> np.ndarray:
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])
     pixels = pixels[top : top + side, left : left + side].astype(np.float32)
-    return ops.convert_to_numpy(_square_layer(size)(pixels[np.newaxis]))[0]
+    return ops.convert_to_numpy(_kept_square_layer(size)(pixels[np.newaxis]))[0]
 
 
 def describe_network(config: DiagnosisConfig) -> dict:

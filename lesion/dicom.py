@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from lesion import NOTICE, __version__
+from mrcnn import images
 from mrcnn.files import atomic_path
-from mrcnn.images import MAX_PIXELS, ImageError, as_rgb8
+from mrcnn.images import ImageError, as_rgb8
 
 SOP_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.77.1.4": "VL Photographic Image Storage",
@@ -250,10 +251,10 @@ def _check(dataset):
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
         raise ImageError(f"the DICOM file holds {frames} frames; a photograph has one.")
-    if dataset.Rows * dataset.Columns > MAX_PIXELS:
+    if dataset.Rows * dataset.Columns > images.MAX_PIXELS:
         raise ImageError(
             f"the image has {dataset.Columns} x {dataset.Rows} pixels, more than the "
-            f"{MAX_PIXELS:,} allowed."
+            f"{images.MAX_PIXELS:,} allowed; raise mrcnn.images.MAX_PIXELS."
         )
 
 

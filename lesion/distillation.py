@@ -69,7 +69,7 @@ def find_unlabelled(
         # Other names than the archive's mean nothing beyond their folder; of several files of one
         # name in it, such as a.jpg and a.png, the last.
         named = {archive_id(path.stem) or path.stem: path for path in paths}
-        fresh = [path for path in named.values() if archive_id(path.stem) not in ids - {None}]
+        fresh = [path for path in named.values() if (archive_id(path.stem) or path) not in ids]
         if fresh and hashes is None:
             hashes = {sha256_of(sample.image) for sample in samples}
         fresh = [path for path in fresh if sha256_of(path) not in hashes]

@@ -22,8 +22,7 @@ import argparse  # noqa: E402
 from typing import Any  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
-
-TASKS = ("boundary", "attributes", "diagnosis")
+from lesion.samples import TASKS  # noqa: E402
 
 # TensorFlow is loaded within functions, so that a mistyped command answers at once.
 

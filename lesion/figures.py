@@ -15,6 +15,7 @@ from lesion.attribute_overlay import ATTRIBUTE_COLORS, ATTRIBUTE_LABELS, DASHED,
 from lesion.metrics import THRESHOLD
 from lesion.overlay import DASH, GAP, PREDICTION_COLOR, TRUTH_COLOR, boundary_overlay
 from mrcnn.files import atomic_path
+from mrcnn.images import fitted_size
 
 SERIES_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _PICTURE_SIDE = 420
@@ -204,8 +205,7 @@ def _caption(case: Case) -> str:
 def _sheet_size(image: np.ndarray, *masks: np.ndarray) -> list[np.ndarray]:
     """An image and its masks at a sheet's resolution, so that lines are equally wide on all."""
     height, width = image.shape[:2]
-    scale = _PICTURE_SIDE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = fitted_size(width, height, _PICTURE_SIDE)
     method = Image.Resampling.BILINEAR
     return [np.asarray(Image.fromarray(image).resize(size, method))] + [
         np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, method)) > 127

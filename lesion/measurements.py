@@ -16,6 +16,8 @@ from scipy.spatial.distance import cdist, pdist
 from skimage.color import rgb2lab
 from skimage.measure import find_contours
 
+from mrcnn.masks import extract_bboxes
+
 REFERENCE_COLORS = {
     "white": (242, 243, 244),
     "red": (188, 63, 74),
@@ -191,8 +193,8 @@ def _colors(image, mask):
 
 def _cropped(mask):
     """The part of a mask within the bounding box of all that is true."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, left, bottom, right = extract_bboxes(mask[:, :, np.newaxis])[0]
+    return mask[top:bottom, left:right]
 
 
 def _diameter(cropped):

@@ -11,6 +11,8 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 from skimage.measure import find_contours
 
+from mrcnn.masks import extract_bboxes
+
 PREDICTION_COLOR = (86, 180, 233)
 TRUTH_COLOR = (240, 228, 66)
 _EDGE_COLOR = (16, 16, 16)
@@ -110,12 +112,12 @@ def _distance_to_boundary(
     Returns:
         the part of the image that was looked at, and float32 distances in it.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     margin = int(np.ceil(reach))
-    top, left = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
+    top, left, bottom, right = extract_bboxes(mask[:, :, np.newaxis])[0].tolist()
+    top, left = max(top - margin, 0), max(left - margin, 0)
     window = (
-        slice(top, min(rows[-1] + margin + 1, mask.shape[0])),
-        slice(left, min(columns[-1] + margin + 1, mask.shape[1])),
+        slice(top, min(bottom + margin, mask.shape[0])),
+        slice(left, min(right + margin, mask.shape[1])),
     )
     # The added frame of False makes the image's border a boundary, too, and has room for whatever
     # is within reach of it.

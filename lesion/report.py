@@ -27,7 +27,7 @@ from lesion.report_case import (
     title_of,
 )
 from lesion.report_style import SCRIPT, head
-from lesion.results import is_foreign
+from lesion.results import OVERLAY, is_foreign
 from lesion.samples import Problem
 from mrcnn.files import atomic_path
 from mrcnn.images import read_image
@@ -221,7 +221,7 @@ def _case(record: Mapping, index: int, folder: Path, pictures) -> str:
     outputs, size = record["outputs"], record["size"]
     path = record["source"]["path"] if record["source"] else case_name(record)
     about = f"{path}, {size['width']:,} × {size['height']:,} pixels"
-    stem = outputs["overlay"].removesuffix("_overlay.jpg")
+    stem = outputs["overlay"].removesuffix(OVERLAY)
     if stem != Path(case_name(record)).stem:
         # Another image of the same name made the results take a number.
         about += f", results in {stem}_…"

@@ -100,7 +100,7 @@ def build_parser(task="boundary"):
         "--steps",
         type=positive,
         default=None,
-        help="batches per epoch; default as many images as there are",
+        help="batches per epoch; default as many as show every image once",
     )
     parser.add_argument("--batch", type=positive, help="images per step")
     parser.add_argument("--learning-rate", type=rate)

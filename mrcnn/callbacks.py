@@ -137,6 +137,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def __init__(self, run, metadata, keep=None):
         super().__init__()
+        if keep is not None and keep < 1:
+            raise ValueError(f"`keep_checkpoints` must be at least 1, or None; received {keep}.")
         self.run = run
         self.metadata = metadata
         self.keep = keep
@@ -149,7 +151,7 @@ class Checkpoint(keras.callbacks.Callback):
         metadata = {**self.metadata, "epoch": epoch + 1, "logs": logs}
         with atomic_path(template.format(epoch=epoch + 1)) as weights:
             self.save_weights(weights, metadata)
-        for old in range(1, epoch + 2 - self.keep if self.keep else 1):
+        for old in range(1, epoch + 2 - (self.keep or epoch + 1)):
             Path(template.format(epoch=old)).unlink(missing_ok=True)
 
     def save_weights(self, path, metadata):

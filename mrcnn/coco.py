@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+import mrcnn.images
 from mrcnn.dataset import Dataset
-from mrcnn.images import MAX_PIXELS
 
 logger = logging.getLogger(__name__)
 
@@ -230,8 +230,13 @@ def _images(file, content, folder):
         if image_id in records:
             raise ValueError(f"{where} is listed twice.")
         height, width = (_value(where, entry, side, int) for side in ("height", "width"))
-        if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        if height < 1 or width < 1:
             raise ValueError(f"{where} has height {height} and width {width}.")
+        if height * width > mrcnn.images.MAX_PIXELS:
+            raise ValueError(
+                f"{where} has height {height} and width {width}, more than the "
+                f"{mrcnn.images.MAX_PIXELS:,} pixels allowed; raise mrcnn.images.MAX_PIXELS."
+            )
         path = folder / _value(where, entry, "file_name", str)
         records[image_id] = {"path": path, "height": height, "width": width, "annotations": []}
     return records

@@ -39,9 +39,8 @@ class Config:
         config = CellConfig(IMAGE_MAX_DIM=512, IMAGE_MIN_DIM=512)
         ```
 
-    Raises:
-        ValueError: for a keyword or an attribute that is no setting, or settings that contradict
-            one another.
+    A keyword that is no setting is a ValueError, an attribute a warning; settings that contradict
+    one another are a ValueError of `validate`, which a network's making calls.
     """
 
     NAME = None  # of the run; lower-cased in names of log folders and checkpoints
@@ -153,7 +152,7 @@ class Config:
         if self.IMAGE_RESIZE_MODE == "crop":
             width = self.IMAGE_MIN_DIM
         self.IMAGE_SHAPE = np.array([height, width, self.IMAGE_CHANNEL_COUNT])
-        self.IMAGE_META_SIZE = 12 + self.NUM_CLASSES
+        self.IMAGE_META_SIZE = 12 + self.NUM_CLASSES  # as `mrcnn.molding.META` lays it out
 
     def __setattr__(self, name, value):
         if not hasattr(self, name) and name not in COMPUTED:
@@ -235,6 +234,11 @@ class Config:
         for name in ("NUM_CLASSES", "IMAGES_PER_GPU", "TRAIN_ROIS_PER_IMAGE", "MAX_GT_INSTANCES"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; received {getattr(self, name)}.")
+        if not 0 < self.ROI_POSITIVE_RATIO <= 1:
+            raise ValueError(
+                "ROI_POSITIVE_RATIO is the share of positive regions, above 0 and at most 1; "
+                f"received {self.ROI_POSITIVE_RATIO}."
+            )
 
     @property
     def TRAIN_MASK_ROIS(self):

@@ -1,6 +1,7 @@
 """From a `Dataset` to batches for the network."""
 
 import contextlib
+import functools
 import os
 import time
 from collections import deque
@@ -88,9 +89,10 @@ def load_image_gt(
         with NamedInFailure(dataset, image_id, "augmented"):
             image, mask = augment_instances(augmentation, image, mask, rng)
     # Cropping and augmentation may have moved an instance out of the image.
-    visible = mask.any(axis=(0, 1))
-    mask, class_ids = mask[:, :, visible], class_ids[visible]
     bbox = extract_bboxes(mask)
+    visible = bbox[:, 2] > bbox[:, 0]
+    if not visible.all():
+        mask, class_ids, bbox = mask[:, :, visible], class_ids[visible], bbox[visible]
     if use_mini_mask:
         mask = minimize_mask(bbox, mask, config.MINI_MASK_SHAPE)
     active = np.zeros(dataset.num_classes, np.int32)
@@ -135,7 +137,7 @@ def load_sample(dataset, image_id, channels):
 
 
 def reference_of(dataset, image_id):
-    """What messages call an image: its path where the data set has no other name for it.
+    """What messages call an image: its path, or source and id, where it has no other name.
 
     Many an `image_reference` copied from matterport's samples fails for its own images, which
     nobody noticed, since trainings did not ask for it.
@@ -144,7 +146,8 @@ def reference_of(dataset, image_id):
         reference = dataset.image_reference(image_id)
     except (LookupError, AttributeError, TypeError, ValueError, RecursionError):
         reference = None
-    return reference or dataset.image_info[image_id]["path"] or image_id
+    info = dataset.image_info[image_id]
+    return reference or info["path"] or f"{info['source']}.{info['id']}"
 
 
 class NamedInFailure(contextlib.AbstractContextManager):
@@ -208,6 +211,7 @@ class Batches(keras.utils.PyDataset):
         config: a `Config`.
         steps: batches per epoch; by default one pass over the images.
         shuffle: whether the order is permuted.
+        augment: flips left and right at random (kept for compatibility).
         augmentation: see `mrcnn.augment.augment_instances`.
         no_augmentation_sources: names of sources whose images are not augmented.
         seed: of order, augmentation and anchor sampling.
@@ -269,7 +273,7 @@ class Batches(keras.utils.PyDataset):
         for position in range(first, first + size):
             turn, place = divmod(position, count)
             if self.shuffle:
-                place = np.random.default_rng((self.seed, turn)).permutation(count)[place]
+                place = _order(self.seed, turn, count)[place]
             ids.append(self.dataset.image_ids[place])
         return ids
 
@@ -337,6 +341,12 @@ class Batches(keras.utils.PyDataset):
             np.pad(masks.reshape(*shape, -1), ((0, 0), (0, 0), (0, spare))),
             *semantic,
         )
+
+
+@functools.lru_cache(maxsize=8)  # each is asked for by every batch of a pass
+def _order(seed, turn, count):
+    """The order of `count` images in one pass over them."""
+    return np.random.default_rng((seed, turn)).permutation(count)
 
 
 class FailureKept(contextlib.AbstractContextManager):

@@ -32,8 +32,8 @@ class Dataset:
         self.image_info.append({"id": image_id, "source": source, "path": path, **kwargs})
 
     def image_reference(self, image_id):
-        """A name of the image for people, in messages; the path unless overridden."""
-        return str(self.image_info[image_id]["path"])
+        """A name of the image for people, in messages; the path, or "", unless overridden."""
+        return str(self.image_info[image_id]["path"] or "")
 
     def prepare(self, class_map=None):
         """Numbers classes and images; call it once after the last `add_image`."""

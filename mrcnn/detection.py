@@ -75,8 +75,9 @@ class DetectionLayer(keras.layers.Layer):
 
 
 def _best_class(rois, probabilities, deltas):
-    """One candidate per region: its best class, which may be the background."""
-    class_ids = ops.cast(ops.argmax(probabilities, axis=2), "int32")
+    """One candidate per region: its best class, which may be the background, as of padding."""
+    there = ops.cast(ops.any(rois != 0, axis=-1), "int32")
+    class_ids = ops.cast(ops.argmax(probabilities, axis=2), "int32") * there
     own = ops.one_hot(class_ids, deltas.shape[2])
     deltas = ops.sum(deltas * own[..., None], axis=2)
     return rois, ops.max(probabilities, axis=2), class_ids, deltas

@@ -59,7 +59,6 @@ def efficientnet_lite(
     name="efficientnetlite0",
     train_bn=False,
     include_top=False,
-    classes=1000,
     mean_pixel=MEAN_PIXEL,
 ):
     """The feature maps of an EfficientNet-Lite, or its classification.
@@ -69,12 +68,11 @@ def efficientnet_lite(
         name: one of `SCALES`.
         train_bn: see `mrcnn.resnet.BatchNorm`.
         include_top: whether to go on to the classes.
-        classes: of the head; 1000 for the ImageNet weights.
         mean_pixel: what the caller subtracted, a number or one per channel.
 
     Returns:
         [C1, C2, C3, C4, C5] at strides 2, 4, 8, 16, 32, of Lite0 with 16, 24, 40, 112, 320
-        channels; with include_top the probabilities [B, classes].
+        channels; with include_top the probabilities [B, 1000].
     """
     means = [mean_pixel] * 3 if isinstance(mean_pixel, int | float) else list(mean_pixel)
     # The offset is zero where the caller's mean is the network's own.
@@ -106,7 +104,7 @@ def efficientnet_lite(
         return taps
     x = top_features(x, train_bn)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    return layers.Dense(classes, activation="softmax", name="predictions")(x)
+    return layers.Dense(1000, activation="softmax", name="predictions")(x)
 
 
 def top_features(x, train_bn=False):

@@ -50,7 +50,8 @@ def fit(run, stage, batches, validation, compile_network, checkpoint, custom_cal
     compile_network((stage.last_epoch - stage.first_epoch) * len(batches))
     if run.state_path:
         as_loaded = fingerprint(run.keras_model) == run.loaded
-        restore_state(run.keras_model, run.state_path, stopped, as_loaded)
+        # A stage that begins takes the weights as they are: an average that the file has, too.
+        restore_state(run.keras_model, run.state_path, stopped, as_loaded and stopped is not None)
         if not as_loaded:
             logger.warning(
                 "The weights are not those of %s any more: the training goes on from what they are "

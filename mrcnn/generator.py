@@ -140,7 +140,7 @@ def _with_regions(inputs, config, count, with_targets):
             targets_of_images.append(
                 build_detection_targets(regions[-1], *instances, masks[row][..., there], config)
             )
-    inputs.append(np.stack(regions))
+    inputs.insert(7, np.stack(regions))  # before what a semantic branch takes
     if not with_targets:
         return inputs, []
     rois, ids, deltas, masks = (np.stack(parts) for parts in zip(*targets_of_images, strict=True))

@@ -85,9 +85,6 @@ class BoxBranch(keras.Model):
         deltas = ops.reshape(deltas, (-1, count) + tuple(deltas.shape[1:]))
         return logits, ops.softmax(logits), deltas
 
-    def get_config(self):
-        return {**super().get_config(), "align": self.align, "head": self.head}
-
 
 @keras.saving.register_keras_serializable("mrcnn")
 class MaskBranch(keras.Model):
@@ -107,14 +104,6 @@ class MaskBranch(keras.Model):
         self.head = head
         self.built = True  # the head came with its weights
         self.box_scale = box_scale
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "align": self.align,
-            "head": self.head,
-            "box_scale": self.box_scale,
-        }
 
     def compute_output_spec(self, boxes, pyramid):
         shape = (*boxes.shape[:2], *self.head.outputs[0].shape[1:])

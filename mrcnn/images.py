@@ -114,6 +114,28 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
         return np.array(_upright(mask, _orientation(image)))
 
 
+def read_labels(path: str | os.PathLike) -> np.ndarray:
+    """A label image: numbers as they are stored, a palette's indices.
+
+    EXIF orientation is applied as in `read_image`.
+
+    Returns:
+        int [height, width].
+
+    Raises:
+        ImageError: as `read_image`, and where a pixel holds more than one whole number.
+    """
+    with _decoded(path) as (image, _):
+        labels = np.asarray(_upright(image, _orientation(image)))
+        labels = labels.astype(np.uint8) if labels.dtype == bool else labels
+        if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+            raise ImageError(
+                f"this is no label image: it has the shape {labels.shape} of {labels.dtype}, and "
+                "one whole number for each pixel is wanted."
+            )
+        return labels
+
+
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) that `read_image` would give, without its work.
 
@@ -273,7 +295,7 @@ def _decoded(
         with _open(io.BytesIO(content)) as image:
             size = image.size
             if max_side is not None and max(size) > max_side:
-                size = _reduced(*size, max_side)
+                size = fitted_size(*size, max_side)
                 # JPEGs come out at a half, a quarter or an eighth, not below this size.
                 image.draft(image.mode, size)
             image.load()
@@ -300,7 +322,7 @@ def _open(file: IO[bytes]) -> Image.Image:
     return image
 
 
-def _reduced(width: int, height: int, max_side: int) -> tuple[int, int]:
+def fitted_size(width: int, height: int, max_side: int) -> tuple[int, int]:
     """(width, height) scaled so that the longer becomes `max_side`, neither below one pixel."""
     scale = max_side / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))

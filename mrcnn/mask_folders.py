@@ -7,9 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from mrcnn.images import read_mask
+from mrcnn.images import read_labels, read_mask
 from mrcnn.named_instances import ONLY_CLASS, SUFFIXES, NamedInstances, image_files, record_of
 
 logger = logging.getLogger(__name__)
@@ -106,12 +105,12 @@ class MaskFolderDataset(NamedInstances):
         self.add_all(source, classes, records)
 
     def instance_masks(self, info, contents):
-        read = functools.lru_cache(maxsize=1)(_read_labels)  # one for all instances of an image
+        read = functools.lru_cache(maxsize=1)(read_labels)  # one for all instances of an image
         return [self.instance_mask(info, content, read) for content in contents]
 
     def instance_mask(self, info, content, read=None):
         file, value = content
-        mask = read_mask(file) if value is None else (read or _read_labels)(file) == value
+        mask = read_mask(file) if value is None else (read or read_labels)(file) == value
         if mask.shape != (info["height"], info["width"]):
             raise ValueError(
                 f"{file} is {mask.shape[0]}x{mask.shape[1]}, but its image {info['path']} is "
@@ -130,23 +129,7 @@ def _files_by_stem(folder):
 
 def _labels_in(file):
     """The numbers of the instances of a label image."""
-    return [int(value) for value in np.unique(_read_labels(file)) if value]
-
-
-def _read_labels(file):
-    """A label image as int [height, width]: numbers as they are stored, a palette's indices."""
-    try:
-        with Image.open(file) as image:
-            labels = np.asarray(image)
-            labels = labels.astype(np.uint8) if labels.dtype == bool else labels
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"The label image {file} cannot be read: {error}") from error
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"{file} is no label image: it has the shape {labels.shape} of {labels.dtype}, and one "
-            "number for each pixel is wanted."
-        )
-    return labels
+    return [int(value) for value in np.unique(read_labels(file)) if value]
 
 
 def _mask_files(folder):

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import itertools
 import logging
 from pathlib import Path
 
@@ -307,10 +306,17 @@ class MaskRCNN(InRun, LookInside):
             chunk = images[start : start + size]
             inputs = [(*self.mold_inputs([image]), np.shape(image)) for image in chunk]
             # Some resize modes make inputs of many shapes; a batch is of one.
-            for _, group in itertools.groupby(inputs, key=lambda parts: parts[0].shape):
-                *arrays, shapes = zip(*group, strict=True)
+            places_of = {}
+            for place, (molded, *_) in enumerate(inputs):
+                places_of.setdefault(molded.shape, []).append(place)
+            found = [None] * len(chunk)
+            for places in places_of.values():
+                *arrays, shapes = zip(*(inputs[place] for place in places), strict=True)
                 arrays = map(np.concatenate, arrays)
-                results.extend(self._detect(*arrays, shapes, verbose, mask_threshold, compact))
+                parts = self._detect(*arrays, shapes, verbose, mask_threshold, compact)
+                for place, part in zip(places, parts, strict=True):
+                    found[place] = part
+            results += found
         return results
 
     def detect_molded(self, molded_images, image_metas, verbose=0):
@@ -343,11 +349,15 @@ class MaskRCNN(InRun, LookInside):
         return results
 
     def _predict(self, molded, metas):
-        """Outputs for a batch; short batches are filled up to the one size traced."""
-        count, size = len(molded), self.config.BATCH_SIZE
-        spare = max(0, size - count)
-        molded = np.pad(molded, ((0, spare), (0, 0), (0, 0), (0, 0)))
-        metas = np.pad(metas, ((0, spare), (0, 0)))
+        """Outputs for a batch; short batches of the one shape are filled up to the one traced."""
+        count, config = len(molded), self.config
+        spare = max(0, config.BATCH_SIZE - count)
+        # Batch statistics are of images alone. Inputs of many shapes are traced for any number of
+        # them, but by JAX, which compiles each anew.
+        many = config.IMAGE_RESIZE_MODE in ("none", "pad64") and keras.backend.backend() != "jax"
+        if spare and not many and config.TRAIN_BN is not True:
+            molded = np.pad(molded, ((0, spare), (0, 0), (0, 0), (0, 0)))
+            metas = np.pad(metas, ((0, spare), (0, 0)))
         outputs = self.keras_model.inference.predict_on_batch(self._inputs(molded, metas))
         return [output[:count] for output in outputs]
 

@@ -22,6 +22,7 @@ from mrcnn.distribution import replica_count
 from mrcnn.fpn import feature_pyramid
 from mrcnn.heads import build_branches
 from mrcnn.losses import LOSS_NAMES, SEMANTIC_LOSS_NAMES
+from mrcnn.molding import META
 from mrcnn.rpn import ProposalLayer, build_rpn_model
 from mrcnn.semantic import STRIDE, semantic_head
 from mrcnn.targets import DetectionTargetLayer
@@ -234,7 +235,7 @@ class _Layers:
         rpn_rois = self.proposals(anchors, config.POST_NMS_ROIS_INFERENCE)
         _, classes, deltas = self.regions(rpn_rois)
         detections = DetectionLayer(config, name="mrcnn_detection")(
-            rpn_rois, classes, deltas, self.meta[:, 7:11], self.frame
+            rpn_rois, classes, deltas, self.meta[:, META["window"]], self.frame
         )
         masks = self.masks(detections[..., :4])
         outputs = [
@@ -336,7 +337,9 @@ class _Layers:
         weight = None
         if self.config.IGNORE_PADDED_ROIS:
             weight = ops.cast(ops.any(rois != 0, axis=-1), "float32")
-        return losses.mrcnn_class_loss_graph(class_ids, logits, meta[:, 12:], weight)
+        return losses.mrcnn_class_loss_graph(
+            class_ids, logits, meta[:, META["active_class_ids"]], weight
+        )
 
 
 class _Frame(keras.layers.Layer):

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrcnn.distribution import process_share
+
 
 @dataclass(frozen=True)
 class Run:
@@ -27,8 +29,9 @@ class Run:
 
     @property
     def template(self):
-        """Path of the checkpoints with `{epoch:04d}` in it."""
-        return self.folder / f"{self.prefix}{self.name}_{{epoch:04d}}.h5"
+        """Path of the checkpoints with `{epoch:04d}` in it, for `str.format`."""
+        path = str(self.folder / f"{self.prefix}{self.name}_")
+        return Path(path.replace("{", "{{").replace("}", "}}") + "{epoch:04d}.h5")
 
 
 def new_run(model_dir, name, prefix="mask_rcnn_"):
@@ -93,7 +96,12 @@ class InRun:
         self._set_run(run or new_run(self.model_dir, self.run_name, self.run_prefix))
 
     def make_log_dir(self):
-        """Makes the folder of this run, under the next name if another has just taken its own."""
+        """Makes the folder of this run, under the next name if another has just taken its own.
+
+        Of several processes the first makes it, and writes in it.
+        """
+        if process_share()[0]:
+            return
         while not self._has_folder:
             try:
                 Path(self.log_dir).mkdir(parents=True)

@@ -91,7 +91,7 @@ def labelme_shape(where: str, entry) -> tuple:
         radius = math.dist(points[0], points[1])
         shape = ("ellipse", (*points[0], radius, radius, 0.0))
     elif kind == "mask":  # its first point is the pixel at its upper left
-        left, top = (round(value) for value in points[0])
+        left, top = (_nearest(value) for value in points[0])
         shape = ("mask", (left, top, _encoded_mask(f"{where} ({label})", entry.get("mask"))))
     return label, entry.get("group_id"), shape
 
@@ -105,12 +105,17 @@ def has_area(kind: str, values) -> bool:
     return values[2] > 0 and values[3] > 0
 
 
+def _nearest(value):
+    """The nearest whole number; halves go up, so that a box keeps its length wherever it lies."""
+    return math.floor(value + 0.5)
+
+
 def draw_shape(mask: np.ndarray, kind: str, values) -> None:
     """Sets the pixels of a mask bool [height, width] that lie inside a shape."""
     if kind == "box":
         x, y, width, height = values
         rows, columns = (
-            slice(max(0, round(start)), max(0, round(start + length)))
+            slice(max(0, _nearest(start)), max(0, _nearest(start + length)))
             for start, length in ((y, height), (x, width))
         )
     elif kind == "polygon":

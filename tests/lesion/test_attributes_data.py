@@ -111,6 +111,12 @@ class TestDataset:
         masks, class_ids = data.load_mask(1)
         assert masks.shape[2] == len(class_ids) == 0
 
+    def test_masks_are_given_without_another_look_at_the_image(self, dataset, tmp_path):
+        cache = ImageCache(tmp_path / "cache", 100)
+        data = AttributesDataset(find_samples(dataset).samples, cache, with_boundary=True)
+        cache.image = None
+        assert data.load_mask(0)[1].tolist() == [1, 5, 5, 6]
+
     def test_may_learn_the_boundary_too(self, dataset):
         data = AttributesDataset(find_samples(dataset).samples, with_boundary=True)
         data.prepare()

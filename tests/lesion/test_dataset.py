@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import lesion.checks
+import lesion.dataset
 from lesion import NOTICE
 from lesion.cache import ImageCache
 from lesion.dataset import (
@@ -520,6 +521,14 @@ def test_cached_dataset_reduces_image_and_mask_alike(tmp_path):
     assert dataset.load_mask(0)[0].shape[:2] == dataset.load_image(0).shape[:2]
 
 
+def test_a_mask_after_its_image_is_given_without_another_look_at_it(tmp_path):
+    cache = ImageCache(tmp_path / "cache", max_side=50)
+    dataset = LesionDataset(find_samples(make_plain(tmp_path / "plain")).samples, cache)
+    dataset.load_image(0)
+    cache.image = None
+    assert max(dataset.load_mask(0)[0].shape) == 50
+
+
 def test_dataset_refuses_a_sample_without_mask(tmp_path):
     sample = replace(find_samples(make_plain(tmp_path)).samples[0], mask=None)
     with pytest.raises(DatasetError, match="a.jpg has no mask"):
@@ -562,6 +571,22 @@ def test_command_with_several_sound_data_sets(tmp_path, capsys):
 def test_command_explains_an_unknown_folder(tmp_path, capsys):
     assert main(["--dataset", str(tmp_path)]) == 2
     assert "is no data set that is known here" in capsys.readouterr().err
+
+
+def test_command_asks_for_a_file_before_it_looks_at_images(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--dataset", str(tmp_path / "none"), "--json", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "is a folder; name a file" in capsys.readouterr().err
+
+
+def test_command_explains_what_it_may_not_read(tmp_path, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", "images")
+
+    monkeypatch.setattr(lesion.dataset, "find_collections", refuse)
+    assert main(["--dataset", str(tmp_path)]) == 2
+    assert "Permission denied: 'images'" in capsys.readouterr().err
 
 
 def test_folders_beside_that_may_not_be_listed(tmp_path, capsys, monkeypatch):

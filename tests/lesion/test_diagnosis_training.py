@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from lesion import NOTICE, diagnosis_training
+from lesion.cache import ImageCache
 from lesion.diagnosis import load_classifier
-from lesion.diagnosis_model import BalancedAccuracy, adjusted_crossentropy
+from lesion.diagnosis_data import DiagnosisDataset
+from lesion.diagnosis_model import BalancedAccuracy, DiagnosisModel, adjusted_crossentropy
 from lesion.diagnosis_network import DiagnosisConfig
+from lesion.layouts import find_samples
 from lesion.samples import DIAGNOSES
 from lesion.splits import Split
 from lesion.train import main, parse
@@ -107,6 +110,20 @@ class TestRun:
         state = read_arrays(run_of(whole) / "training_state.h5")
         kernel = "diagnosis_logits/kernel"
         assert np.abs(averaged[kernel] - state[f"weights/{kernel}"]).max() > 1e-5
+
+    def test_a_further_stage_begins_from_what_was_loaded(self, whole, moles, tmp_path):
+        """Which is the average, as in the process that has just trained it."""
+        shutil.copytree(run_of(whole), tmp_path / run_of(whole).name)
+        path = tmp_path / run_of(whole).name / "diagnosis_0003.h5"
+        config = DiagnosisConfig(**read_metadata(path)["config"])
+        model = DiagnosisModel(config, tmp_path)
+        model.load_weights(path)
+        model.keras_model.fit = lambda *arguments, **settings: None
+        samples = find_samples(moles.data, task="diagnosis").samples
+        data = DiagnosisDataset(samples, ImageCache(tmp_path / "cache", 64))
+        model.train(data, data, 0.02, 4, "all")
+        layer = model.keras_model.get_layer("diagnosis_logits")
+        np.testing.assert_array_equal(layer.kernel, read_arrays(path)["diagnosis_logits/kernel"])
 
     def test_another_prevalence_needs_no_training(self, whole, moles, tmp_path):
         logs = shutil.copytree(whole, tmp_path / "logs")

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+import mrcnn.images
 from mrcnn.coco import CocoDataset, read_json
 from mrcnn.images import write_image
 
@@ -220,6 +221,13 @@ class TestUnusableFiles:
         content["images"][0]["width"] = 10**9
         with pytest.raises(ValueError, match="image 7 has height 10 and width 1000000000"):
             load()
+
+    def test_the_limit_may_be_raised(self, load, content, monkeypatch):
+        monkeypatch.setattr(mrcnn.images, "MAX_PIXELS", 100)
+        with pytest.raises(ValueError, match="the 100 pixels allowed; raise mrcnn.images"):
+            load()
+        monkeypatch.setattr(mrcnn.images, "MAX_PIXELS", 120)
+        load()
 
     def test_name_that_no_file_can_have(self, load, content):
         content["images"][0]["file_name"] = "a" * 1000

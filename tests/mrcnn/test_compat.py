@@ -503,6 +503,11 @@ class TestGenerator:
         shapes = [part.shape for part in outputs]
         assert shapes == [(2, 8, 1), (2, 8, 3, 4), (2, 8, 28, 28, 3)]
 
+    def test_regions_come_before_semantic_maps(self, rectangles, tiny_config):
+        config = tiny_config(SEMANTIC_BRANCH=True)
+        inputs, _ = next(data_generator(rectangles(), config, random_rois=30, batch_size=2))
+        assert [part.shape for part in inputs[7:]] == [(2, 30, 4), (2, 16, 16, 2)]
+
     def test_order_follows_the_global_random_state(self, rectangles, tiny_config):
         metas = []
         for _ in range(2):

@@ -197,6 +197,7 @@ class TestValidation:
             ({"IMAGES_PER_GPU": 0}, "IMAGES_PER_GPU must be at least 1"),
             ({"TRAIN_ROIS_PER_IMAGE": 0}, "TRAIN_ROIS_PER_IMAGE must be at least 1"),
             ({"MAX_GT_INSTANCES": 0}, "MAX_GT_INSTANCES must be at least 1"),
+            ({"ROI_POSITIVE_RATIO": 0}, "ROI_POSITIVE_RATIO .* above 0 and at most 1; received 0"),
         ],
     )
     def test_contradiction_is_named(self, settings, message):

@@ -248,6 +248,13 @@ class TestUnusableSample:
         with pytest.raises(SampleError, match="patient 12"):
             load_image_gt(dataset, tiny_config(), 1)
 
+    def test_an_image_without_a_path_has_its_source_and_id(self, rectangles, tiny_config):
+        dataset = rectangles()
+        dataset.image_info[1] |= {"path": None, "source": "toys", "id": "seven"}
+        dataset.load_mask = lambda image_id: (np.ones((48, 60, 1), bool), np.array([3]))
+        with pytest.raises(SampleError, match=r"Image 1 \(toys.seven\)"):
+            load_image_gt(dataset, tiny_config(), 1)
+
     @pytest.mark.parametrize(
         "faulty",
         [

@@ -93,6 +93,15 @@ class TestDetectionLayer:
         detections = detect(config, rois, probabilities, np.zeros((1, 3, CLASSES, 4)))
         np.testing.assert_allclose(detections[0, :3, 4:], [[2, 0.9], [3, 0.7], [0, 0]], atol=1e-6)
 
+    def test_padding_takes_no_place(self):
+        """Whatever the network says of regions that are not there."""
+        rois, probabilities, deltas = random_inputs(batch=1, count=4)
+        rois[0, :2], probabilities[0] = 0, [0, 0.5, 0.3, 0.2]
+        probabilities[0, :2] = [0, 0.9, 0.1, 0]
+        config = configuration(DETECTION_MIN_CONFIDENCE=0, DETECTION_MAX_INSTANCES=2)
+        detections = detect(config, rois, probabilities, 0 * deltas)
+        np.testing.assert_allclose(detections[0, 0, 4:], [1, 0.5])
+
     def test_nothing_found(self):
         rois, probabilities, deltas = random_inputs()
         probabilities[:] = [0.7, 0.1, 0.1, 0.1]

@@ -31,6 +31,20 @@ class TestNewRun:
         assert run.template.name.format(epoch=7) == "mask_rcnn_cell_0007.h5"
         assert run.epoch == 0
 
+    def test_braces_of_folder_and_name_stay(self, tmp_path, noon):
+        run = new_run(tmp_path / "{v1}", "a{}")
+        assert str(run.template).format(epoch=7) == str(run.folder / "mask_rcnn_a{}_0007.h5")
+
+    def test_of_several_processes_the_first_makes_the_folder(self, tmp_path, monkeypatch):
+        class Network(InRun):
+            run_name, model_dir = "cell", tmp_path
+
+        network = Network()
+        network.set_log_dir()
+        monkeypatch.setattr(runs, "process_share", lambda: (1, 2))
+        network.make_log_dir()
+        assert not list(tmp_path.iterdir())
+
     def test_nothing_is_made_yet(self, tmp_path, noon):
         new_run(tmp_path / "logs", "cell")
         assert not (tmp_path / "logs").exists()

@@ -326,6 +326,10 @@ class TestCheckpoint:
         for first, second in zip(values(callback.model), values(other), strict=True):
             np.testing.assert_array_equal(first, second)
 
+    def test_none_cannot_be_kept(self, callback):
+        with pytest.raises(ValueError, match="`keep_checkpoints` must be at least 1.*received 0"):
+            callback(keep=0)
+
     def test_first_epoch_has_a_state_before_it(self, callback, tmp_path, monkeypatch):
         callback = callback()
         callback.on_train_begin()

@@ -35,6 +35,7 @@ from tqdm import tqdm  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer  # noqa: E402
+from lesion.metadata import image_name, read_patients  # noqa: E402
 from lesion.options import add_analyzer, analyzer_options, positive, rate  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.report import page_of_another, write_report  # noqa: E402
@@ -44,12 +45,13 @@ from lesion.results import (  # noqa: E402
     find_images,
     forget,
     is_done,
+    is_foreign,
     output_stems,
     record_of_another,
     write_results,
 )
+from lesion.results_table import TABLE, write_results_table  # noqa: E402
 from lesion.samples import Problem  # noqa: E402
-from lesion.tables import image_name, read_patients  # noqa: E402
 from mrcnn.images import ImageError  # noqa: E402
 
 REPORT = "report.html"
@@ -73,7 +75,7 @@ def analyze_images(
         stems: what the results of each image file are named after.
         out: the folder; it is made where it is missing.
         millimetres_per_pixel: the scale of all images, if known.
-        patients: what is known of them, by `lesion.tables.image_name`.
+        patients: what is known of them, by `lesion.metadata.image_name`.
 
     Returns:
         the files that could not be read, or whose results are none that can be written, such as an
@@ -199,7 +201,8 @@ def _check_patients(parser, table, patients, paths):
         )
     if missing := len(paths) - len(times):
         print(f"Of {missing} of {len(paths)} images {table} says nothing.")
-    _, *unknown = known_of([patients[name] for name in times])
+    known, *unknown = known_of([patients[name] for name in times])
+    print(f"{table}: {known}")
     for line in unknown:
         print(f"{table}: {line}", file=sys.stderr)
 
@@ -234,7 +237,8 @@ def _run(
                     f"{foreign} is no result of `lesion analyze`, and one of {path} would replace "
                     "it; choose another folder with --out."
                 )
-        if foreign := page_of_another(out / REPORT, len(stems)):
+        table = out / TABLE if is_foreign(out / TABLE) else None
+        if foreign := page_of_another(out / REPORT, len(stems)) or table:
             raise ValueError(
                 f"{foreign} is no report of `lesion analyze`, which would replace it; choose "
                 "another folder with --out."
@@ -257,7 +261,8 @@ def _run(
     failed = {problem.path for problem in problems}
     records = Records(out, (stem for path, stem in stems.items() if path not in failed))
     report = write_report(out / REPORT, records, problems, out)[0]
-    print(f"{len(records)} images analysed: {report}")
+    write_results_table(out / TABLE, records)
+    print(f"{len(records)} images analysed: {report}, {out / TABLE}")
     print(NOTICE)
     if problems:
         print(f"{len(problems)} of {len(stems)} files failed:", file=sys.stderr)

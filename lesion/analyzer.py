@@ -19,7 +19,13 @@ from lesion.patient import takes_patients, told
 from lesion.quality import QualityWarning, assess
 from lesion.reading import read_ahead
 from lesion.samples import TASKS, Problem
-from lesion.weights import NONE, joint_fingerprint, member_files, shipped_weights, weights_path
+from lesion.weights import (
+    NONE,
+    joint_fingerprint,
+    member_files,
+    shipped_weights,
+    weights_path,
+)
 from mrcnn.images import ImageError, as_rgb8, read_image
 from mrcnn.molding import require_several
 

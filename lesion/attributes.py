@@ -5,6 +5,7 @@ detected instance, says so clearly enough and the image is thought to show the a
 clearly is what `lesion.attribute_thresholds` finds out on the validation part.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from lesion.boundary import BoundaryConfig, build_model
 from lesion.boundary_views import reduced
 from lesion.samples import ATTRIBUTES
 from lesion.squares import joined, squares
-from lesion.weights import find_weights, require_whole
+from lesion.weights import UNFINISHED, find_weights, require_whole
 from mrcnn.files import sha256_of
 from mrcnn.images import as_rgb8
 from mrcnn.model import MaskRCNN
@@ -25,6 +26,8 @@ from mrcnn.molding import require_several
 from mrcnn.weights import WeightsError
 
 NAME = "attributes"
+
+logger = logging.getLogger(__name__)
 
 
 class AttributesConfig(BoundaryConfig):
@@ -214,7 +217,7 @@ def _enlarged(masks, shape):
 
 
 def load_attributes(
-    weights: str | Path, batch: int = 4, method: str = "combined"
+    weights: str | Path, batch: int = 4, method: str = "combined", finished: bool = True
 ) -> AttributesPredictor:
     """The predictor of a weights file of the attributes task.
 
@@ -222,6 +225,7 @@ def load_attributes(
         weights: path of a file that `lesion/train.py --task=attributes` wrote, "last" or "lesion".
         batch: images per pass through the network.
         method: see `AttributesPredictor`.
+        finished: whether thresholds are to be there; that they are not is then warned of.
 
     Raises:
         mrcnn.weights.WeightsError: if the file is damaged or of another task.
@@ -233,6 +237,8 @@ def load_attributes(
     thresholds = DEFAULTS
     if "thresholds" in metadata:
         thresholds = _thresholds_in(metadata["thresholds"], path)
+    elif finished:
+        logger.warning(UNFINISHED, path, "thresholds")
     return AttributesPredictor(model, path, thresholds, method)
 
 

@@ -125,7 +125,7 @@ def finish(arguments, weights, training, validation):
     if not validation:
         logger.warning("There is no validation part: the thresholds stay as they are.")
         return
-    predictor = load_attributes(weights, batch=4)
+    predictor = load_attributes(weights, batch=4, finished=False)
     search = ThresholdSearch()
     for start in tqdm(range(0, len(validation), 4), "Choosing thresholds", disable=None):
         chunk = validation[start : start + 4]

@@ -21,6 +21,7 @@ from lesion.cache import ImageCache  # noqa: E402
 from lesion.checks import check_samples  # noqa: E402
 from lesion.layouts import find_collections, find_samples  # noqa: E402
 from lesion.options import positive  # noqa: E402
+from lesion.patient import known_of  # noqa: E402
 from lesion.samples import (  # noqa: E402
     ATTRIBUTES,
     DIAGNOSES,
@@ -29,6 +30,7 @@ from lesion.samples import (  # noqa: E402
     DatasetError,
     Problem,
     Sample,
+    said_of,
 )
 from mrcnn.dataset import Dataset  # noqa: E402
 from mrcnn.files import write_json  # noqa: E402
@@ -134,7 +136,7 @@ def summarize(collection: Collection) -> dict:
     }
 
 
-def _describe(summary: dict) -> str:
+def _describe(collection: Collection, summary: dict) -> str:
     def counts(values: dict) -> str:
         return ", ".join(f"{name} {count:,}" for name, count in values.items())
 
@@ -156,7 +158,7 @@ def _describe(summary: dict) -> str:
     lines.append(f"  lesions     {known if summary['lesions'] else 'unknown, splits are by image'}")
     lines += [f"  note        {note}" for note in summary["notes"]]
     lines.append(f"  problems    {len(summary['problems']):,}")
-    lines += [f"    {problem['path']}: {problem['reason']}" for problem in summary["problems"]]
+    lines += [f"    {line}" for line in said_of(collection.problems)]
     return "\n".join(lines)
 
 
@@ -198,7 +200,9 @@ def _run(arguments):
     for collection in collections:
         checked = check_samples(collection, arguments.task, arguments.workers)
         summaries.append(summarize(checked))
-        print(_describe(summaries[-1]))
+        print(_describe(checked, summaries[-1]))
+        if arguments.task == "diagnosis" and checked.samples:
+            print("\n".join(known_of([sample.metadata for sample in checked.samples])))
     print(NOTICE)
     if arguments.json:
         report = {"notice": NOTICE, "task": arguments.task, "collections": summaries}

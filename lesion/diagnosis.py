@@ -28,7 +28,7 @@ from lesion.diagnosis_network import (
 )
 from lesion.patient import VECTOR_SIZE, patient_vector
 from lesion.samples import DIAGNOSES, Sample
-from lesion.weights import find_weights, require_whole
+from lesion.weights import UNFINISHED, find_weights, require_whole
 from mrcnn.files import sha256_of
 from mrcnn.images import read_image
 from mrcnn.molding import require_several
@@ -224,6 +224,7 @@ def load_classifier(
     risk: float | None = None,
     batch: int = 16,
     melanoma_sensitivity: float | None = None,
+    finished: bool = True,
 ) -> DiagnosisPredictor:
     """The predictor of a weights file of the diagnosis task.
 
@@ -231,6 +232,7 @@ def load_classifier(
         weights: path of a file that `lesion/train.py --task=diagnosis` wrote, or "last"; "lesion"
             is an ensemble (`lesion.ensemble.load_classifiers`).
         views, risk, batch, melanoma_sensitivity: see `DiagnosisPredictor`.
+        finished: whether a calibration is to be there; that there is none is then warned of.
 
     Raises:
         mrcnn.weights.WeightsError: if the file is damaged or of another task.
@@ -248,6 +250,8 @@ def load_classifier(
     require_whole(load_weights(network, path), path)
     boundary = _boundary_in(path, metadata) if config.crop == "lesion" else None
     calibrations = calibrations_in(metadata, path)
+    if finished and not calibrations:
+        logger.warning(UNFINISHED, path, "calibration")
     predictor = DiagnosisPredictor(
         *(network, config, path, calibrations, views, risk, batch, boundary, melanoma_sensitivity)
     )

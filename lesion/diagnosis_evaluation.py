@@ -24,6 +24,7 @@ from lesion.splits import lesion_groups
 from lesion.tables import write_table
 from mrcnn.images import read_image
 
+_FACTS = ("age", "sex", "site", "confirmation")  # of a sample's metadata
 # Smaller subgroups have no interval worth its time.
 _MIN_SUBGROUP = 20
 
@@ -203,12 +204,17 @@ def write_diagnosis(evaluation: DiagnosisEvaluation, out: str | Path) -> list[Pa
         return [paths["submission.csv"]]
     write_table(
         paths["predictions.csv"],
-        ["dataset", "image_id", "lesion_id", "diagnosis", "predicted", "confidence", "refer"],
+        [
+            *("dataset", "image_id", "lesion_id", "diagnosis", "predicted", "confidence", "refer"),
+            *(*DIAGNOSES, *_FACTS),
+        ],
         (
             [
                 *(sample.collection, sample.image_id, sample.lesion_id or "", sample.diagnosis),
                 *(d.category, f"{d.probabilities.max():.6f}"),
                 "" if d.refer is None else int(d.refer),
+                *(f"{value:.6f}" for value in d.probabilities),
+                *(sample.metadata.get(name, "") for name in _FACTS),
             ]
             for sample, d in zip(evaluation.samples, evaluation.diagnoses, strict=True)
         ),

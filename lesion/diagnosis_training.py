@@ -316,7 +316,7 @@ def finish(arguments, weights, training, validation):
             "probabilities may be far from what they say. Give more data.",
             len(validation),
         )
-    predictor = load_classifier(weights, views=max(VIEWS))
+    predictor = load_classifier(weights, views=max(VIEWS), finished=False)
     logits = logits_of_samples(predictor, validation, "Calibrating")
     # A category that does not occur is taken to be as rare as one image.
     counts = np.maximum(np.bincount(_labels(training), minlength=len(DIAGNOSES)), 1)

@@ -54,6 +54,10 @@ from lesion.weights import (  # noqa: E402
 from mrcnn.files import write_json  # noqa: E402
 from mrcnn.images import ImageError  # noqa: E402
 
+_SHOWN_WHOLE = (
+    "Images are shown whole, while `lesion analyze` shows lesions that are small in them from "
+    "nearby: --boundary-weights=lesion does so here."
+)
 # Options that mean something for one task alone.
 _OPTIONS_OF = {
     "attributes": ("method",),
@@ -245,8 +249,8 @@ def main(argv: list[str] | None = None) -> int:
             option = given[0].replace("_", "-")
             parser.error(f"--{option} is for --task={task}, not for --task={arguments.task}.")
     arguments.nearby_unasked = arguments.boundary_weights is None
+    shown_nearby = arguments.task != "boundary" and not arguments.heat_maps
     if arguments.nearby_unasked:
-        shown_nearby = arguments.task != "boundary" and not arguments.heat_maps
         own = arguments.weights == [SHIPPED] and shipped_weights("boundary") is not None
         if own and arguments.heat_maps:
             print("Heat maps are of whole images: no square around a lesion is shown instead.")
@@ -280,6 +284,8 @@ def main(argv: list[str] | None = None) -> int:
         print(line, file=sys.stderr)
     for line in said:
         print(line)
+    if shown_nearby and arguments.nearby_unasked and arguments.boundary_weights == NONE:
+        print(_SHOWN_WHOLE)
     try:
         refuse_masks_in(arguments.predictions, samples)
         predictor = _load_predictor(arguments)
@@ -307,7 +313,7 @@ def main(argv: list[str] | None = None) -> int:
         "split": str(selection.split) if selection.split else None,
         "left_out": selection.left_out,
         "unused": selection.unused,
-        "learned": selection.learned or (None if selection.unsaid else 0),
+        "learned": selection.learned or (0 if selection.is_known else None),
         "limit": arguments.limit,
         "views": None if arguments.task == "attributes" else arguments.views,
         "risk": arguments.risk if arguments.task == "diagnosis" else None,

@@ -20,8 +20,8 @@ from lesion.folders import (
     table_files,
     table_in,
 )
+from lesion.metadata import read_groupings, read_metadata, read_truth
 from lesion.samples import ATTRIBUTES, PARTS, Collection, DatasetError, Problem, Sample
-from lesion.tables import read_groupings, read_metadata, read_truth
 
 _MASK_ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
 _PART = r"(?P<part>training|validation|test)"

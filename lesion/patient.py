@@ -27,7 +27,10 @@ SITES = (
 # Other words for the same. What may mean several of HAM10000's sites, as most words of the archive
 # do (its anterior torso is HAM10000's abdomen or chest), is not among them.
 SAME = {
-    "sex": {"f": "female", "woman": "female", "m": "male", "man": "male"},
+    "sex": {
+        **dict.fromkeys(("f", "w", "woman", "weiblich"), "female"),
+        **dict.fromkeys(("m", "man", "männlich"), "male"),
+    },
     "site": {"posterior torso": "back"},
 }
 NAMES = {
@@ -39,9 +42,16 @@ NAMES = {
 _SHOWN = 3  # words that mean nothing, by name
 OLDEST = 120
 """Years; a greater age is taken for a mistake."""
+NOTHING_KNOWN = (
+    "--patient-data was given, and nothing is known of any image's patient: no table of the data "
+    "sets tells age, sex or site. Leave the option out."
+)
 VECTOR_SIZE = 2 + len(SEXES) + len(SITES)
 
-UNKNOWN = frozenset({"", "na", "nan", "none", "n/a", "null", "unknown"})
+UNKNOWN = frozenset(
+    {"", "-", "--", "–", "—", "?", "na", "nan", "none", "n/a", "n.a.", "null", "k.a.", "unknown"}
+    | {"not known", "unbekannt", "keine angabe"}
+)
 """How tables say that something is not known, in lower case; some are R's and pandas' words."""
 
 
@@ -80,7 +90,7 @@ def _text(metadata, name):
 def read_age(metadata: Mapping[str, str]) -> float | None:
     """The age in years; None where it is missing, or no number from 0 to `OLDEST`."""
     try:
-        age = float(_text(metadata, "age"))
+        age = float(_text(metadata, "age").replace(",", "."))
     except ValueError:
         return None
     return age if math.isfinite(age) and 0 <= age <= OLDEST else None

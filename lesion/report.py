@@ -196,6 +196,7 @@ def _cells(record: Mapping, scaled: bool) -> Iterator[_Cell]:
         refer = " – refer" if diagnosis["refer"] else ""
         yield _Cell("Most probable", name + refer, category, "text")
         yield _number("Probability", diagnosis["probabilities"][category], ".3f")
+        yield _number("Melanoma", diagnosis["probabilities"]["MEL"], ".3f")
     if attributes is not None:
         found = [name for name in attributes if attributes[name]["area_pixels"]]
         yield _Cell("Attributes", "".join(map(attribute_swatch, found)) or "–", len(found))

@@ -175,6 +175,12 @@ def _crops(model: Mapping) -> bool:
     return all(member.get("crop") == "lesion" for member in model.get("members", [model]))
 
 
+_OF_SEVEN = (
+    "They sum to 1 over these seven whatever the image shows, and are those of the images that the "
+    "networks learned from, not of any clinic’s patients."
+)
+
+
 def _diagnosis(record: Mapping) -> str:
     """Probabilities, what they are of, and whether they are to be relied on at all."""
     diagnosis = record["diagnosis"]
@@ -182,7 +188,7 @@ def _diagnosis(record: Mapping) -> str:
         f"{DIAGNOSIS_NAMES[name]} ({name})": probability
         for name, probability in diagnosis["probabilities"].items()
     }
-    settings, notes = record.get("settings", {}), []
+    settings, notes = record.get("settings", {}), [_OF_SEVEN]
     if diagnosis["refer"] is not None:
         notes.append(_referral(diagnosis["refer"], settings))
     if record.get("nearby") and not _crops(record.get("models", {}).get("diagnosis", {})):

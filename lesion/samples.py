@@ -74,6 +74,18 @@ class Problem:
         return f"{self.path}: {self.reason}"
 
 
+def said_of(problems: Sequence[Problem], most: int = 20) -> list[str]:
+    """Lines of text about problems, of one file (as of a table's rows) no more than `most`."""
+    shown, more = [], Counter()
+    for problem in problems:
+        more[problem.path] += 1
+        if more[problem.path] <= most:
+            shown.append(str(problem))
+    shown += [f"{p}: and {n - most} more such lines" for p, n in more.items() if n > most]
+    # Names of files need not be Unicode, and a terminal takes nothing else.
+    return [line.encode("utf-8", "backslashreplace").decode() for line in shown]
+
+
 @dataclass
 class Collection:
     """The samples of one data set.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesion.layouts import find_collections
-from lesion.samples import Collection, Sample
+from lesion.samples import Collection, Sample, archive_id, said_of
 from lesion.splits import Split, SplitError
 from lesion.weights import learned_by, own_split, split_of, weights_path
 
@@ -17,7 +17,8 @@ PART_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 _UNLISTED = (
     "Left out: {} images in folders of the training that its split does not list: unsound then, or "
-    "new. New ones belong into a folder of another name."
+    "new. New ones belong into a folder of another name; --split=none --part=test scores a test "
+    "part of the challenge's own."
 )
 _SHOWN = 3  # problems named where a run ends at once
 _TRUTHS = {
@@ -40,6 +41,8 @@ class Selection:
         elsewhere: number of those, of data sets of which it knows nothing.
         learned: number of `samples` from whose lesions the weights have learned nevertheless.
         unsaid: weights without a split beside them: nobody knows what these have learned from.
+        namesakes: number of `samples` called as images of folders that were learned from, where
+            the split knows none of theirs: it may be the same folder under another name.
     """
 
     samples: list[Sample]
@@ -50,6 +53,12 @@ class Selection:
     elsewhere: int = 0
     learned: int = 0
     unsaid: tuple[Path, ...] = ()
+    namesakes: int = 0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what of the samples the weights have learned from."""
+        return not self.unsaid and 2 * self.namesakes <= len(self.samples)
 
 
 def select(
@@ -115,7 +124,16 @@ def select(
     still = sum(sample.key in learned for sample in samples)
     unsaid = tuple(path for path in paths if own_split(path) is None)
     counts = (left_out, unused, elsewhere, still)
-    return collections, Selection(samples, part, file, *counts, unsaid)
+    namesakes = 0 if split or own else _namesakes(paths, samples)
+    return collections, Selection(samples, part, file, *counts, unsaid, namesakes)
+
+
+def _namesakes(paths, samples):
+    """How many samples have names of images that weights learned from, the archive's apart."""
+    splits = [Split.load(own) for path in paths if (own := own_split(path))]
+    parts = [split.parts.get(part, ()) for split in splits for part in ("train", "validation")]
+    names = {key.rpartition("/")[2] for keys in parts for key in keys}
+    return sum(s.image_id in names and archive_id(s.image_id) is None for s in samples)
 
 
 def select_samples(
@@ -203,11 +221,17 @@ def notes_on(
     Args:
         by_request: whether the user has named the split.
     """
-    wrong = [_named(collection, p) for collection in collections for p in collection.problems]
+    wrong = [_named(each, line) for each in collections for line in said_of(each.problems)]
     wrong += [
         f"No split lies beside {path}: whether it has learned from these images is not known."
         for path in selection.unsaid
     ]
+    if not (selection.is_known or selection.unsaid):
+        wrong.append(
+            f"{selection.namesakes} of these {len(selection.samples)} images are called as images "
+            "that the weights learned from in a folder of another name. If it is the same folder, "
+            "call it what it was called: the scores are too good."
+        )
     said = []
     if selection.split and selection.left_out:
         said.append(f"Scoring what these weights have not learned from, by {selection.split}.")

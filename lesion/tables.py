@@ -1,285 +1,24 @@
-"""Tables: metadata such as HAM10000's and the truth of ISIC 2018 Task 3 read, scores printed."""
+"""CSV tables read and written, and tables of text.
 
+What tables of images say is read by `lesion.metadata`.
+"""
+
+import codecs
 import csv
 import io
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lesion import NOTICE
-from lesion.patient import NAMES, UNKNOWN
-from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
+from lesion.samples import DatasetError
 from mrcnn.files import atomic_path
 
-# The test image of task 3 that the scorer leaves out; the truth lists it like the others.
-_UNSCORED = "ISIC_0035068"
-# Columns of the challenge's truth besides image and categories; its scorer reads them.
-_WEIGHT_COLUMNS = ("score_weight", "validation_weight")
-_IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
-_IMAGE_COLUMNS = ("image_id", "image", "isic_id", "image name", "image_name")
-# ISIC 2019 calls AKIEC, without the carcinomas that it lists apart, AK.
-_CATEGORY_COLUMNS = {**{name.lower(): name for name in DIAGNOSES}, "ak": "AKIEC"}
-# Names of diagnoses: HAM10000's, and the archive's as far as they are of one category.
-_NAMES = {
-    **_CATEGORY_COLUMNS,
-    "melanoma": "MEL",
-    "nevus": "NV",
-    "common nevus": "NV",
-    "atypical nevus": "NV",
-    "basal cell carcinoma": "BCC",
-    "actinic keratosis": "AKIEC",
-    "pigmented benign keratosis": "BKL",
-    "seborrheic keratosis": "BKL",
-    "solar lentigo": "BKL",
-    "lichenoid keratosis": "BKL",
-    "dermatofibroma": "DF",
-    "vascular lesion": "VASC",
-}
-# What the challenge calls the ways in which HAM10000's diagnoses were confirmed.
-_CONFIRMATIONS = {
-    "histopathology": "histo",
-    "serial imaging showing no change": "follow_up",
-    "single image expert consensus": "consensus",
-    "confocal microscopy with consensus dermoscopy": "confocal",
-}
+logger = logging.getLogger(__name__)
 
-
-def read_metadata(
-    path: Path, collection: Collection, required: tuple[str, ...] = ()
-) -> tuple[dict[str, dict], set[str]]:
-    """What a table such as HAM10000's says of each image, and the ids of which it says two things.
-
-    Comma, semicolon and tab separate alike. Columns are `image_id` (or `image`, `isic_id`,
-    `image_name`), and of these whichever are there: `dx` (or `diagnosis`) with a category of
-    `DIAGNOSES` or a name that the ISIC archive or PH2 uses, or one column for each category, of
-    which one holds a 1; `lesion_id`;
-    `age`, `sex`, `site` under any of their names, and `dx_type`. What is wrong with a row is among
-    the problems of the collection.
-
-    Args:
-        required: columns that must be there.
-
-    Returns:
-        By image id `lesion_id`, `diagnosis` (one of `DIAGNOSES`; both None where unknown) and
-        `metadata`, as `lesion.samples.Sample` has them.
-
-    Raises:
-        DatasetError: if there is no column of images, or none that says anything of them.
-    """
-    table = read_table(path, required)
-    if not table:
-        raise DatasetError(f"The table {path} lists no image.")
-    columns = list(table[0][1])
-    image_column = next((name for name in _IMAGE_COLUMNS if name in columns), None)
-    categories = [name for name in columns if name in _CATEGORY_COLUMNS]
-    known = {"dx", "diagnosis", "lesion_id", *categories, *sum(NAMES.values(), ())}
-    if image_column is None or not known.intersection(columns):
-        raise DatasetError(
-            f"The table {path} must have the column image_id, and beside it dx or one column for "
-            f"each category; its columns are {', '.join(columns)}."
-        )
-    rows: dict[str, dict] = {}
-    contradictory: set[str] = set()
-    for number, row in table:
-        image_id, problem = image_name(row[image_column]), None
-        found, fault = _facts(row, categories)
-        if not image_id:
-            problem = "no image_id"
-        elif image_id in rows and found != rows[image_id]:
-            problem = f"{image_id} is listed again and otherwise; the image is left out"
-            contradictory.add(image_id)
-        elif image_id in rows:
-            problem = f"{image_id} is listed again"
-        elif fault:
-            problem = f"{fault} of {image_id} is unknown and not used"
-        else:
-            wanted = []
-            if found["diagnosis"] is None:
-                wanted = [n for n in ("dx", "diagnosis") if row.get(n, " ").lower() in UNKNOWN]
-            if "lesion_id" in row and found["lesion_id"] is None:
-                wanted.insert(0, "lesion_id")
-            if wanted:
-                problem = f"{image_id} has no {' and no '.join(wanted)}"
-        if problem:
-            collection.problems.append(Problem(path, f"line {number}: {problem}"))
-        if image_id:
-            rows.setdefault(image_id, found)
-        collection.diagnoses_listed += bool(found["diagnosis"] or fault)
-    if "lesion_id" not in columns:
-        reason = (
-            f"no column lesion_id among {', '.join(columns)}: lesions are unknown, splits are by "
-            "image"
-        )
-        collection.problems.append(Problem(path, reason))
-    diagnoses: dict[str, set[str]] = {}
-    for row in rows.values():
-        if row["lesion_id"] and row["diagnosis"]:
-            diagnoses.setdefault(row["lesion_id"], set()).add(row["diagnosis"])
-    for lesion_id, names in diagnoses.items():
-        if len(names) > 1:
-            reason = f"lesion {lesion_id} has several diagnoses: {', '.join(sorted(names))}"
-            collection.problems.append(Problem(path, reason))
-    for image_id in contradictory:
-        del rows[image_id]
-    return rows, contradictory
-
-
-def _facts(row, categories):
-    """A row as `read_metadata` returns it, and a diagnosis that is none of the seven, as text."""
-    names = (row.get(column, "") for column in ("dx", "diagnosis"))
-    name, fault = next((name for name in names if name.lower() not in UNKNOWN), ""), None
-    diagnosis = _NAMES.get(name.lower())
-    if name and diagnosis is None:
-        fault = f"the diagnosis (dx) {name!r}"
-    if not name and categories:
-        marked = [column for column in row if column in categories and _is(1, row[column])]
-        if len(marked) == 1:
-            diagnosis = _CATEGORY_COLUMNS[marked[0]]
-        else:
-            fault = f"the category ({' and '.join(marked) or 'none of these columns is 1'})"
-    metadata = patient_in(row)
-    if row.get("dx_type"):
-        metadata["confirmation"] = row["dx_type"]
-    facts = {
-        "lesion_id": _lesion_in(row),
-        "diagnosis": diagnosis,
-        "metadata": metadata,
-    }
-    return facts, fault
-
-
-def _lesion_in(row):
-    """The lesion that a row names; None where it says in some word that it is not known."""
-    name = row.get("lesion_id") or ""
-    return None if name.strip().lower() in UNKNOWN else name
-
-
-def _is(number, text):
-    try:
-        return float(text) == number
-    except ValueError:
-        return False
-
-
-def read_truth(path: Path | None, collection: Collection) -> tuple[dict[str, dict], set[str]]:
-    """The truth of ISIC 2018 Task 3, if any, as `read_metadata` returns what is known of images.
-
-    In the challenge's form (`read_categories`), or in HAM10000's, as those publish the test images'
-    who made both.
-    """
-    if path is None:
-        return {}, set()
-    columns = next((list(row) for _, row in read_table(path, ())), [])
-    if "dx" not in columns:
-        categories = read_categories(path)
-        collection.diagnoses_listed += len(categories)
-        return {image_id: {"diagnosis": name} for image_id, name in categories.items()}, set()
-    rows, contradictory = read_metadata(path, collection, ("image_id", "dx"))
-    if rows.pop(_UNSCORED, {}).get("diagnosis"):
-        collection.diagnoses_listed -= 1
-    return rows, contradictory
-
-
-def read_categories(path: Path) -> dict[str, str]:
-    """The diagnosis of each image id, from a table of the challenge's form.
-
-    Its columns are `image` and one per category (`DIAGNOSES`); each row holds a single 1. A row
-    whose `score_weight` is 0 is passed over, as the challenge's scorer does, and so is the image to
-    which the scorer itself gives that weight.
-
-    Raises:
-        DatasetError: naming the line, for other columns, a second row of an image, a row that does
-            not name exactly one category, or a weight other than 0 and 1.
-    """
-    rows = read_table(path, ("image", *(name.lower() for name in DIAGNOSES)), _WEIGHT_COLUMNS)
-    categories: dict[str, str] = {}
-    listed = set()
-    for number, row in rows:
-        image_id = image_name(row["image"])
-        try:
-            values = [float(row[name.lower()]) for name in DIAGNOSES]
-        except ValueError as error:
-            raise DatasetError(f"Line {number} of the table {path}: {error}.") from error
-        if sorted(values) != [0.0] * (len(DIAGNOSES) - 1) + [1.0]:
-            raise DatasetError(
-                f"Line {number} of the table {path} does not give {image_id} exactly one category: "
-                f"its values are {', '.join(row[name.lower()] for name in DIAGNOSES)} where one "
-                "must be 1 and the others 0."
-            )
-        if image_id in listed:
-            raise DatasetError(f"Line {number} of the table {path} lists {image_id} a second time.")
-        listed.add(image_id)
-        weight = row.get("score_weight") or "1"
-        if not (_is(1, weight) or _is(0, weight)):
-            raise DatasetError(
-                f"Line {number} of the table {path} gives {image_id} the score_weight {weight!r}; "
-                "only images that count (1) or do not (0) are known here."
-            )
-        if _is(0, weight) or image_id == _UNSCORED:
-            continue
-        categories[image_id] = DIAGNOSES[values.index(1.0)]
-    return categories
-
-
-def read_groupings(path: Path) -> dict[str, dict[str, str]]:
-    """`lesion_id` and `confirmation` (as HAM10000 names it) by image id."""
-    groupings = {}
-    for _, row in read_table(path, ("image", "lesion_id")):
-        kind = row.get("diagnosis_confirm_type", "")
-        groupings[image_name(row["image"])] = {
-            "lesion_id": _lesion_in(row) or "",
-            "confirmation": _CONFIRMATIONS.get(kind, kind),
-        }
-    return groupings
-
-
-def image_name(path: str) -> str:
-    """The name of an image file, without its folder, and without its suffix if it is an image's.
-
-    Other points are part of the name, as in those of DICOM files.
-    """
-    return _IMAGE_SUFFIX.sub("", re.split(r"[/\\]", path)[-1])
-
-
-def patient_in(row: dict[str, str]) -> dict[str, str]:
-    """What of `age`, `sex` and `site` a row tells, under whichever names, in its own words.
-
-    Of several columns for one, the first that knows it.
-    """
-    found = {name: [row[old] for old in names if row.get(old)] for name, names in NAMES.items()}
-    return {
-        name: next((value for value in values if value.lower() not in UNKNOWN), values[0])
-        for name, values in found.items()
-        if values
-    }
-
-
-def read_patients(path: Path) -> dict[str, dict[str, str]]:
-    """What is known of each image's patient, by the image's `image_name`.
-
-    Columns are `image` or `image_id`, and any of `age`, `sex` and `site`, also under the names of
-    the archive (`isic_id`, `age_approx`, `anatom_site_general`) and of HAM10000 (`localization`).
-
-    Raises:
-        DatasetError: for other columns, if no image is listed, or if two rows of an image say
-            different things.
-    """
-    patients: dict[str, dict[str, str]] = {}
-    for number, row in read_table(path, ()):
-        image = next((row[name] for name in _IMAGE_COLUMNS if name in row), None)
-        if image is None or not any(old in row for old in sum(NAMES.values(), ())):
-            raise DatasetError(
-                f"The table {path} must have the column image (or image_id), and at least one of "
-                f"age, sex and site; its columns are {', '.join(row)}."
-            )
-        known = patient_in(row)
-        if patients.setdefault(image_name(image), known) != known:
-            raise DatasetError(
-                f"Line {number} of the table {path} says of {image} what an earlier line does not."
-            )
-    if not patients:
-        raise DatasetError(f"The table {path} lists no image.")
-    return patients
+_SEPARATOR = re.compile(r"sep=(.)")
 
 
 def write_table(
@@ -311,13 +50,13 @@ def read_table(
         columns: names in lower case that the header must have.
         others: names that it may have besides; None: any.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"The table {path} cannot be read: {error}.") from error
-    rows = _rows(path, text)
+    rows = _rows(path, _text_of(path))
     names = [name.lower() for name in next(rows, (1, []))[1]]
+    if twice := [name for name, count in Counter(filter(None, names)).items() if count > 1]:
+        raise DatasetError(
+            f"The table {path} has several columns {', '.join(twice)}, of which one may say what "
+            "another does not; leave one of each."
+        )
     missing = [column for column in columns if column not in names]
     if missing:
         raise DatasetError(
@@ -343,17 +82,37 @@ def read_table(
     return table
 
 
+def _text_of(path):
+    """A table's text: UTF-8 or, by its mark, UTF-16; else what Excel calls CSV in the west."""
+    try:
+        content = path.read_bytes()
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return content.decode("utf-16")
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = content.decode("cp1252")
+            logger.warning("%s is not in UTF-8, and was read as Windows-1252 (cp1252).", path)
+            return text
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"The table {path} cannot be read: {error}.") from error
+
+
 def _rows(path, text):
     """Each row's values, stripped, after the number of its first line: a value may have several.
 
     A quote that is left open is an error, instead of a value that reaches to the next one. One
     within a value is none, unless that would give a value of several lines.
     """
-    header = text[: text.find("\n")] if "\n" in text else text
-    delimiter = max("\t,;", key=header.count)
+    lines = text.splitlines() or [""]
+    said = _SEPARATOR.fullmatch(lines[0])  # as Excel asks for it in a line before the header
+    header = lines[min(1, len(lines) - 1)] if said else lines[0]
+    delimiter = said[1] if said else max("\t,;", key=header.count)
     rows, fault = _parsed(text, delimiter, strict=True)
+    rows = rows[1:] if said else rows
     if fault and "expected after" in fault[1]:
         loose, _ = _parsed(text, delimiter, strict=False)
+        loose = loose[1:] if said else loose
         if not any({"\n", "\r"}.intersection(value) for _, values in loose for value in values):
             return iter(loose)
     if fault:

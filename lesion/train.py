@@ -27,8 +27,8 @@ from lesion.crew import MemberFailed, take_changeable  # noqa: E402
 from lesion.crop import MIN_SHARE  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, positive, rate, share  # noqa: E402
-from lesion.patient import known_of  # noqa: E402
-from lesion.samples import TASKS, DatasetError  # noqa: E402
+from lesion.patient import NOTHING_KNOWN, known_of, told  # noqa: E402
+from lesion.samples import TASKS, DatasetError, said_of  # noqa: E402
 from lesion.splits import RUN_FILE, SPLIT_FILE, UNLABELLED, Split  # noqa: E402
 from lesion.training_split import choose_split, refuse_seen_folds  # noqa: E402
 from lesion.weights import checked_metadata, member_files  # noqa: E402
@@ -319,8 +319,8 @@ def load_samples(arguments):
             used=used,
             with_boundary=getattr(arguments, "with_boundary", False),
         )
-        for problem in checked.problems:
-            logger.warning("%s", problem)
+        for line in said_of(checked.problems):
+            logger.warning("%s", line)
         if checked.problems and arguments.strict:
             raise DatasetError(
                 f"{collection.root} has {len(checked.problems)} problems (listed above) and "
@@ -341,7 +341,9 @@ def load_samples(arguments):
             f"`python lesion/dataset.py --task={arguments.task} --dataset DIR` lists every problem."
         )
     if getattr(arguments, "patient_data", False):
-        known, *unknown = known_of([sample.metadata for sample in samples])
+        known, *unknown = known_of(patients := [sample.metadata for sample in samples])
+        if not any(map(told, patients)):
+            raise DatasetError(NOTHING_KNOWN)
         logger.info("%s", known)
         for line in unknown:
             logger.warning("%s", line)

@@ -138,6 +138,12 @@ def require_different(members: Sequence[Path]) -> None:
             )
 
 
+UNFINISHED = (
+    "%s has no %s: its training did not reach its last epoch (`lesion train --weights=last` goes "
+    "on), or had no validation part. Its answers mean little."
+)
+
+
 def ensemble_calibration(weights: Sequence[str | Path], task: str = "diagnosis") -> dict:
     """By number of views how the mean of an ensemble's members is calibrated, as plain values.
 

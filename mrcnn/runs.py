@@ -8,8 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrcnn.distribution import process_share
-
 
 @dataclass(frozen=True)
 class Run:
@@ -100,6 +98,8 @@ class InRun:
 
         Of several processes the first makes it, and writes in it.
         """
+        from mrcnn.distribution import process_share  # Keras is not there to find runs
+
         if process_share()[0]:
             return
         while not self._has_folder:

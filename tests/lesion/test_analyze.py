@@ -141,13 +141,17 @@ def test_memory_does_not_grow_with_the_images(monkeypatch, darkness, out):
 
 def test_command_writes_everything(folder, command, out, capsys):
     assert command(folder, "--batch", 2) == 0
-    assert len(names(out)) == 3 * 3 + 1
+    assert len(names(out)) == 3 * 3 + 2
     report = (out / "report.html").read_text(encoding="utf-8")
     for text in ("a.png", "b.png", "c.png", NOTICE):
         assert text in report
     printed = capsys.readouterr().out
     assert "3 images analysed" in printed
     assert NOTICE in printed
+    table = (out / "results.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.partition(",")[0] for line in table[1:]] == [
+        str(path) for path in sorted(folder.iterdir())
+    ]
 
 
 def test_command_names_bad_files_at_the_end(folder, command, out, capsys):
@@ -303,7 +307,7 @@ def test_full_disk_leaves_nothing_half_written(folder, command, out, monkeypatch
         if not name.endswith(".json"):
             assert read_image(out / name).size
     assert command(folder) == 0
-    assert len(names(out)) == 3 * 3 + 1
+    assert len(names(out)) == 3 * 3 + 2
 
 
 # === A further run ===
@@ -412,12 +416,13 @@ def test_results_of_another_image_are_not_replaced(folder, command, out, tmp_pat
     assert json.loads((out / "b.json").read_text())["source"]["path"] == str(other)
 
 
-def test_reports_of_others_are_not_replaced(folder, command, out, capsys):
+@pytest.mark.parametrize("name", ["report.html", "results.csv"])
+def test_reports_of_others_are_not_replaced(folder, command, out, capsys, name):
     out.mkdir()
-    (out / "report.html").write_text("<p>of someone else")
+    (out / name).write_text("<p>of someone else")
     assert command(folder) == 2
-    assert f"{out / 'report.html'} is no report of `lesion analyze`" in capsys.readouterr().err
-    assert [path.name for path in out.iterdir()] == ["report.html"]
+    assert f"{out / name} is no report of `lesion analyze`" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("name", ["a.json", "a_segmentation.png"])

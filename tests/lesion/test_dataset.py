@@ -18,10 +18,12 @@ from lesion.dataset import (
     ATTRIBUTES,
     DatasetError,
     LesionDataset,
+    Problem,
     check_samples,
     find_collections,
     find_samples,
     main,
+    said_of,
 )
 
 REPOSITORY = Path(__file__).parents[2]
@@ -334,7 +336,8 @@ def test_ham10000_without_metadata(tmp_path):
         ("lesion,image_id,dx\n", "lacks the column lesion_id.*it names lesion, image_id, dx"),
         ("", "lacks the column lesion_id, image_id, dx.*names nothing"),
         ("lesion_id,image_id,dx\nHAM_1,ISIC_0024306\n", "Line 2 .* has 2 values"),
-        (b"\xff\xfe\x00\x81", "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"lesion_id,image_id,dx\n\x81,", "cannot be read"),
         (f"lesion_id,image_id,dx\n{'a' * 200_000},b,nv\n", "Line 2 .*field larger than"),
     ],
 )
@@ -560,6 +563,20 @@ def test_command_prints_what_it_finds(tmp_path, capsys):
     assert (summary["images"], summary["sound"], summary["left_out"]) == (2, 1, 1)
     assert (summary["diagnoses"], summary["lesions"]) == ({"NV": 1}, 1)
     assert main([*arguments, "--strict"]) == 1
+
+
+def test_command_says_what_is_known_of_patients(tmp_path, capsys):
+    root = make_ham(tmp_path / "ham", HAM_ROWS)
+    assert main(["--dataset", str(root), "--task=diagnosis"]) == 0
+    assert "Known of the patients of" in capsys.readouterr().out
+
+
+def test_problems_of_one_table_are_not_all_printed(tmp_path):
+    table = [Problem(tmp_path / "a.csv", f"line {number}") for number in range(30)]
+    lines = said_of([*table, Problem(tmp_path / "M\udcfcller.jpg", "broken")])
+    assert lines[:20] == [str(problem) for problem in table[:20]]
+    assert lines[20].endswith("M\\udcfcller.jpg: broken")
+    assert lines[21:] == [f"{tmp_path / 'a.csv'}: and 10 more such lines"]
 
 
 def test_command_with_several_sound_data_sets(tmp_path, capsys):

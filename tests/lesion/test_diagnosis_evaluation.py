@@ -274,6 +274,14 @@ def test_files(evaluation, tmp_path):
     with open(tmp_path / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["refer"] for row in rows] == [str(int(d.refer)) for d in evaluation.diagnoses]
+    for row, sample, found in zip(rows, evaluation.samples, evaluation.diagnoses, strict=True):
+        assert [float(row[name]) for name in DIAGNOSES] == pytest.approx(
+            found.probabilities, abs=1e-6
+        )
+        facts = {name: row[name] for name in ("age", "sex", "site", "confirmation")}
+        assert {name: fact for name, fact in facts.items() if fact} == {
+            name: fact for name, fact in sample.metadata.items() if fact
+        }
 
 
 def test_ids_of_two_data_sets_are_told_apart(tmp_path):

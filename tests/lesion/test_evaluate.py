@@ -262,6 +262,20 @@ def test_renamed_folder_does_not_hide_what_was_learned_from(command, dataset, tm
     assert "learned from all 2 images" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("learned", "known"), [(3, False), (2, True)])
+def test_names_of_what_was_learned_from_in_another_folder(
+    command, dataset, tmp_path, capsys, learned, known
+):
+    """That is, most likely, the folder of the training under another name."""
+    keys = {"train": [f"first/i{number}" for number in range(learned)], "test": ["first/i9"]}
+    Split(keys, 0, {}).save(tmp_path / "split.json")
+    weights = f"--weights={tmp_path / 'w.h5'}"
+    code, result = command("--dataset", dataset("renamed"), weights)
+    said = "3 of these 4 images are called as images that the weights learned from"
+    assert (said in capsys.readouterr().err) != known
+    assert (code, result["images"], result["learned"]) == (0, 4, 0 if known else None)
+
+
 def test_what_was_not_learned_from_is_scored(command, dataset, tmp_path, capsys):
     """The test part of the weights' own split, and data sets that this split does not know."""
     parts = {"train": ["first/i0"], "validation": ["first/i1"], "test": ["first/i2"]}

@@ -210,11 +210,26 @@ def test_pictures_are_reduced_and_described(write):
 def test_table_has_headers_and_values_to_sort_by(write):
     page = Page(write([record(), record("b.jpg", found=False)]))
     columns = [header for header in page.all("th") if header["scope"] == "col"]
-    assert len(columns) == 12
-    assert sum("data-sort" in column for column in columns) == 11
+    assert len(columns) == 13
+    assert sum("data-sort" in column for column in columns) == 12
     assert len([header for header in page.all("th") if header["scope"] == "row"]) == 2
     numbers = [cell["data-value"] for cell in page.all("td") if cell.get("class") == "number"]
     assert all(value == "" or float(value) >= 0 for value in numbers)
+
+
+def test_melanoma_has_a_column(write):
+    values = {"a.jpg": 0.45, "b.jpg": 0.05}
+    records = [record(name) for name in values]
+    for each, value in zip(records, values.values(), strict=True):
+        each["diagnosis"]["probabilities"]["MEL"] = value
+    page = Page(write(records))
+    assert "Melanoma" in page.text
+    shown = [cell["data-value"] for cell in page.all("td") if "data-value" in cell]
+    assert {"0.45", "0.05"} <= set(shown)
+
+
+def test_what_probabilities_are_of_is_said(write):
+    assert "sum to 1 over these seven whatever the image shows" in Page(write([record()])).text
 
 
 def test_light_and_dark_wide_and_narrow_and_print(write):

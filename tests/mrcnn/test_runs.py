@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mrcnn import runs
+from mrcnn import distribution, runs
 from mrcnn.runs import InRun, find_last, new_run, run_of
 
 
@@ -41,7 +41,7 @@ class TestNewRun:
 
         network = Network()
         network.set_log_dir()
-        monkeypatch.setattr(runs, "process_share", lambda: (1, 2))
+        monkeypatch.setattr(distribution, "process_share", lambda: (1, 2))
         network.make_log_dir()
         assert not list(tmp_path.iterdir())
 

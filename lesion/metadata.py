@@ -1,0 +1,336 @@
+"""What tables say of images: HAM10000's, the ISIC archive's, Task 3's truth, or one's own."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from lesion.patient import NAMES, UNKNOWN
+from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
+from lesion.tables import read_table
+
+# The test image of task 3 that the scorer leaves out; the truth lists it like the others.
+_UNSCORED = "ISIC_0035068"
+# Columns of the challenge's truth besides image and categories; its scorer reads them.
+_WEIGHT_COLUMNS = ("score_weight", "validation_weight")
+_IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
+_IMAGE_COLUMNS = ("image_id", "image", "isic_id", "image name", "image_name")
+# ISIC 2019 calls AKIEC, without the carcinomas that it lists apart, AK.
+_CATEGORY_COLUMNS = {**{name.lower(): name for name in DIAGNOSES}, "ak": "AKIEC"}
+# Names of diagnoses: HAM10000's, the archive's and PH2's as far as they are of one category, and
+# what these categories hold by Tschandl et al. 2018. The archive calls some AKIEC of HAM10000
+# "squamous cell carcinoma, NOS", which elsewhere may be any: it is of no category.
+_WORDS = {
+    "MEL": (
+        "melanoma",
+        "melanoma, nos",
+        "melanoma in situ",
+        "melanoma invasive",
+        "lentigo maligna",
+        "malignant melanoma",
+    ),
+    "NV": ("nevus", "common nevus", "atypical nevus", "melanocytic nevus", "dysplastic nevus"),
+    "BCC": ("basal cell carcinoma",),
+    "AKIEC": (
+        "actinic keratosis",
+        "solar or actinic keratosis",
+        "bowen's disease",
+        "bowens disease",
+        "squamous cell carcinoma in situ",
+        "squamous cell carcinoma in situ, bowens disease",
+    ),
+    "BKL": (
+        "benign keratosis",
+        "pigmented benign keratosis",
+        "seborrheic keratosis",
+        "seborrhoeic keratosis",
+        "solar lentigo",
+        "lichenoid keratosis",
+        "lichen planus like keratosis",
+    ),
+    "DF": ("dermatofibroma",),
+    "VASC": ("vascular lesion", "angioma", "hemangioma", "angiokeratoma", "pyogenic granuloma"),
+}
+_NAMES = {**_CATEGORY_COLUMNS, **{w: name for name, words in _WORDS.items() for w in words}}
+_DIAGNOSIS_COLUMNS = ("dx", "diagnosis")
+# The archive's since 2023, from the broadest to the narrowest.
+_DIAGNOSIS_LEVELS = tuple(f"diagnosis_{level}" for level in range(1, 6))
+_CONFIRMATION_COLUMNS = ("dx_type", "diagnosis_confirm_type")
+_MANY = 20
+"""Images of one lesion: more of them are rather a word for "not known"."""
+# What the challenge and the archive call the ways in which HAM10000's diagnoses were confirmed.
+_CONFIRMATIONS = {
+    "histopathology": "histo",
+    "serial imaging showing no change": "follow_up",
+    "single image expert consensus": "consensus",
+    "confocal microscopy with consensus dermoscopy": "confocal",
+}
+
+
+def read_metadata(
+    path: Path, collection: Collection, required: tuple[str, ...] = ()
+) -> tuple[dict[str, dict], set[str]]:
+    """What a table such as HAM10000's says of each image, and the ids of which it says two things.
+
+    Comma, semicolon and tab separate alike. Columns are `image_id` (or `image`, `isic_id`,
+    `image_name`), and of these whichever are there: `dx` (or `diagnosis`) with a category of
+    `DIAGNOSES` or a name that the ISIC archive or PH2 uses, the archive's `diagnosis_1` to
+    `diagnosis_5`, of which the narrowest that is known counts, or one column for each category, of
+    which one holds a 1; `lesion_id`; `age`, `sex`, `site` under any of their names, and `dx_type`
+    (or `diagnosis_confirm_type`). What is wrong with a row is among the problems of the collection,
+    and which columns were read among its notes.
+
+    Args:
+        required: columns that must be there.
+
+    Returns:
+        By image id `lesion_id`, `diagnosis` (one of `DIAGNOSES`; both None where unknown) and
+        `metadata`, as `lesion.samples.Sample` has them.
+
+    Raises:
+        DatasetError: if there is no column of images, or none that says anything of them.
+    """
+    table = read_table(path, required)
+    if not table:
+        raise DatasetError(f"The table {path} lists no image.")
+    columns = list(table[0][1])
+    image_column = next((name for name in _IMAGE_COLUMNS if name in columns), None)
+    categories = [name for name in columns if name in _CATEGORY_COLUMNS]
+    named = [name for name in (*_DIAGNOSIS_COLUMNS, *_DIAGNOSIS_LEVELS) if name in columns]
+    known = {*named, "lesion_id", *categories, *sum(NAMES.values(), ())}
+    if image_column is None or not known.intersection(columns):
+        raise DatasetError(
+            f"The table {path} must have the column image_id, and beside it dx or one column for "
+            f"each category; its columns are {', '.join(columns)}."
+        )
+    rows: dict[str, dict] = {}
+    contradictory: set[str] = set()
+    for number, row in table:
+        image_id, problem = image_name(row[image_column]), None
+        found, fault = _facts(row, categories)
+        if not image_id:
+            problem = "no image_id"
+        elif image_id in rows and found != rows[image_id]:
+            problem = f"{image_id} is listed again and otherwise; the image is left out"
+            contradictory.add(image_id)
+        elif image_id in rows:
+            problem = f"{image_id} is listed again"
+        elif fault:
+            problem = f"{fault} of {image_id} is unknown and not used"
+        else:
+            wanted = []
+            if found["diagnosis"] is None:
+                wanted = [n for n in _DIAGNOSIS_COLUMNS if row.get(n, " ").lower() in UNKNOWN]
+            if "lesion_id" in row and found["lesion_id"] is None:
+                wanted.insert(0, "lesion_id")
+            if wanted:
+                problem = f"{image_id} has no {' and no '.join(wanted)}"
+        if problem:
+            collection.problems.append(Problem(path, f"line {number}: {problem}"))
+        if image_id:
+            rows.setdefault(image_id, found)
+        collection.diagnoses_listed += bool(found["diagnosis"] or fault)
+    if "lesion_id" not in columns:
+        reason = (
+            f"no column lesion_id among {', '.join(columns)}: lesions are unknown, splits are by "
+            "image"
+        )
+        collection.problems.append(Problem(path, reason))
+    read = known | {image_column, *_CONFIRMATION_COLUMNS}
+    _note_columns(path, collection, columns, read, bool(named or categories))
+    images = Counter(row["lesion_id"] for row in rows.values() if row["lesion_id"])
+    for lesion_id, count in images.items():
+        if count > _MANY:
+            reason = f"lesion {lesion_id} has {count} images; leave lesion_id empty if not known"
+            collection.notes.append(Problem(path, reason))
+    diagnoses: dict[str, set[str]] = {}
+    for row in rows.values():
+        if row["lesion_id"] and row["diagnosis"]:
+            diagnoses.setdefault(row["lesion_id"], set()).add(row["diagnosis"])
+    for lesion_id, names in diagnoses.items():
+        if len(names) > 1:
+            reason = f"lesion {lesion_id} has several diagnoses: {', '.join(sorted(names))}"
+            collection.problems.append(Problem(path, reason))
+    for image_id in contradictory:
+        del rows[image_id]
+    return rows, contradictory
+
+
+def _note_columns(path, collection, columns, read, diagnosed):
+    """Says which columns of a table mean something here, and that none is of diagnoses."""
+    used, others = ([n for n in columns if (n in read) == known] for known in (True, False))
+    text = f"read: {', '.join(used)}"
+    text += f"; not read: {', '.join(filter(None, others))}" if any(others) else ""
+    text += "" if diagnosed else "; no column dx or diagnosis"
+    collection.notes.append(Problem(path, text))
+
+
+def _facts(row, categories):
+    """A row as `read_metadata` returns it, and a diagnosis that is none of the seven, as text."""
+    names = [row.get(column, "") for column in _DIAGNOSIS_COLUMNS]
+    names = [name for name in names if name.lower() not in UNKNOWN]
+    levels = [row.get(column, "") for column in reversed(_DIAGNOSIS_LEVELS)]
+    levels = [name for name in levels if name.lower() not in UNKNOWN]
+    found, fault = [_category(name) for name in names], None
+    if not names and levels:
+        found = [next(filter(None, map(_category, levels)), None)]
+        names = levels[:1]
+    name, diagnosis = (names[0], found[0]) if names else ("", None)
+    if name and diagnosis is None:
+        fault = f"the diagnosis (dx) {name!r}"
+    elif len(set(found)) > 1:
+        fault, diagnosis = f"the diagnosis ({' by dx, '.join(names)} by diagnosis)", None
+    if not name and categories:
+        marked = [column for column in row if column in categories and _is(1, row[column])]
+        if len(marked) == 1:
+            diagnosis = _CATEGORY_COLUMNS[marked[0]]
+        else:
+            fault = f"the category ({' and '.join(marked) or 'none of these columns is 1'})"
+    metadata = patient_in(row)
+    if kind := next(filter(None, (row.get(name) for name in _CONFIRMATION_COLUMNS)), None):
+        metadata["confirmation"] = _CONFIRMATIONS.get(kind.lower(), kind)
+    facts = {
+        "lesion_id": _lesion_in(row),
+        "diagnosis": diagnosis,
+        "metadata": metadata,
+    }
+    return facts, fault
+
+
+def _lesion_in(row):
+    """The lesion that a row names; None where it says in some word that it is not known."""
+    name = row.get("lesion_id") or ""
+    return None if name.strip().lower() in UNKNOWN else name
+
+
+def _category(name):
+    """The category that a name of a diagnosis is of, or None; British spelling is known."""
+    name = name.lower().replace("naev", "nev").replace("haem", "hem")
+    return _NAMES.get(name.replace("nevi", "nevus").replace("keratoses", "keratosis"))
+
+
+def _is(number, text):
+    try:
+        return float(text.replace(",", ".")) == number
+    except ValueError:
+        return False
+
+
+def read_truth(path: Path | None, collection: Collection) -> tuple[dict[str, dict], set[str]]:
+    """The truth of ISIC 2018 Task 3, if any, as `read_metadata` returns what is known of images.
+
+    In the challenge's form (`read_categories`), or in HAM10000's, as those publish the test images'
+    who made both.
+    """
+    if path is None:
+        return {}, set()
+    columns = next((list(row) for _, row in read_table(path, ())), [])
+    if "dx" not in columns:
+        categories = read_categories(path)
+        collection.diagnoses_listed += len(categories)
+        return {image_id: {"diagnosis": name} for image_id, name in categories.items()}, set()
+    rows, contradictory = read_metadata(path, collection, ("image_id", "dx"))
+    if rows.pop(_UNSCORED, {}).get("diagnosis"):
+        collection.diagnoses_listed -= 1
+    return rows, contradictory
+
+
+def read_categories(path: Path) -> dict[str, str]:
+    """The diagnosis of each image id, from a table of the challenge's form.
+
+    Its columns are `image` and one per category (`DIAGNOSES`); each row holds a single 1. A row
+    whose `score_weight` is 0 is passed over, as the challenge's scorer does, and so is the image to
+    which the scorer itself gives that weight.
+
+    Raises:
+        DatasetError: naming the line, for other columns, a second row of an image, a row that does
+            not name exactly one category, or a weight other than 0 and 1.
+    """
+    rows = read_table(path, ("image", *(name.lower() for name in DIAGNOSES)), _WEIGHT_COLUMNS)
+    categories: dict[str, str] = {}
+    listed = set()
+    for number, row in rows:
+        image_id = image_name(row["image"])
+        try:
+            values = [float(row[name.lower()]) for name in DIAGNOSES]
+        except ValueError as error:
+            raise DatasetError(f"Line {number} of the table {path}: {error}.") from error
+        if sorted(values) != [0.0] * (len(DIAGNOSES) - 1) + [1.0]:
+            raise DatasetError(
+                f"Line {number} of the table {path} does not give {image_id} exactly one category: "
+                f"its values are {', '.join(row[name.lower()] for name in DIAGNOSES)} where one "
+                "must be 1 and the others 0."
+            )
+        if image_id in listed:
+            raise DatasetError(f"Line {number} of the table {path} lists {image_id} a second time.")
+        listed.add(image_id)
+        weight = row.get("score_weight") or "1"
+        if not (_is(1, weight) or _is(0, weight)):
+            raise DatasetError(
+                f"Line {number} of the table {path} gives {image_id} the score_weight {weight!r}; "
+                "only images that count (1) or do not (0) are known here."
+            )
+        if _is(0, weight) or image_id == _UNSCORED:
+            continue
+        categories[image_id] = DIAGNOSES[values.index(1.0)]
+    return categories
+
+
+def read_groupings(path: Path) -> dict[str, dict[str, str]]:
+    """`lesion_id` and `confirmation` (as HAM10000 names it) by image id."""
+    groupings = {}
+    for _, row in read_table(path, ("image", "lesion_id")):
+        kind = row.get("diagnosis_confirm_type", "")
+        groupings[image_name(row["image"])] = {
+            "lesion_id": _lesion_in(row) or "",
+            "confirmation": _CONFIRMATIONS.get(kind.lower(), kind),
+        }
+    return groupings
+
+
+def image_name(path: str) -> str:
+    """The name of an image file, without its folder, and without its suffix if it is an image's.
+
+    Other points are part of the name, as in those of DICOM files.
+    """
+    return _IMAGE_SUFFIX.sub("", re.split(r"[/\\]", path)[-1])
+
+
+def patient_in(row: dict[str, str]) -> dict[str, str]:
+    """What of `age`, `sex` and `site` a row tells, under whichever names, in its own words.
+
+    Of several columns for one, the first that knows it.
+    """
+    found = {name: [row[old] for old in names if row.get(old)] for name, names in NAMES.items()}
+    return {
+        name: next((value for value in values if value.lower() not in UNKNOWN), values[0])
+        for name, values in found.items()
+        if values
+    }
+
+
+def read_patients(path: Path) -> dict[str, dict[str, str]]:
+    """What is known of each image's patient, by the image's `image_name`.
+
+    Columns are `image` or `image_id`, and any of `age`, `sex` and `site`, also under the names of
+    the archive (`isic_id`, `age_approx`, `anatom_site_general`) and of HAM10000 (`localization`).
+
+    Raises:
+        DatasetError: for other columns, if no image is listed, or if two rows of an image say
+            different things.
+    """
+    patients: dict[str, dict[str, str]] = {}
+    for number, row in read_table(path, ()):
+        image = next((row[name] for name in _IMAGE_COLUMNS if name in row), None)
+        if image is None or not any(old in row for old in sum(NAMES.values(), ())):
+            raise DatasetError(
+                f"The table {path} must have the column image (or image_id), and at least one of "
+                f"age, sex and site; its columns are {', '.join(row)}."
+            )
+        known = patient_in(row)
+        if patients.setdefault(image_name(image), known) != known:
+            raise DatasetError(
+                f"Line {number} of the table {path} says of {image} what an earlier line does not."
+            )
+    if not patients:
+        raise DatasetError(f"The table {path} lists no image.")
+    return patients

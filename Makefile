@@ -4,10 +4,14 @@
 #   PIP_FLAGS="..."           more flags for every pip install
 #   DATA="DIR ..."            folders of data sets that the targets train-... learn from
 #   LOGS=DIR                  where the targets train-... keep their runs (logs)
-#   TRAIN_FLAGS="..."         more flags for lesion/train.py, which come last and so decide
+#   TRAIN_FLAGS="..."         more flags for lesion/train.py, which come last and so decide; not --logs,
+#                             --weights or --task, by which one training finds the one before it
 #   PYTEST_FLAGS="..."        flags for pytest, for instance -k boxes; by default the files of tests
 #                             are shared out among processes, one per core and four at most
 
+ifeq ($(filter oneshell,$(.FEATURES)),)
+$(error GNU Make 3.82 or newer is needed, whose recipes stop at the first failure; this is $(MAKE_VERSION))
+endif
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -78,11 +82,11 @@ test: lint  ## Lint, then run all tests
 
 # The other backends live in environments of their own, which see the packages of .venv.
 test-jax test-torch: test-%: setup
-	@if ! $(VENV)-$*/bin/python -c 'import $*' 2> /dev/null; then \
+	@if ! $(VENV)-$*/bin/python -c 'import $*, keras, pytest' 2> /dev/null; then \
 		echo "test-$*: making $(VENV)-$*"; \
 		$(IN_VENV) -m venv --clear $(VENV)-$*; \
 		$(IN_VENV) -c 'import site; print(site.getsitepackages()[0])' \
-			> "$$($(VENV)-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/$(VENV).pth"; \
+			> "$$($(VENV)-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/packages.pth"; \
 		$(VENV)-$*/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
 			$(PIP_FLAGS) '$*$($*_VERSION)'; \
 	fi
@@ -144,7 +148,13 @@ data:
 	@if [ -z "$(DATA)" ]; then \
 		echo "Name the folders of the data sets: make train-... DATA=\"DIR DIR\"" >&2; \
 		exit 1; \
-	fi
+	fi; \
+	for folder in $(DATA); do \
+		if [ ! -d "$$folder" ]; then \
+			echo "DATA names $$folder, which is no folder (a name with spaces cannot be given)." >&2; \
+			exit 1; \
+		fi; \
+	done
 
 demo: setup  ## Train briefly on phantom images, analyse samples, write a report to demo/
 	@echo "demo: python lesion/demo.py"

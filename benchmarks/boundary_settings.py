@@ -74,7 +74,7 @@ def train_and_score(name, arguments):
         raise SystemExit(code)
     seconds = time.time() - start
     last = Path(find_last(logs, "boundary"))
-    collections = find_collections(arguments.dataset)
+    collections = find_collections(arguments.dataset, task="boundary")
     if not split.exists():  # the first run's, for all others
         shutil.copy(last.parent / SPLIT_FILE, split)
     samples = select_samples(collections, Split.load(split), "validation", None)

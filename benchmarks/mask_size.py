@@ -46,7 +46,7 @@ def main():
     parser.add_argument("--box-scale", type=float, default=1.25)
     arguments = parser.parse_args()
     for root in arguments.dataset:
-        collection = find_samples(root)
+        collection = find_samples(root, task="boundary")
         masked = [sample for sample in collection.samples if sample.mask]
         chosen = masked[:: max(1, -(-len(masked) // arguments.limit))]
         masks = [read_mask(sample.mask) for sample in tqdm(chosen, desc=collection.name)]

@@ -71,9 +71,8 @@ def weights_path(weights: str | Path, task: str) -> Path:
     if path is None:
         raise FileNotFoundError(
             f"The project ships no weights of the {task} task yet: {shipped_name(task)} is neither "
-            f"in {' nor in '.join(map(str, _FOLDERS))}. Train some by `make train-{task} "
-            f"DATA=DIR`, or `python lesion/train.py --task={task} --dataset=DIR`, and give "
-            "--weights=last."
+            f"in {' nor in '.join(map(str, _FOLDERS))}. Train some by `lesion train "
+            f"--task={task} --dataset=DIR`, and give --weights=last."
         )
     return path
 

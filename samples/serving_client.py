@@ -1,6 +1,6 @@
 """Asks TensorFlow Serving about images, by gRPC; the model is one that this project exported.
 
-    pip install tensorflow-serving-api
+    pip install "tensorflow-serving-api>=2.20"
     python samples/serving_client.py --model boundary --out masks/ image.jpg ...
 
 See docs/serving.md for the server.
@@ -83,7 +83,7 @@ def main(argv=None):
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for masks")
     arguments = parser.parse_args(argv)
     if missing:
-        print(f"{missing}: pip install tensorflow-serving-api", file=sys.stderr)
+        print(f'{missing}: pip install "tensorflow-serving-api>=2.20"', file=sys.stderr)
         return 2
     options = [("grpc.max_receive_message_length", MAX_MESSAGE)]
     written, failed = set(), False

@@ -39,7 +39,10 @@ _VISIONS = {
 
 # Files of a few long tests. They are begun first, so that at the end no process has one of them
 # before it while the others wait.
-_LONG = {"test_readme.py", "test_notebooks.py", "test_distribution.py", "test_old_script.py"}
+_LONG = {
+    *("test_readme.py", "test_members.py", "test_notebooks.py", "test_distribution.py"),
+    *("test_old_script.py", "test_repository.py"),
+}
 
 
 def pytest_collection_modifyitems(items):

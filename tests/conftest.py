@@ -1,6 +1,8 @@
 """What tests of every folder share."""
 
+import contextlib
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,28 @@ def parity_units(shared: Path) -> dict[str, np.ndarray]:
         pytest.skip(f"no golden numbers: {path} does not exist")
     with np.load(path) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+@contextlib.contextmanager
+def _one_by_one():
+    from mrcnn.tensors import step_by_step
+
+    with step_by_step(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not apply to tf.data functions")
+        yield
+
+
+@pytest.fixture
+def eagerly():
+    """Runs the few steps of a test one by one: compiling them takes longer."""
+    with _one_by_one():
+        yield
+
+
+@pytest.fixture(scope="session")
+def one_by_one():
+    """The same for a part of a test, or for a fixture: `with one_by_one(): ...`."""
+    return _one_by_one
 
 
 @pytest.fixture(scope="session")

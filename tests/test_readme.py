@@ -1,5 +1,6 @@
 """Every command and every example of the README runs, on phantoms and with tiny settings."""
 
+import json
 import os
 import re
 import shlex
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from lesion.phantom import IMAGE_FOLDER, write_phantoms
+from lesion.samples import ATTRIBUTES, TASKS
 from mrcnn.model import MaskRCNN
+from mrcnn.tensors import step_by_step
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,12 +69,21 @@ def test_commands_run_one_after_another(workplace):
     names = {path.name for path in (workplace / "results").iterdir()}
     assert "report.html" in names
     assert "ISIC_9000000_segmentation.png" in names
+    record = json.loads((workplace / "results" / "ISIC_9000000.json").read_text(encoding="utf-8"))
+    assert record["models"].keys() == set(TASKS)  # by the weights that come with the project
+    assert record["attributes"].keys() == set(ATTRIBUTES)
+    for name, found in record["attributes"].items():
+        assert 0 <= found["presence"] <= 1
+        assert f"ISIC_9000000_attribute_{name}.png" in names
 
 
 def test_demo_command(tmp_path):
     assert "make demo" in README
     options = ["--images=12", "--shown=2", "--epochs=1", "--image-size=64", f"--out={tmp_path}"]
-    printed = run([str(ROOT / "lesion" / "demo.py"), *options], tmp_path)
+    # Without the shipped weights, which take long to load: those just trained are shown instead.
+    code = "import lesion.demo, lesion.weights; lesion.weights._FOLDERS = (); lesion.demo.main()"
+    printed = run(["-c", code, *options], tmp_path)
+    assert "Analysing them by the weights just trained" in printed
     assert (tmp_path / "report" / "report.html").is_file()
     assert "not a medical device" in printed
 
@@ -82,6 +94,7 @@ def test_python_example(monkeypatch):
     monkeypatch.setattr(MaskRCNN, "load_weights", lambda model, weights: loaded.append(weights))
     # The example's network has 64 million parameters; its code is what counts here.
     small = example.replace("NUM_CLASSES = 1 + 2", 'NUM_CLASSES = 3; BACKBONE = "resnet50"')
-    exec(small.replace("=512", "=128"), names)
+    with step_by_step():
+        exec(small.replace("=512", "=128"), names)
     assert loaded == ["last"]
     assert set(names["result"]) == {"rois", "class_ids", "scores", "masks"}

@@ -37,7 +37,7 @@ def predictor(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(small_network, tmp_path_factory):
     """A weights file of an untrained network, as training would write it."""
     config = BoundaryConfig(IMAGE_MAX_DIM=64, IMAGE_MIN_DIM=64, DETECTION_MIN_CONFIDENCE=0.0)
     model = MaskRCNN("training", config, tmp_path_factory.mktemp("logs"))
@@ -190,7 +190,7 @@ class TestSemanticMap:
         assert len(predictor.predict([image] * 3)) == 3
         assert seen == sizes
 
-    def test_learned_with_the_mask(self, tmp_path):
+    def test_learned_with_the_mask(self, small_network, tmp_path):
         config = BoundaryConfig(SEMANTIC_BRANCH=True, IMAGE_MAX_DIM=64, IMAGE_MIN_DIM=64)
         model = MaskRCNN("training", config, tmp_path)
         learned = {tracker.name for tracker in model.keras_model.loss_trackers}
@@ -205,13 +205,13 @@ class TestLoad:
         assert {**config.to_dict(), "IMAGES_PER_GPU": 8, "BATCH_SIZE": 8} == stored
         assert config.BATCH_SIZE == 2
 
-    def test_any_images(self, loaded):
+    def test_any_images(self, eagerly, loaded):
         images = [np.full((50, 70, 3), 90, np.uint8), np.full((31, 40), 9, np.uint8)]
         boundaries = loaded.predict([*images, images[0]])
         assert [boundary.mask.shape for boundary in boundaries] == [(50, 70), (31, 40), (50, 70)]
         assert all(0 <= boundary.score <= 1 for boundary in boundaries)
 
-    def test_eight_views_of_any_images(self, weights):
+    def test_eight_views_of_any_images(self, eagerly, weights):
         predictor = load_predictor(weights, batch=4, views=8)
         shapes = [(50, 70, 3), (31, 40), (20, 30, 4)]
         images = [np.random.default_rng(0).integers(0, 256, shape, np.uint8) for shape in shapes]

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -125,6 +126,19 @@ class TestRun:
         layer = model.keras_model.get_layer("diagnosis_logits")
         np.testing.assert_array_equal(layer.kernel, read_arrays(path)["diagnosis_logits/kernel"])
 
+    def test_uncalibrated_weights_refer_nobody(self, eagerly, whole, tmp_path, caplog):
+        path = run_of(whole) / "diagnosis_0003.h5"
+        arrays, metadata = load_arrays(path)
+        del metadata["calibration"]
+        bare = tmp_path / "bare.h5"
+        save_arrays(bare, arrays, metadata)
+        predictor = load_classifier(bare, risk=0.1)
+        (diagnosis,) = predictor.predict([np.zeros((32, 32, 3), np.uint8)])
+        assert diagnosis.refer is None and "not calibrated" in caplog.text
+        save_arrays(bare, arrays, {**metadata, "calibration": {"1": {"heat": 2}}})
+        with pytest.raises(WeightsError, match="install a newer one"):
+            load_classifier(bare)
+
     def test_another_prevalence_needs_no_training(self, whole, moles, tmp_path):
         logs = shutil.copytree(whole, tmp_path / "logs")
         path = run_of(logs) / "diagnosis_0003.h5"
@@ -223,7 +237,7 @@ class TestRun:
 
 
 def test_patient_data_that_are_told_and_that_mean_nothing_are_said(
-    moles, small_backbone, tmp_path, caplog
+    eagerly, moles, small_backbone, tmp_path, caplog
 ):
     data = shutil.copytree(moles.data, tmp_path / "data")
     table = data / "HAM10000_metadata.csv"
@@ -237,7 +251,7 @@ def test_patient_data_that_are_told_and_that_mean_nothing_are_said(
 
 
 def test_prevalence_of_one_is_that_of_the_data_however_they_were_drawn(
-    moles, small_backbone, tmp_path, caplog
+    eagerly, moles, small_backbone, tmp_path, caplog
 ):
     split = Split.load(moles.split)
     parts = {**split.parts, "train": split.parts["train"][3:]}  # a category is rarer than others
@@ -249,21 +263,6 @@ def test_prevalence_of_one_is_that_of_the_data_however_they_were_drawn(
     # The network was shown the data as they are: nothing is left to be made up for.
     np.testing.assert_allclose(metadata["calibration"]["8"]["offset"], 0, atol=1e-12)
     assert "The validation part has 14 images" in caplog.text
-
-
-def test_uncalibrated_weights_refer_nobody(whole, caplog):
-    path = run_of(whole) / "diagnosis_0003.h5"
-    arrays, metadata = load_arrays(path)
-    del metadata["calibration"]
-    bare = path.with_name("bare.h5")
-    save_arrays(bare, arrays, metadata)
-    predictor = load_classifier(bare, risk=0.1)
-    (diagnosis,) = predictor.predict([np.zeros((32, 32, 3), np.uint8)])
-    assert diagnosis.refer is None and "not calibrated" in caplog.text
-    save_arrays(bare, arrays, {**metadata, "calibration": {"1": {"heat": 2}}})
-    with pytest.raises(WeightsError, match="install a newer one"):
-        load_classifier(bare)
-    bare.unlink()
 
 
 def test_learns_what_colours_mean(moles, small_backbone, tmp_path):
@@ -292,7 +291,11 @@ class TestSettings:
     }
 
     @pytest.mark.parametrize("option", OPTIONS)
-    def test_options_reach_the_configuration(self, small_backbone, tmp_path, option):
+    def test_options_reach_the_configuration(self, monkeypatch, tmp_path, option):
+        monkeypatch.setattr(
+            "lesion.diagnosis_model.DiagnosisModel",
+            lambda config, folder: SimpleNamespace(config=config),
+        )
         name = option.strip("-").partition("=")[0].replace("-", "_")
         given = ["--task=diagnosis", "--dataset=x", f"--logs={tmp_path}"]
         usual, config = (

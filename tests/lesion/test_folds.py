@@ -78,13 +78,14 @@ class TestSplit:
 
 
 @pytest.fixture(scope="class")
-def trained(moles, small_backbone, tmp_path_factory):
+def trained(moles, small_backbone, one_by_one, tmp_path_factory):
     """Logs of a cross-validation of two folds, and the command."""
     logs = tmp_path_factory.mktemp("folds")
     command = [f"--dataset={moles.data}", f"--logs={logs}", f"--split={moles.split}", *SETTINGS]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)
-        assert train(command) == 0
+        with one_by_one():
+            assert train(command) == 0
     return logs / "diagnosis-2-folds", command
 
 
@@ -102,11 +103,20 @@ class TestFolds:
         lesions = Split.load(folder / "split.json").lesions
         assert (len(lesions["train"]), len(lesions["test"])) == (21, 7)
 
+    def test_start_that_has_seen_the_images_is_refused(self, trained, moles, tmp_path, capsys):
+        (start,) = trained[0].glob("fold-1/diagnosis2*/diagnosis_0001.h5")
+        command = [f"--dataset={moles.data}", f"--logs={tmp_path}", *SETTINGS, "--folds=2"]
+        assert train([*command, f"--weights={start}"]) == 2
+        message = capsys.readouterr().err
+        assert "has learned from 42 of these 56 images" in message and "--members" in message
+
     def test_all_images_are_scored_once(self, trained):
         summary = json.loads((trained[0] / "cross_validation.json").read_text())
         assert (summary["images"], summary["lesions"]) == (42, 21)
 
-    def test_ensemble_is_scored_on_the_test_part(self, trained, moles, tmp_path, monkeypatch):
+    def test_ensemble_is_scored_on_the_test_part(
+        self, eagerly, trained, moles, tmp_path, monkeypatch
+    ):
         monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)
         ensemble = trained[0] / "ensemble.json"
         assert isinstance(load_classifiers([ensemble]), DiagnosisEnsemble)
@@ -259,14 +269,6 @@ def test_split_without_a_test_part(moles, small_backbone, tmp_path, monkeypatch)
     assert train([*options, f"--split={tmp_path / 'split.json'}", *SETTINGS]) == 0
     summary = json.loads((tmp_path / "diagnosis-2-folds" / "cross_validation.json").read_text())
     assert summary["images"] == len(parts["train"])
-
-
-def test_start_that_has_seen_the_images_is_refused(trained, moles, tmp_path, capsys):
-    (start,) = trained[0].glob("fold-1/diagnosis2*/diagnosis_0001.h5")
-    command = [f"--dataset={moles.data}", f"--logs={tmp_path}", *SETTINGS, "--folds=2"]
-    assert train([*command, f"--weights={start}"]) == 2
-    message = capsys.readouterr().err
-    assert "has learned from 42 of these 56 images" in message and "--members" in message
 
 
 def test_one_fold_is_refused(moles, tmp_path, capsys):

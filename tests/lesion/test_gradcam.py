@@ -3,11 +3,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lesion.diagnosis import DiagnosisPredictor
+from lesion.diagnosis import Diagnosis, DiagnosisPredictor
+from lesion.diagnosis_evaluation import DiagnosisEvaluation, write_heat_maps
 from lesion.diagnosis_network import DiagnosisConfig, DiagnosisNetwork, prepare_square
 from lesion.ensemble import DiagnosisEnsemble
 from lesion.gradcam import heat_map
-from lesion.samples import DIAGNOSES
+from lesion.samples import DIAGNOSES, Sample
+from mrcnn.images import read_image, write_image
 
 CONFIG = DiagnosisConfig(image_size=64)
 
@@ -70,3 +72,18 @@ def test_nothing_speaks_for_a_category_without_weights(predictor, image):
         -np.ones_like(predictor.network.get_layer("diagnosis_logits").kernel)
     )
     assert not heat_map(predictor, image, "NV").any()
+
+
+def test_figure_of_the_most_confident_mistakes(eagerly, predictor, image, tmp_path):
+    """As `lesion evaluate --heat-maps=2` writes it."""
+    samples, diagnoses = [], []
+    for number, (name, sure) in enumerate((("MEL", 0.6), ("NV", 0.9), ("BKL", 0.7))):
+        write_image(tmp_path / f"i{number}.png", image)
+        samples.append(Sample("a", f"i{number}", tmp_path / f"i{number}.png", diagnosis=name))
+        probabilities = np.full(7, (1 - sure) / 6)
+        probabilities[DIAGNOSES.index("NV")] = sure
+        diagnoses.append(Diagnosis(probabilities, probabilities))
+    evaluation = DiagnosisEvaluation(samples, diagnoses)
+    (path,) = write_heat_maps(evaluation, predictor, 2, tmp_path)
+    assert read_image(path).std() > 5
+    assert write_heat_maps(evaluation, predictor, 0, tmp_path) == []

@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 from lesion import weights
-from lesion.analyzer import Analyzer
 from lesion.boundary import load_predictor
 from lesion.phantom import draw_phantom
-from lesion.samples import ATTRIBUTES, TASKS
+from lesion.samples import TASKS
 from lesion.splits import Split
 from lesion.weights import companion, find_weights, member_files, shipped_name, shipped_weights
 from mrcnn.arrays import load_arrays
@@ -122,13 +121,3 @@ class TestBoundary:
         assert truth.mean() < 0.02
         (found,) = predictor.predict([np.asarray(frame)])
         assert overlap(found.mask, truth) > 0.7
-
-
-@pytest.mark.skipif("attributes" not in SHIPPED, reason="the attributes' weights are not shipped")
-def test_analyzer_uses_them_by_itself():
-    phantom = draw_phantom(0, height=120, width=160)
-    analysis = Analyzer().analyze(phantom.image)
-    assert analysis.to_dict()["models"].keys() == set(TASKS)
-    assert list(analysis.attributes.masks) == list(ATTRIBUTES)
-    assert all(mask.shape == (120, 160) for mask in analysis.attributes.masks.values())
-    assert all(0 <= value <= 1 for value in analysis.attributes.presence.values())

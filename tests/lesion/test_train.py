@@ -185,6 +185,24 @@ class TestContinue:
         assert NOTICE in capsys.readouterr().out
 
 
+def test_goes_on_from_weights_in_a_run_of_its_own(
+    eagerly, five_convolutions, phantoms, tmp_path, monkeypatch
+):
+    """As `make train-boundary` does, with a map that the start has not learned."""
+    monkeypatch.setattr("mrcnn.network.build_backbone", five_convolutions)
+    usual = ["--backbone=mobilenet", "--epochs=1", "--head-epochs=0", "--steps=1", "--batch=2"]
+    usual += ["--image-size=64", f"--split={phantoms.split}"]
+    usual += [f"--cache={tmp_path / 'cache'}"]
+    assert main([*arguments(phantoms, *usual, "--weights=none", logs=tmp_path / "first")]) == 0
+    more = ["--semantic", f"--weights={checkpoint(tmp_path / 'first', 1)}"]
+    assert main([*arguments(phantoms, *usual, *more, logs=tmp_path / "second")]) == 0
+    first, second = (read_arrays(checkpoint(tmp_path / n, 1)) for n in ("first", "second"))
+    assert {name for name in second if name not in first} >= {"mrcnn_semantic/kernel"}
+    step = np.abs(second["block1/kernel"] - first["block1/kernel"]).max()
+    assert 0 < step < 0.01  # of AdamW's first step from there
+    assert read_metadata(checkpoint(tmp_path / "second", 1))["epoch"] == 1
+
+
 class TestRefused:
     """Code 2 and one clear line, before any long work."""
 
@@ -494,7 +512,8 @@ class TestDefaults:
         assert choose_precision("auto", backbone) == precision
 
 
-def test_released_weights_fit_all_but_the_classes(tmp_path, monkeypatch):
+def test_released_weights_fit_all_but_the_classes(five_convolutions, tmp_path, monkeypatch):
+    monkeypatch.setattr("mrcnn.network.build_backbone", five_convolutions)
     released = Config(NUM_CLASSES=81, IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=64)
     path = tmp_path / "mask_rcnn_coco.h5"
     save_weights(MaskRCNNNetwork("inference", released), path)

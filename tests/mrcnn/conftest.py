@@ -1,7 +1,5 @@
 """A network and a data set small enough to train in a test; what differs between backends."""
 
-import warnings
-
 import keras
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ from keras import ops
 
 from mrcnn.config import Config
 from mrcnn.dataset import Dataset
-from mrcnn.tensors import step_by_step
 
 COLOURS = {1: (220, 40, 40), 2: (40, 220, 40)}
 
@@ -115,14 +112,6 @@ def tensorflow():
     if keras.backend.backend() != "tensorflow":
         pytest.skip("holds for TensorFlow alone")
     return pytest.importorskip("tensorflow")
-
-
-@pytest.fixture
-def eagerly():
-    """Runs the few steps of a test one by one: compiling them takes longer."""
-    with step_by_step(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not apply to tf.data functions")
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -355,10 +355,10 @@ class TestCallback:
             callback.on_train_begin()
         assert "DETECTION_MIN_CONFIDENCE=0.7" in caplog.text
 
-    def test_in_a_training(self, tiny_config, rectangles, tmp_path, capsys):
+    def test_in_a_training(self, eagerly, tiny_config, rectangles, tmp_path, capsys):
         keras.utils.set_random_seed(0)
         truth = rectangles()
-        model = MaskRCNN("training", tiny_config(), tmp_path)
+        model = MaskRCNN("training", tiny_config(STEPS_PER_EPOCH=1), tmp_path)
         best = tmp_path / "best.weights.h5"
         history = model.train(
             truth,
@@ -388,7 +388,9 @@ class TestCallback:
         assert list(folder.glob("validation/events.out.tfevents.*"))
         assert read_metadata(best)["class_names"] == ["BG", "red", "green"]
 
-    def test_crops_are_measured_by_another_network(self, tiny_config, rectangles, tmp_path):
+    def test_crops_are_measured_by_another_network(
+        self, eagerly, tiny_config, rectangles, tmp_path
+    ):
         model = MaskRCNN("training", tiny_config(IMAGE_RESIZE_MODE="crop"), tmp_path)
         truth = rectangles()
         with pytest.raises(ValueError, match="random parts of images.*Give the `config`"):

@@ -51,7 +51,10 @@ class TestWithoutSeveral:
             MaskRCNN("training", tiny_config(GPU_COUNT=99), tmp_path)
 
     @under_tensorflow
-    def test_message_counts_what_there_is(self, tiny_config):
+    def test_message_counts_what_there_is(self, tensorflow, tiny_config, monkeypatch):
+        there = {"GPU": [], "CPU": [SimpleNamespace(name="/device:CPU:0")]}
+        monkeypatch.setattr(tensorflow.config, "list_logical_devices", there.get)
+        distribution._mirrored_strategy.cache_clear()
         with pytest.raises(ValueError, match=r"sees 0 GPU\(s\) and 1 logical processor"):
             distribution.training_scope(tiny_config(GPU_COUNT=2))
 

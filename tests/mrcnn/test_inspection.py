@@ -52,7 +52,7 @@ class TestWhyNothing:
     ("bias", "expected"),
     [([1e4, 0.0, 0.0], "are background"), ([0.0, 0.1, 0.0], "below DETECTION_MIN_CONFIDENCE")],
 )
-def test_detect_says_it(tiny_config, tmp_path, capsys, bias, expected):
+def test_detect_says_it(eagerly, tiny_config, tmp_path, capsys, bias, expected):
     model = MaskRCNN("inference", tiny_config(DETECTION_MIN_CONFIDENCE=0.99), tmp_path)
     weights = named_weights(model.keras_model)
     weights["mrcnn_class_logits/kernel"].variable.assign(np.zeros((16, 3)))

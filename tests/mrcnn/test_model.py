@@ -579,10 +579,11 @@ class TestDetect:
         }
 
     @pytest.mark.parametrize("mode", ["none", "pad64"])
-    def test_inputs_of_several_shapes(self, tiny_config, tmp_path, mode):
+    def test_inputs_of_several_shapes(self, eagerly, tiny_config, tmp_path, mode):
+        keras.utils.set_random_seed(0)
         config = tiny_config(IMAGE_RESIZE_MODE=mode, IMAGE_MIN_DIM=64, IMAGES_PER_GPU=3)
         model = MaskRCNN("inference", config, tmp_path)
-        images = [noise(64, 64, 3), noise(128, 64, 3), noise(64, 64, 3)]
+        images = [noise(64, 64, 3), noise(128, 64, 3), np.zeros((64, 64, 3), np.uint8)]
         predict, counts = model.keras_model.inference.predict_on_batch, []
 
         def counted(inputs):
@@ -596,8 +597,8 @@ class TestDetect:
         ]
         for image, result in zip(images, results, strict=True):
             (alone,) = model.detect([image])
-            # Scores of a random network differ so little that their order is chance.
-            assert sorted(result["rois"].tolist()) == sorted(alone["rois"].tolist())
+            np.testing.assert_allclose(result["scores"], alone["scores"], atol=1e-4)
+        assert not np.array_equal(results[0]["rois"], results[2]["rois"])
         if keras.backend.backend() != "jax":  # images of one shape together, and nothing else
             assert counts[:2] == [2, 1]
 
@@ -618,7 +619,7 @@ class TestDetect:
         with pytest.raises(ValueError, match="64x100 pixels cannot go through the pyramid"):
             model.detect([noise(64, 100, 3)])
 
-    def test_a_network_in_training_detects_the_same(self, whole, inference):
+    def test_a_network_in_training_detects_the_same(self, eagerly, whole, inference):
         inference.load_weights(whole.model.find_last())
         images = [noise(40, 50, 3)]
         (first,), (second,) = inference.detect(images), whole.model.detect(images)
@@ -637,7 +638,7 @@ class TestDetect:
 
     @pytest.mark.parametrize(("channels", "image"), [(1, noise(40, 50)), (5, noise(40, 50, 5))])
     def test_images_of_other_than_three_channels(
-        self, whole, rectangles, tiny_config, tmp_path, channels, image
+        self, eagerly, whole, rectangles, tiny_config, tmp_path, channels, image
     ):
         """Weights from RGB are taken over; losses and detections are computed."""
         config = tiny_config(**RECIPE, IMAGE_CHANNEL_COUNT=channels, MEAN_PIXEL=100)
@@ -658,17 +659,17 @@ class TestDetect:
             detector.detect([noise(40, 50, 5)])
 
     @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
-    def test_five_hundred_calls_are_one_function_and_take_no_memory(self, detector, tensorflow):
+    def test_two_hundred_calls_are_one_function_and_take_no_memory(self, detector, tensorflow):
         def resident():
             gc.collect()
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             return pages * os.sysconf("SC_PAGE_SIZE")
 
         images = [noise(24 + size, 60 - size, 3) for size in range(20)]
-        for call in range(100):  # until caches and memory pools are filled
+        for call in range(60):  # until caches and memory pools are filled
             detector.detect([images[call % 20]])
         before = resident()
-        for call in range(400):
+        for call in range(140):
             detector.detect(images[call % 20 : call % 20 + 1 + call % 3])
         assert resident() - before < 16 * 2**20
         assert detector.keras_model.predict_function.experimental_get_tracing_count() == 1

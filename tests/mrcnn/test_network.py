@@ -110,10 +110,10 @@ def detect(model, batch=2):
     return to_numpy([keras.ops.cast(output, "float32") for output in outputs])
 
 
-def train_step(model, batch, steps=1, eagerly=True):
+def train_step(model, batch, steps=1):
     """Losses of some steps; tracing a graph takes longer than these few steps."""
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9, global_clipnorm=5.0)
-    model.compile(optimizer=optimizer, run_eagerly=eagerly, jit_compile=False)
+    model.compile(optimizer=optimizer, run_eagerly=True, jit_compile=False)
     return [model.train_on_batch(batch) for _ in range(steps)]
 
 
@@ -244,6 +244,12 @@ def test_size_of_the_released_network():
     assert count_parameters(model.trainable_variables) == 64_047_096
 
 
+@pytest.fixture(scope="module")
+def no_resnet():
+    config = Config(BACKBONE="efficientnetlite0", NUM_CLASSES=2, IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=64)
+    return MaskRCNNNetwork("inference", config)
+
+
 @pytest.mark.parametrize(
     ("layers", "fixed", "learns"),
     [
@@ -252,9 +258,8 @@ def test_size_of_the_released_network():
         ("5+", "block5c_", "block6a_"),
     ],
 )
-def test_stages_of_a_backbone_that_is_no_resnet(layers, fixed, learns):
-    config = Config(BACKBONE="efficientnetlite0", NUM_CLASSES=2, IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=64)
-    names = set_trainable(MaskRCNNNetwork("inference", config), layers)
+def test_stages_of_a_backbone_that_is_no_resnet(no_resnet, layers, fixed, learns):
+    names = set_trainable(no_resnet, layers)
     assert any(name.startswith(learns) for name in names) and "rpn_conv_shared" in names
     assert not any(name.startswith((fixed, "stem")) for name in names)
 
@@ -335,7 +340,7 @@ class TestTrainingNetwork:
     def test_steps_lower_the_loss_and_survive_empty_images(self, settings):
         model = network(**settings)
         batch = training_batch(model.config)
-        history = train_step(model, batch, steps=4, eagerly=bool(settings))
+        history = train_step(model, batch, steps=4)
         history = [float(np.atleast_1d(values)[0]) for values in history]
         assert np.isfinite(history).all() and min(history[1:]) < history[0]
         model.train_on_batch(training_batch(model.config, instances=0))
@@ -486,17 +491,22 @@ class TestEverySettingCounts:
         ],
         ids=lambda value: value if isinstance(value, str) else next(iter(value)),
     )
-    def test_losses(self, settings, loss):
+    def test_losses(self, usual, settings, loss):
+        found = self.losses(**settings)[loss]
+        assert np.isfinite(found) and found != pytest.approx(usual[loss], rel=1e-4)
+
+    @staticmethod
+    def losses(**settings):
         # The instances themselves are proposals, so that some are positive.
-        usual = {"ADD_GT_TO_PROPOSALS": True, "POST_NMS_ROIS_TRAINING": 4}
-        values = []
-        for more in ({}, settings):
-            model = network(**usual, **more)
-            # Boxes at odd places of a grid of 28 cells, whose edges cut cells.
-            batch = training_batch(model.config, seed=3)
-            batch[6][:, :7] = False
-            values.append(loss_values(model, batch)[loss])
-        assert np.isfinite(values).all() and values[0] != pytest.approx(values[1], rel=1e-4)
+        model = network(ADD_GT_TO_PROPOSALS=True, POST_NMS_ROIS_TRAINING=4, **settings)
+        # Boxes at odd places of a grid of 28 cells, whose edges cut cells.
+        batch = training_batch(model.config, seed=3)
+        batch[6][:, :7] = False
+        return loss_values(model, batch)
+
+    @pytest.fixture(scope="class")
+    def usual(self):
+        return self.losses()
 
     def test_semantic_loss(self):
         losses = []
@@ -519,7 +529,7 @@ class TestEverySettingCounts:
         assert np.abs(rois[0] - rois[1]).max() > 1e-3
 
 
-def test_pyramid_levels_with_anchors():
+def test_pyramid_levels_with_anchors(trained):
     """P3 to P5 alone; the heads still pool from P2."""
     model = network(BACKBONE_STRIDES=[8, 16, 32], RPN_ANCHOR_SCALES=(16, 24, 32))
     config = model.config
@@ -527,8 +537,7 @@ def test_pyramid_levels_with_anchors():
     np.testing.assert_array_equal(shapes, [[8, 8], [4, 4], [2, 2]])
     outputs = model(training_batch(config))
     assert outputs[0].shape == (2, 3 * (64 + 16 + 4), 2)
-    full = network()
-    assert named_weights(model).keys() == named_weights(full).keys()
+    assert named_weights(model).keys() == named_weights(trained).keys()
 
 
 @pytest.mark.parametrize("stages", [1, 3])
@@ -553,7 +562,7 @@ def test_nothing_is_frozen_unasked(trained):
 
 
 def test_images_of_any_size():
-    """One network, one trace; the smallest image has fewer anchors than PRE_NMS_LIMIT."""
+    """One network; the smallest image has fewer anchors than PRE_NMS_LIMIT."""
     model = network("inference", IMAGE_RESIZE_MODE="none")
     config = model.config
     for height, width in ((64, 64), (96, 64), (64, 128), (128, 96)):
@@ -564,6 +573,8 @@ def test_images_of_any_size():
         outputs = model.predict_on_batch([image, np.float32(meta)[None], anchors])
         assert outputs[0].shape == (1, 6, 6) and np.isfinite(outputs[0]).all()
         assert outputs[5].shape == (1, anchors.shape[1], 2)
+    if keras.backend.backend() == "tensorflow":  # the first shape, any width, and then any at all
+        assert model.predict_function.experimental_get_tracing_count() <= 3
 
 
 def test_settings_that_contradict_one_another():

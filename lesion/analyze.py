@@ -35,11 +35,13 @@ from tqdm import tqdm  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer  # noqa: E402
+from lesion.folders import not_read  # noqa: E402
 from lesion.metadata import image_name, read_patients  # noqa: E402
 from lesion.options import add_analyzer, analyzer_options, positive, rate  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.report import page_of_another, write_report  # noqa: E402
 from lesion.results import (  # noqa: E402
+    IMAGE_SUFFIXES,
     Records,
     file_of_another,
     find_images,
@@ -172,6 +174,9 @@ def main(argv: list[str] | None = None) -> int:
         patients = read_patients(arguments.patients) if arguments.patients else {}
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    folders = [path for path in map(Path, arguments.inputs) if path.is_dir()]
+    if others := not_read((p for each in folders for p in each.rglob("*.*")), IMAGE_SUFFIXES):
+        print(f"Not read, being no images in a format that can be: {others}.", file=sys.stderr)
     if arguments.patients:
         _check_patients(parser, arguments.patients, patients, stems)
     try:

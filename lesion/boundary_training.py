@@ -4,6 +4,7 @@ import logging
 
 from lesion.options import choose_precision
 from lesion.splits import FRACTIONS as FRACTIONS
+from lesion.weights import say_other_settings
 from mrcnn.config import Config
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,9 @@ RUN_SETTINGS = ("released_heads", "mask_size", "semantic")
 FAR = 0.15
 # A backbone that has learned from millions of images is to be changed with care.
 ALL_LAYERS_RATE = 0.4
+# Settings by which start weights may have learned otherwise; the attributes have the same.
+_SEEN = {"IMAGE_MAX_DIM": "--image-size", "MASK_SHAPE": "--mask-size"}
+_SEEN |= {"SEMANTIC_BRANCH": "--semantic"}
 
 
 def add_options(parser):
@@ -103,6 +107,7 @@ def load_start_weights(model, arguments, last):
         logger.info("%s", report.summary())
     elif start != "none":
         logger.info("%s", model.load_weights(start, skip_mismatch=True).summary())
+        say_other_settings(start, model.config.to_dict(), _SEEN)
         model.set_log_dir()  # a run of its own, also from the weights of another run
 
 

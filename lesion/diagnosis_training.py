@@ -1,5 +1,6 @@
 """How the diagnosis task is trained: its options, configuration, start weights and data."""
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -13,7 +14,7 @@ from lesion.options import (
     share,
 )
 from lesion.samples import DIAGNOSES
-from lesion.weights import find_weights, member_files, weights_path
+from lesion.weights import find_weights, member_files, say_other_settings, weights_path
 from mrcnn.arrays import load_arrays, save_arrays
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,11 @@ RUN_SETTINGS = (
     "unlabelled",
     "prevalence_power",
 )
+# Settings by which start weights may have learned otherwise.
+_SEEN = {
+    **{"image_size": "--image-size", "crop": "--crop-weights", "usual_light": "--usual-light"},
+    **{"colour_constancy": "--colour-constancy", "patient_data": "--patient-data"},
+}
 # What costs no training, and its usual value: a run that is gone on with takes another value, but
 # keeps its own if none is given.
 CHANGEABLE = {"prevalence_power": 0.25}
@@ -238,6 +244,7 @@ def load_start_weights(model, arguments, last):
         logger.info("%s", load_imagenet(model.keras_model, model.config.to_mrcnn()).summary())
     elif start != "none":
         logger.info("%s", model.load_weights(start, skip_mismatch=True).summary())
+        say_other_settings(start, dataclasses.asdict(model.config), _SEEN)
         model.set_log_dir()  # a run of its own, also from the weights of another run
 
 

@@ -1,11 +1,16 @@
 """What lies in a folder: folders, tables and images by their names, whatever their case."""
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from lesion.samples import PARTS
+from lesion.samples import PARTS, Problem
 
+# What pictures may be called that are not read everywhere.
+_PICTURES = frozenset(
+    ".arw|.avif|.cr2|.cr3|.dcm|.dng|.gif|.heic|.heif|.jp2|.jxl|.nef|.psd|.raw".split("|")
+)
 IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Of the images of a data set."""
 _TABLE_SUFFIXES = {".csv", ".tab", ".tsv"}
@@ -68,3 +73,22 @@ def table_files(folder: Path) -> list[Path]:
     """Tables that lie in a folder, by name."""
     files = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(path for path in files if path.suffix.lower() in _TABLE_SUFFIXES)
+
+
+def not_read(files: Iterable[Path], readable: Collection[str] = IMAGE_SUFFIXES) -> str:
+    """Which files of pictures are in no format that is read, such as "60 .heic"; "" for none."""
+    suffixes = (path.suffix.lower() for path in files if not path.name.startswith("."))
+    counts = Counter(each for each in suffixes if each in _PICTURES and each not in readable)
+    return ", ".join(f"{count} {each}" for each, count in counts.items())
+
+
+def passed_over(folder: Path) -> list[Problem]:
+    """What of a folder of images is not taken for one, as a note; none for nothing."""
+    inside = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    deeper = sum(
+        path.suffix.lower() in IMAGE_SUFFIXES for each in inside for path in each.rglob("*")
+    )
+    files = not_read(path for path in folder.iterdir() if path.is_file())
+    parts = [files, f"{deeper} in folders inside" if deeper else ""]
+    text = ", ".join(part for part in parts if part)
+    return [Problem(folder, f"images that are not read: {text}")] if text else []

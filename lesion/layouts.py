@@ -1,9 +1,8 @@
 """Where the published data sets keep their images, masks and metadata.
 
-`find_samples` recognises the folders of the ISIC challenges of 2016, 2017 and 2018 (boundary and
-attributes; of 2018 also the diagnosis), HAM10000 with its segmentations, PH2, and one's own data: a
-folder `images` with a folder `masks`, a table, or both. It reads names and tables only;
-`lesion.checks.check_samples` decodes the files.
+`find_samples` recognises the folders of the ISIC challenges of 2016, 2017 and 2018 (of 2018 with
+attributes and diagnosis), HAM10000 with its segmentations, PH2, and one's own data: `images` with
+`masks`, a table, or both. It reads names and tables; `lesion.checks` decodes the files.
 """
 
 import re
@@ -17,6 +16,7 @@ from lesion.folders import (
     image_files,
     part_folders,
     part_tables,
+    passed_over,
     table_files,
     table_in,
 )
@@ -212,9 +212,9 @@ def _find_challenge(collection: Collection, part: str | None) -> None:
 def _choose_part(collection: Collection, part: str | None, images: Mapping[str, Path]) -> None:
     """Names the only part that is there; DatasetError if the one that is wanted is not."""
     if part is not None and part not in images:
+        there = ", ".join(images)
         raise DatasetError(
-            f"{collection.root} ({collection.layout}) has no part {part!r}; it has "
-            f"{', '.join(images)}."
+            f"{collection.root} ({collection.layout}) has no part {part!r}; it has {there}."
         )
     if part is None and len(images) == 1:
         collection.part = next(iter(images))
@@ -243,7 +243,7 @@ def _find_task3(collection: Collection, part: str | None) -> None:
             if image_id in contradictory:
                 continue
             row, known = rows.get(image_id, {}), truth.pop(image_id, {})
-            confirmed = {key: row[key] for key in ("confirmation",) if row.get(key)}
+            confirmed = {"confirmation": row["confirmation"]} if row.get("confirmation") else {}
             sample = Sample(
                 collection.name,
                 image_id,
@@ -358,6 +358,7 @@ def _add_own(
 def _images(folder: Path, collection: Collection, taken: Iterable[str]) -> dict[str, Path]:
     """Images by id. Of two with one id the first is kept and the other a problem."""
     images: dict[str, Path] = {}
+    collection.notes += passed_over(folder)
     for path in image_files(folder):
         if collection.layout == "isic2017" and path.stem.endswith("_superpixels"):
             continue

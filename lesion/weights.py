@@ -137,6 +137,23 @@ def require_different(members: Sequence[Path]) -> None:
             )
 
 
+def say_other_settings(path: str | Path, now: Mapping, options: Mapping[str, str]) -> None:
+    """Warns where weights that a training begins with learned otherwise than it will.
+
+    Args:
+        path: of the weights.
+        now: settings of the training, by their names in a weights file.
+        options: names of those that change what the network sees, with the option of each.
+    """
+    before = read_metadata(path).get("config", {})
+    for name, option in options.items():
+        if name in before and before[name] != now[name]:
+            logger.warning(
+                "%s learned with %s %s, and goes on with %s here (%s).",
+                *(path, name.lower(), before[name], now[name], option),
+            )
+
+
 UNFINISHED = (
     "%s has no %s: its training did not reach its last epoch (`lesion train --weights=last` goes "
     "on), or had no validation part. Its answers mean little."

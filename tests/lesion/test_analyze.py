@@ -416,6 +416,12 @@ def test_results_of_another_image_are_not_replaced(folder, command, out, tmp_pat
     assert json.loads((out / "b.json").read_text())["source"]["path"] == str(other)
 
 
+def test_pictures_that_are_not_read_are_named(folder, command, capsys):
+    (folder / "d.heic").touch()
+    assert command(folder) == 0
+    assert "Not read, being no images in a format that can be: 1 .heic." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["report.html", "results.csv"])
 def test_reports_of_others_are_not_replaced(folder, command, out, capsys, name):
     out.mkdir()

@@ -579,6 +579,16 @@ def test_problems_of_one_table_are_not_all_printed(tmp_path):
     assert lines[21:] == [f"{tmp_path / 'a.csv'}: and 10 more such lines"]
 
 
+def test_images_that_are_not_read_are_noted(tmp_path):
+    root = make_plain(tmp_path / "plain")
+    for name in ("x.HEIC", "y.heic", "z.dcm", ".hidden.heic", "notes.txt"):
+        (root / "images" / name).touch()
+    save_image(root / "images" / "2023" / "b.jpg")
+    (note,) = find_samples(root).notes
+    assert note.path == root / "images"
+    assert note.reason == "images that are not read: 2 .heic, 1 .dcm, 1 in folders inside"
+
+
 def test_command_with_several_sound_data_sets(tmp_path, capsys):
     roots = [make_plain(tmp_path / "one"), make_isic2018(tmp_path / "two")]
     assert main(["--strict", *(a for root in roots for a in ("--dataset", str(root)))]) == 0

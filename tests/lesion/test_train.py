@@ -186,7 +186,7 @@ class TestContinue:
 
 
 def test_goes_on_from_weights_in_a_run_of_its_own(
-    eagerly, five_convolutions, phantoms, tmp_path, monkeypatch
+    eagerly, five_convolutions, phantoms, tmp_path, monkeypatch, caplog
 ):
     """As `make train-boundary` does, with a map that the start has not learned."""
     monkeypatch.setattr("mrcnn.network.build_backbone", five_convolutions)
@@ -196,6 +196,10 @@ def test_goes_on_from_weights_in_a_run_of_its_own(
     assert main([*arguments(phantoms, *usual, "--weights=none", logs=tmp_path / "first")]) == 0
     more = ["--semantic", f"--weights={checkpoint(tmp_path / 'first', 1)}"]
     assert main([*arguments(phantoms, *usual, *more, logs=tmp_path / "second")]) == 0
+    assert "learned with semantic_branch False, and goes on with True here (--semantic)" in (
+        caplog.text
+    )
+    assert caplog.text.count("goes on with") == 1
     first, second = (read_arrays(checkpoint(tmp_path / n, 1)) for n in ("first", "second"))
     assert {name for name in second if name not in first} >= {"mrcnn_semantic/kernel"}
     step = np.abs(second["block1/kernel"] - first["block1/kernel"]).max()

@@ -103,16 +103,18 @@ train-boundary: THIRD := $(MAP) --epochs=5 --steps=900 --seed=1
 train-attributes: SQUARES := --image-size=384 --batch=8
 train-attributes: FIRST := $(SQUARES) --epochs=10 --head-epochs=1
 train-attributes: SECOND := $(SQUARES) --epochs=3 --head-epochs=0 --steps=150 --learning-rate=0.0006 --seed=1
-# Of the ensemble the first network is trained alone, and longer. Of the others three go on, with
-# blended images, stronger changes, and two with the light brought to what is usual; these answer.
-train-diagnosis: FIRST := --image-size=224 --epochs=31 --head-epochs=1 --steps=200
-train-diagnosis: OTHERS := --members=4 --jobs=2 --image-size=192 --epochs=10 --head-epochs=1 \
-	--steps=200 --learning-rate=0.0015 --patient-data --prevalence-power=0.4
-train-diagnosis: ON := --image-size=192 --head-epochs=0 --steps=200 --learning-rate=0.001 --patient-data \
-	--prevalence-power=0.4 --mixing=0.4 --strong-changes
+# Of the ensemble the first network is trained longer, without patient data; the second goes on with
+# blended images, stronger changes and the light brought to what is usual. Both keep the statistics of
+# their start, the third learns its own.
+train-diagnosis: SHARED := --image-size=192 --steps=200 --patient-data --prevalence-power=0.4
+train-diagnosis: TEN := $(SHARED) --epochs=10 --head-epochs=1 --learning-rate=0.0015
+train-diagnosis: FIRST := --image-size=224 --epochs=31 --head-epochs=1 --steps=200 --no-batch-statistics
+train-diagnosis: SECOND := $(TEN) --seed=1 --no-batch-statistics
+train-diagnosis: ON := $(SHARED) --epochs=9 --head-epochs=0 --learning-rate=0.001 --seed=4 --mixing=0.4 \
+	--strong-changes --usual-light=1 --no-batch-statistics
 last_of = $$(ls $(LOGS)/$(1)/diagnosis*/diagnosis_*.h5 | tail -1)
-go_on = $(IN_VENV) lesion/train.py --task=diagnosis --weights=$(call last_of,diagnosis-4-members/member-$(1)) \
-	$(DATA:%=--dataset=%) $(ON) $(2) --logs=$(LOGS)/diagnosis-on-$(1) $(TRAIN_FLAGS)
+train_diagnosis = $(IN_VENV) lesion/train.py --task=diagnosis $(DATA:%=--dataset=%) --weights=$(1) $(2) \
+	--logs=$(LOGS)/diagnosis-$(3) $(TRAIN_FLAGS)
 LOGS := logs
 
 train-boundary: data setup  ## Train the boundary network on DATA="ISIC2018 HAM10000"
@@ -132,16 +134,12 @@ train-attributes:
 		$(DATA:%=--dataset=%) $(SECOND) --logs=$(LOGS) $(TRAIN_FLAGS)
 
 train-diagnosis: data setup  ## Train the diagnosis ensemble on DATA=HAM10000
-	$(IN_VENV) lesion/train.py --task=diagnosis --weights=imagenet $(DATA:%=--dataset=%) $(FIRST) \
-		--logs=$(LOGS)/diagnosis-first $(TRAIN_FLAGS)
-	$(IN_VENV) lesion/train.py --task=diagnosis --weights=imagenet $(DATA:%=--dataset=%) $(OTHERS) \
-		--logs=$(LOGS) $(TRAIN_FLAGS)
-	$(call go_on,1,--epochs=9 --seed=3)
-	$(call go_on,2,--epochs=9 --seed=4 --usual-light=1)
-	$(call go_on,3,--epochs=7 --seed=5 --usual-light=0.5)
+	$(call train_diagnosis,imagenet,$(FIRST),first)
+	$(call train_diagnosis,imagenet,$(SECOND),second)
+	$(call train_diagnosis,$(call last_of,diagnosis-second),$(ON),second-on)
+	$(call train_diagnosis,imagenet,$(TEN),third)
 	$(IN_VENV) lesion/join.py --weights=$(call last_of,diagnosis-first) \
-		--weights=$(call last_of,diagnosis-on-1) --weights=$(call last_of,diagnosis-on-2) \
-		--weights=$(call last_of,diagnosis-on-3) \
+		--weights=$(call last_of,diagnosis-second-on) --weights=$(call last_of,diagnosis-third) \
 		$(DATA:%=--dataset=%) --out=$(LOGS)/diagnosis-joined
 
 data:

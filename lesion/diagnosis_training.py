@@ -1,5 +1,6 @@
 """How the diagnosis task is trained: its options, configuration, start weights and data."""
 
+import argparse
 import dataclasses
 import logging
 
@@ -161,8 +162,10 @@ def add_options(parser):
     add_frozen_stages(parser)
     add(
         "--batch-statistics",
-        action="store_true",
-        help="let batch normalization learn its statistics, which is slower",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let batch normalization learn its statistics, which is slower and better "
+        "(docs/experiments.md), or keep those of the start (on)",
     )
 
 

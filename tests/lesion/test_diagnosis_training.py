@@ -276,7 +276,7 @@ class TestSettings:
         "--colour-constancy": True,
         "--usual-light=0.5": 0.5,
         "--patient-data": True,
-        "--batch-statistics": True,
+        "--no-batch-statistics": False,
         "--frozen-stages=2": 2,
         "--dropout=0.3": 0.3,
         "--weight-decay=0.1": 0.1,
@@ -296,7 +296,7 @@ class TestSettings:
             "lesion.diagnosis_model.DiagnosisModel",
             lambda config, folder: SimpleNamespace(config=config),
         )
-        name = option.strip("-").partition("=")[0].replace("-", "_")
+        name = option.strip("-").partition("=")[0].removeprefix("no-").replace("-", "_")
         given = ["--task=diagnosis", "--dataset=x", f"--logs={tmp_path}"]
         usual, config = (
             diagnosis_training.build_model(parse([*given, *more]), [None] * 8).config

@@ -73,7 +73,8 @@ class TestNames:
     @pytest.mark.parametrize("task", TASKS)
     def test_not_shipped_yet(self, task):
         assert shipped_weights(task) is None
-        with pytest.raises(FileNotFoundError, match=f"no weights of the {task} task yet.*make"):
+        message = f"no weights of the {task} task yet.*lesion train --task={task}"
+        with pytest.raises(FileNotFoundError, match=message):
             weights_path("lesion", task)
 
     def test_analyzer_and_export_say_so_too(self, tmp_path, capsys):

@@ -24,8 +24,11 @@ FAR = 0.15
 # A backbone that has learned from millions of images is to be changed with care.
 ALL_LAYERS_RATE = 0.4
 # Settings by which start weights may have learned otherwise; the attributes have the same.
-_SEEN = {"IMAGE_MAX_DIM": "--image-size", "MASK_SHAPE": "--mask-size"}
-_SEEN |= {"SEMANTIC_BRANCH": "--semantic"}
+_SEEN = {
+    "IMAGE_MAX_DIM": "--image-size",
+    "MASK_SHAPE": "--mask-size",
+    "SEMANTIC_BRANCH": "--semantic",
+}
 
 
 def add_options(parser):

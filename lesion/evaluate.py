@@ -284,14 +284,15 @@ def main(argv: list[str] | None = None) -> int:
         print(line, file=sys.stderr)
     for line in said:
         print(line)
-    if shown_nearby and arguments.nearby_unasked and arguments.boundary_weights == NONE:
-        print(_SHOWN_WHOLE)
     try:
         refuse_masks_in(arguments.predictions, samples)
         predictor = _load_predictor(arguments)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
+    whole = arguments.boundary_weights == NONE and not getattr(predictor, "crops", False)
+    if whole and shown_nearby and arguments.nearby_unasked:
+        print(_SHOWN_WHOLE)
     if arguments.heat_maps and len({member.crops for member in predictor.members}) > 1:
         print(
             "--heat-maps are of one picture: some members of this ensemble crop it to the lesion, "

@@ -93,6 +93,19 @@ def test_every_sample_is_predicted_with_its_patient(moles):
     assert predictor.patients == [sample.metadata for sample in samples]
 
 
+@pytest.mark.parametrize(
+    ("crops", "options", "said"),
+    [(False, [], True), (True, [], False), (False, ["--boundary-weights=none"], False)],
+)
+def test_what_is_shown_whole_unasked_is_said(
+    command, moles, monkeypatch, capsys, crops, options, said
+):
+    """Not of networks that find the lesion by themselves."""
+    monkeypatch.setattr(ColourPredictor, "crops", crops)
+    assert command("--dataset", moles.data, "--split=none", *options)[0] == 0
+    assert ("Images are shown whole, while" in capsys.readouterr().out) == said
+
+
 def test_heat_maps_of_members_that_are_shown_different_pictures(moles, monkeypatch, capsys):
     predictor = ColourPredictor()
     predictor.members = [SimpleNamespace(crops=crops) for crops in (True, False)]

@@ -32,27 +32,36 @@ class BatchNorm(layers.BatchNormalization):
         if self.train_bn is not None:
             training = self.train_bn
         maps = len(inputs.shape) == 4 and self.axis in (-1, 3)
-        if training is False and maps and keras.backend.backend() == "tensorflow":
-            return self._normalise_tensorflow(inputs)
+        usual = mask is None and not (self.renorm or self.synchronized)
+        if maps and usual and keras.backend.backend() == "tensorflow":
+            return self._normalise_tensorflow(inputs, bool(training) and self.trainable)
         return super().call(inputs, training=training, mask=mask)
 
-    def _normalise_tensorflow(self, inputs):
-        """The same numbers by one kernel instead of two passes over the maps.
+    def _normalise_tensorflow(self, inputs, learning):
+        """The same numbers by one kernel instead of several passes over the maps.
 
         It takes a quarter off a residual network's time in bfloat16, in training too.
         """
         import tensorflow as tf
 
         ones = tf.ones_like(self.moving_mean.value)
-        return tf.raw_ops.FusedBatchNormV3(
+        none = tf.zeros([0])
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=self.gamma.value if self.scale else ones,
             offset=self.beta.value if self.center else 0 * ones,
-            mean=self.moving_mean.value,
-            variance=self.moving_variance.value,
+            mean=none if learning else self.moving_mean.value,
+            variance=none if learning else self.moving_variance.value,
             epsilon=self.epsilon,
-            is_training=False,
-        ).y
+            is_training=learning,
+        )
+        if learning:
+            count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), variance.dtype)
+            # The kernel's variance is of a sample, divided by the count less one; Keras's is not.
+            variance *= tf.maximum(count - 1, 1) / count
+            for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(moving * self.momentum + now * (1 - self.momentum))
+        return outputs
 
     def get_config(self):
         return {**super().get_config(), "train_bn": self.train_bn}

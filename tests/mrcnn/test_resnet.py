@@ -101,6 +101,58 @@ def test_batch_norm_keeps_its_mode_whatever_the_call_asks_for(train_bn, training
     assert np.any(moved != 0) == uses_batch
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's kernel alone")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"scale": False}, {"center": False}, {"momentum": 0.7}])
+def test_batch_norm_of_maps_equals_that_of_keras(settings, training):
+    """One kernel and several passes: outputs, gradients and what becomes of the statistics."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(3, 2, (2, 2, 3, 4, 5)).astype("float32")
+    found = []
+    for kind in (BatchNorm, keras.layers.BatchNormalization):
+        layer = kind(**settings)
+        layer.build(x.shape)
+        layer.set_weights([np.linspace(1, 2, 5)[::-1] * n for n, _ in enumerate(layer.weights, 1)])
+        pixels = tf.Variable(x)
+        with tf.GradientTape() as tape:
+            outputs = layer(pixels, training=training)
+            loss = tf.reduce_sum(outputs * weights)
+        variables = [pixels, *(weight.value for weight in layer.trainable_variables)]
+        found.append([outputs, *tape.gradient(loss, variables), *layer.get_weights()])
+    for own, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_batch_norm_learns_the_same_statistics_in_other_precisions(precision):
+    x = np.random.default_rng(0).normal(3, 2, (4, 8, 8, 6)).astype("float32")
+    kinds = BatchNorm, keras.layers.BatchNormalization
+    layers = [kind(dtype=precision, momentum=0.5) for kind in kinds]
+    outputs = [layer(x, training=True) for layer in layers]
+    assert outputs[0].dtype == outputs[1].dtype
+    np.testing.assert_allclose(*(keras.ops.cast(y, "float32") for y in outputs), atol=0.03)
+    for own, expected in zip(*(layer.get_weights() for layer in layers), strict=True):
+        np.testing.assert_allclose(own, expected, rtol=1e-3)
+
+
+def test_batch_norm_of_a_single_pixel():
+    layer = BatchNorm(None, momentum=0.5)
+    outputs = layer(np.full((1, 1, 1, 2), 4.0, "float32"), training=True)
+    np.testing.assert_array_equal(outputs, 0)
+    np.testing.assert_array_equal(layer.moving_mean, 2)
+    np.testing.assert_array_equal(layer.moving_variance, 0.5)
+
+
+def test_batch_norm_that_is_not_trainable_keeps_its_statistics():
+    layer = BatchNorm(None)
+    layer.trainable = False
+    x = np.full((1, 2, 2, 3), 4.0, "float32")
+    np.testing.assert_allclose(layer(x, training=True), x, rtol=1e-3)
+    np.testing.assert_array_equal(layer.moving_mean, 0)
+
+
 def test_frozen_statistics_leave_gamma_and_beta_trainable():
     model, layer = batch_norm_model(False)
     x = np.random.default_rng(0).normal(5, 1, (8, 3)).astype("float32")

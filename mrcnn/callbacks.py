@@ -87,8 +87,8 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         raise NonFiniteLossError(
             f"The loss became {loss} in batch {batch + 1} of epoch {self.batches.epoch + 1}, whose "
             f"images are: {', '.join(self.batches.references(batch))}. Look at these images and "
-            "masks; if they are sound, lower the learning rate or GRADIENT_CLIP_NORM. The last "
-            "epoch's checkpoint is intact."
+            "masks; if they are sound, lower the learning rate or GRADIENT_CLIP_NORM."
+            + (" The last epoch's checkpoint is intact." if self.batches.epoch else "")
         )
 
 
@@ -138,7 +138,7 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(self, run, metadata, keep=None):
         super().__init__()
         if keep is not None and keep < 1:
-            raise ValueError(f"`keep_checkpoints` must be at least 1, or None; received {keep}.")
+            raise ValueError(f"keep_checkpoints must be at least 1, or None; received {keep}.")
         self.run = run
         self.metadata = metadata
         self.keep = keep

@@ -136,7 +136,7 @@ class AveragePrecision(keras.callbacks.Callback):
         coco_masks()
         _require_usable(self.dataset, self.detector.config)
         self.values = {}
-        confidence = self.detector.config.DETECTION_MIN_CONFIDENCE
+        confidence = self.detector.config.DETECTION_MIN_CONFIDENCE or 0
         if confidence > 0.05:
             logger.warning(
                 "Detections of a score below DETECTION_MIN_CONFIDENCE=%s do not count towards the "

@@ -1,6 +1,7 @@
 """The settings of a network and of its training, as class attributes to override."""
 
 import difflib
+import inspect
 import logging
 
 import numpy as np
@@ -23,6 +24,14 @@ MEANINGS = (
     "MASK_BOX_SCALE",
 )
 COMPUTED = ("BATCH_SIZE", "IMAGE_SHAPE", "IMAGE_META_SIZE", "TRAIN_MASK_ROIS")
+AT_LEAST_ONE = (
+    "NUM_CLASSES",
+    "GPU_COUNT",
+    "IMAGES_PER_GPU",
+    "TRAIN_ROIS_PER_IMAGE",
+    "MAX_GT_INSTANCES",
+    "DETECTION_MAX_INSTANCES",
+)
 
 
 class Config:
@@ -145,6 +154,12 @@ class Config:
             if parent not in Config.__mro__:
                 for name in vars(parent):
                     _check_attribute(parent, name)
+        for name in ("BACKBONE", "COMPUTE_BACKBONE_SHAPE"):
+            value = getattr(self, name)
+            # A function in the body of a class is a method to Python, and mostly not meant as one.
+            function = getattr(value, "__func__", None)
+            if function and not {"self", "cls"} & set(inspect.signature(function).parameters):
+                setattr(self, name, function)
         self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
         height = width = self.IMAGE_MAX_DIM
         if self.IMAGE_RESIZE_MODE in ("crop", "stretch"):
@@ -231,7 +246,7 @@ class Config:
                 "MEAN_PIXEL needs one value for each of the IMAGE_CHANNEL_COUNT="
                 f"{self.IMAGE_CHANNEL_COUNT} channels, or one for all; received {self.MEAN_PIXEL}."
             )
-        for name in ("NUM_CLASSES", "IMAGES_PER_GPU", "TRAIN_ROIS_PER_IMAGE", "MAX_GT_INSTANCES"):
+        for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; received {getattr(self, name)}.")
         if not 0 < self.ROI_POSITIVE_RATIO <= 1:
@@ -273,7 +288,9 @@ class Config:
 
     def display(self):
         """Prints all settings, one a line."""
-        lines = [f"{name:30} {value}" for name, value in self.to_dict().items()]
+        own = {n: getattr(self, n) for n in dir(self) if not (n.startswith("_") or n.isupper())}
+        own = {name: value for name, value in own.items() if not callable(value)}
+        lines = [f"{name:30} {value}" for name, value in {**self.to_dict(), **own}.items()]
         print("\nConfigurations:\n" + "\n".join(lines) + "\n")  # noqa: T201
 
 

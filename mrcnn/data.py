@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import time
 from collections import deque
@@ -227,7 +228,7 @@ class Batches(keras.utils.PyDataset):
     Raises:
         ValueError: if the data set has no image, no `load_mask` or other classes than
             `NUM_CLASSES`.
-        TypeError: if `augmentation` is none.
+        TypeError: if `augmentation` is nothing that `augment_instances` takes.
     """
 
     def __init__(
@@ -250,7 +251,8 @@ class Batches(keras.utils.PyDataset):
             require_augmentation(augmentation)
         self.dataset = dataset
         self.config = config
-        self.steps = steps or -(-len(dataset.image_ids) // config.BATCH_SIZE)
+        # Settings may be quotients, as in `STEPS_PER_EPOCH = 131 / 2`.
+        self.steps = math.ceil(steps or len(dataset.image_ids) / config.BATCH_SIZE)
         self.shuffle = shuffle
         self.augment = augment
         self.augmentation = augmentation
@@ -364,12 +366,16 @@ class FailureKept(contextlib.AbstractContextManager):
 
 
 class FailuresRaised(contextlib.AbstractContextManager):
-    """Raises what ended the preparation of a batch, instead of the backend's account of it."""
+    """Raises what ended the preparation of a batch, instead of TensorFlow's account of it.
+
+    What a callback raises meanwhile is not hidden by it.
+    """
 
     def __init__(self, *batches):
         self.batches = batches
 
     def __exit__(self, kind, error, traceback):
         kept = [part.failure for part in self.batches if part.failure is not None]
-        if isinstance(error, Exception) and kept:
+        accounts = kind is not None and kind.__module__.partition(".")[0] == "tensorflow"
+        if accounts and kept:
             raise kept[0] from kept[0].__cause__

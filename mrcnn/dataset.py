@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mrcnn.images import as_rgb8, read_image
+from mrcnn.images import read_image
 
 
 class Dataset:
@@ -36,7 +36,10 @@ class Dataset:
         return str(self.image_info[image_id]["path"] or "")
 
     def prepare(self, class_map=None):
-        """Numbers classes and images; call it once after the last `add_image`."""
+        """Numbers classes and images; call it once after the last `add_image`.
+
+        `class_map` is accepted for compatibility.
+        """
         self.num_classes = len(self.class_info)
         self.class_ids = np.arange(self.num_classes)
         self.class_names = [info["name"].split(",")[0] for info in self.class_info]
@@ -85,7 +88,7 @@ class Dataset:
 
     def load_image(self, image_id):
         """The image as uint8 RGB [height, width, 3], whatever the file holds."""
-        return as_rgb8(read_image(self.image_info[image_id]["path"]))
+        return read_image(self.image_info[image_id]["path"])
 
     def load_mask(self, image_id):
         """The image's instances, to be overridden; here there are none.

@@ -60,7 +60,7 @@ class DetectionLayer(keras.layers.Layer):
         limit = MAX_LOG_SCALE if config.CLAMP_DELTAS else None
         windows = norm_boxes_graph(windows, frame)[:, None, :]
         boxes = clip_boxes(apply_box_deltas(rois, deltas, limit), windows)
-        kept = ops.logical_and(class_ids > 0, scores >= config.DETECTION_MIN_CONFIDENCE)
+        kept = ops.logical_and(class_ids > 0, scores >= (config.DETECTION_MIN_CONFIDENCE or 0))
         boxes, scores, class_ids = suppress(
             boxes,
             ops.where(kept, scores, -1.0),

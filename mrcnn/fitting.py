@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 
 def find_run_state(run):
     """Finds the state beside the weights just loaded into a run, for `fit` to go on with."""
-    run.state_path, run.epoch = find_state(run.log_dir, run.epoch)
+    reached = run.epoch
+    run.state_path, run.epoch = find_state(run.log_dir, reached)
+    run.behind = run.epoch < reached
     run.loaded = fingerprint(run.keras_model) if run.state_path else None
 
 
@@ -50,8 +52,10 @@ def fit(run, stage, batches, validation, compile_network, checkpoint, custom_cal
     compile_network((stage.last_epoch - stage.first_epoch) * len(batches))
     if run.state_path:
         as_loaded = fingerprint(run.keras_model) == run.loaded
-        # A stage that begins takes the weights as they are: an average that the file has, too.
-        restore_state(run.keras_model, run.state_path, stopped, as_loaded and stopped is not None)
+        # A stage that begins takes the weights as they are, an average that the file has, too;
+        # unless they are of an epoch that is trained again.
+        weights = as_loaded and (stopped is not None or run.behind)
+        restore_state(run.keras_model, run.state_path, stopped, weights)
         if not as_loaded:
             logger.warning(
                 "The weights are not those of %s any more: the training goes on from what they are "

@@ -98,7 +98,7 @@ def data_generator(
             regions to the inputs; class ids [batch, t, 1], deltas and masks to the outputs.
 
     Yields:
-        Lists of inputs in the order of the training network, and of outputs, empty without
+        Tuples of inputs in the order of the training network, and of outputs, empty without
         `detection_targets`. What is random follows NumPy's global random state.
 
     Raises:
@@ -129,7 +129,7 @@ def _with_regions(inputs, config, count, with_targets):
     inputs = list(inputs)
     inputs[5] = boxes = inputs[5].astype(np.int32)
     if not count:
-        return inputs, []
+        return tuple(inputs), ()
     images, class_ids, masks = inputs[0], inputs[4], inputs[6]
     regions, targets_of_images = [], []
     for row, ids in enumerate(class_ids):
@@ -142,6 +142,6 @@ def _with_regions(inputs, config, count, with_targets):
             )
     inputs.insert(7, np.stack(regions))  # before what a semantic branch takes
     if not with_targets:
-        return inputs, []
+        return tuple(inputs), ()
     rois, ids, deltas, masks = (np.stack(parts) for parts in zip(*targets_of_images, strict=True))
-    return [*inputs, rois], [ids[..., None], deltas, masks]
+    return (*inputs, rois), (ids[..., None], deltas, masks)

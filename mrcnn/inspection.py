@@ -140,7 +140,7 @@ def why_nothing(rois, probabilities, config):
             f"Nothing found: all {len(probabilities)} proposals are background; the best "
             f"probability of anything else is {best:.3f}."
         )
-    if scores.max() < config.DETECTION_MIN_CONFIDENCE:
+    if scores.max() < (config.DETECTION_MIN_CONFIDENCE or 0):
         return (
             f"Nothing found: the best score of {len(probabilities)} proposals is "
             f"{scores.max():.3f} (class {taken[scores.argmax(), 1:].argmax() + 1}), below "

@@ -48,7 +48,8 @@ class MaskFolderDataset(NamedInstances):
         twice = [name for name, count in Counter(path.stem for path in paths).items() if count > 1]
         if twice:
             raise ValueError(
-                f"{images} has several images named {twice[0]} for one folder of masks."
+                f"{images} has several images named {twice[0]} for one folder of masks: rename all "
+                "but one, and the masks of these."
             )
         pairs = [(path, Path(masks) / path.stem) for path in paths]
         self._add_pairs(pairs, classes, source, labels, _files_by_stem(Path(masks)))

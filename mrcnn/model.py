@@ -59,6 +59,8 @@ class MaskRCNN(InRun, LookInside):
         self._scope = training_scope(config) if mode == "training" else contextlib.nullcontext
         with self._scope():
             self.keras_model = self.build(mode, config)
+        if mode == "training":
+            self.get_anchors(config.IMAGE_SHAPE)
 
     @property
     def run_name(self):
@@ -262,10 +264,7 @@ class MaskRCNN(InRun, LookInside):
         )
 
     def compile(self, learning_rate, momentum=None, steps=1):
-        """Gives the network its optimizer for a stage of `steps` steps.
-
-        `momentum`, where given, is taken instead of `config.LEARNING_MOMENTUM`.
-        """
+        """Gives the network its optimizer for `steps` steps; `momentum` replaces the setting."""
         with self._scope():
             optimizer = training.build_optimizer(self.config, learning_rate, steps)
             if momentum is not None:
@@ -296,7 +295,8 @@ class MaskRCNN(InRun, LookInside):
             classes] and `presence` float32 [classes], probabilities without the background's.
 
         Raises:
-            ValueError: for one image instead of several.
+            ValueError: for one image instead of several, one that is no image, or a configuration
+                that shows a part of it alone ("crop").
         """
         require_several(images)
         results, size = [], self.config.BATCH_SIZE
@@ -344,8 +344,9 @@ class MaskRCNN(InRun, LookInside):
                 cells, presence = (output[row] for output in outputs[-2:])
                 cells = unmold_semantic(cells, shape, molded[row].shape, window)
                 results[-1] |= {"semantic": cells, "presence": presence}
-            if verbose and not len(rois):
-                log(why_nothing(proposals[row], probabilities[row], self.config))
+            if not len(rois):
+                say = log if verbose else logger.info
+                say(why_nothing(proposals[row], probabilities[row], self.config))
         return results
 
     def _predict(self, molded, metas):

@@ -5,7 +5,7 @@ MODEL_DIR/<name><YYYYMMDD>T<HHMM>/mask_rcnn_<name>_<epoch>.h5
 
 import datetime
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -83,6 +83,7 @@ class InRun:
         checkpoint_path: `Run.template` of this run.
         state_path: the state file to go on from, found when weights are loaded; or None.
         loaded: `mrcnn.training.fingerprint` of these weights, as they were loaded.
+        behind: whether the state is of the epoch before these weights'.
     """
 
     run_prefix = "mask_rcnn_"
@@ -96,10 +97,16 @@ class InRun:
     def make_log_dir(self):
         """Makes the folder of this run, under the next name if another has just taken its own.
 
-        Of several processes the first makes it, and writes in it.
+        A `log_dir` that somebody has set is taken as it is. Of several processes the first makes
+        it, and writes in it.
         """
         from mrcnn.distribution import process_share  # Keras is not there to find runs
 
+        if Path(self.log_dir) != self._run.folder:
+            run = replace(self._run, folder=Path(self.log_dir))
+            if str(self.checkpoint_path) == str(self._run.template):
+                self.checkpoint_path = str(run.template)
+            self._run, self._has_folder = run, True
         if process_share()[0]:
             return
         while not self._has_folder:
@@ -107,11 +114,14 @@ class InRun:
                 Path(self.log_dir).mkdir(parents=True)
                 self._has_folder = True
             except FileExistsError:
-                self._set_run(new_run(self.model_dir, self.run_name, self.run_prefix))
+                another = new_run(self.model_dir, self.run_name, self.run_prefix)
+                self._set_run(replace(another, epoch=self.epoch))
         Path(self.log_dir).mkdir(parents=True, exist_ok=True)
 
     def _set_run(self, run):
+        self._run = run
         self.epoch = run.epoch
         self.log_dir = str(run.folder)
         self.checkpoint_path = str(run.template)
         self.state_path = self.loaded = None
+        self.behind = False

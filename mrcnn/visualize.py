@@ -5,11 +5,8 @@ all, and no window opens. Without it the `display_` functions show their figure 
 has a screen; where it has none, `plt.savefig` writes it as ever.
 """
 
-import html
-import itertools
 import logging
 import math
-import sys
 
 import numpy as np
 
@@ -33,10 +30,11 @@ from mrcnn.drawing import (
 )
 from mrcnn.evaluate import compute_matches
 from mrcnn.images import as_rgb8
-from mrcnn.weights import named_weights
+from mrcnn.tables import display_table, display_weight_stats
 
 __all__ = [
     "apply_mask",
+    "display_augmented",
     "display_differences",
     "display_images",
     "display_instances",
@@ -232,6 +230,41 @@ def display_differences(
     )
 
 
+def display_augmented(dataset, config, image_id, augmentation, count=4, *, save_to=None):
+    """Shows an image as it is and changed at random, with its masks; returns the axes.
+
+    Masks that have not moved with their image are seen at once.
+
+    Args:
+        dataset: a prepared `Dataset`.
+        config: the network's `Config`, whose size the pictures have.
+        image_id: number of the image in the data set.
+        augmentation: as `MaskRCNN.train` takes it.
+        count: number of changed pictures, of the seeds 0 to `count - 1`.
+        save_to: file to write instead of opening a window.
+
+    Raises:
+        mrcnn.data.SampleError: if the image, its masks or what becomes of them cannot be used.
+    """
+    from mrcnn.data import load_image_gt  # Keras, which other pictures do without
+
+    pictures, titles = [], ["as it is", *(f"seed {seed}" for seed in range(count))]
+    for seed in range(-1, count):
+        image, _, _, boxes, masks = load_image_gt(
+            dataset,
+            config,
+            image_id,
+            augmentation=augmentation if seed >= 0 else None,
+            rng=np.random.default_rng(max(0, seed)),
+        )
+        image = as_rgb8(image).copy()
+        for index, color in enumerate(random_colors(len(boxes))):
+            apply_mask(image, masks[:, :, index], color)
+            draw_box(image, boxes[index], [int(255 * part) for part in color])
+        pictures.append(image)
+    return display_images(pictures, titles, cols=min(4, len(pictures)), save_to=save_to)
+
+
 def display_top_masks(image, mask, class_ids, class_names, limit=4, *, save_to=None):
     """Shows an image and the masks of the classes that cover most of it; returns the axes.
 
@@ -329,52 +362,6 @@ def plot_overlaps(
         )
     save_or_show(axes.figure, save_to, show=False)
     return axes
-
-
-def display_table(table):
-    """Shows rows of values as a table: in Jupyter as HTML, and printed elsewhere."""
-    rows = [[str(value) for value in row] for row in table]
-    if _in_jupyter():
-        from IPython.display import HTML, display
-
-        lines = ("".join(f"<td>{html.escape(text)}</td>" for text in row) for row in rows)
-        display(HTML(f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"))
-        return
-    widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
-    for row in rows:
-        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False))
-        print(line.rstrip())  # noqa: T201
-
-
-def display_weight_stats(model):
-    """Shows shape, extremes and spread of each weight of a `MaskRCNN`.
-
-    Marked are weights that are all the same, but for biases, which begin so ("dead?"), beyond
-    1,000 ("overflow?"), or not finite.
-    """
-    table = [["WEIGHT NAME", "SHAPE", "MIN", "MAX", "STD"]]
-    for name, weight in named_weights(model.keras_model).items():
-        values = weight.variable.numpy().astype(np.float64)
-        low, high = values.min(), values.max()
-        alert = ""
-        if not np.isfinite([low, high]).all():
-            alert = " *** not finite"
-        elif low == high and not name.endswith("/bias"):
-            alert = " *** dead?"
-        elif max(-low, high) > 1000:
-            alert = " *** overflow?"
-        with np.errstate(invalid="ignore"):
-            spread = values.std()
-        table.append(
-            [name + alert, values.shape, f"{low:+9.4f}", f"{high:+10.4f}", f"{spread:+9.4f}"]
-        )
-    display_table(table)
-
-
-def _in_jupyter() -> bool:
-    """Whether this runs in a Jupyter kernel, which has imported IPython before."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def _absent(values) -> bool:

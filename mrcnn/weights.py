@@ -4,6 +4,7 @@ Keras's own by-name loading skips silently whatever does not match. Here every t
 for in a report, all is checked before anything changes, and what cannot be right is an error.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ __all__ = [
     "save_weights",
 ]
 
+logger = logging.getLogger(__name__)
 
 # Layers whose shapes depend on the number of classes: what a new task leaves out of a file.
 CLASS_LAYERS = (
@@ -176,6 +178,17 @@ def load_weights(
         )
 
 
+def _warn_of_unknown(names, model):
+    """Tells of names to be excluded that no layer has; those of `CLASS_LAYERS` are often given."""
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    known = {*CLASS_LAYERS, *(each.name for each in layers)}
+    known |= {weight.layer for weight in named_weights(model).values()}
+    if unknown := sorted(set(names) - known):
+        logger.warning(
+            "exclude names %s, and no layer of %s is called so.", ", ".join(unknown), model.name
+        )
+
+
 def _inner_layers(names, model):
     """As files name them, the layers of those named that are models, such as `rpn_model`."""
     layers = model._flatten_layers(include_self=False, recursive=True)
@@ -193,6 +206,7 @@ def assign_weights(
 ) -> LoadReport:
     """As `load_weights`, from arrays by name; `source` names them in messages."""
     excluded_layers = {exclude} if isinstance(exclude, str) else set(exclude or ())
+    _warn_of_unknown(excluded_layers, model)
     excluded_layers |= _inner_layers(excluded_layers, model)
     entries = _entries(arrays)
     index = _index(entries)
@@ -315,12 +329,22 @@ def _entries(arrays):
 
 
 def _index(entries) -> dict[str, int]:
-    """Position of the entry each name means; a name claimed twice means none."""
+    """Position of the entry each name means; a name claimed twice means none.
+
+    Unless both are one: whole models of Keras's legacy format list a layer that is used inside two
+    others once for each.
+    """
     preferred, second = {}, {}
     for position, entry in enumerate(entries):
         for level, name in [(preferred, entry.names[0]), *((second, n) for n in entry.names[1:])]:
-            level[name] = None if name in level else position
+            first = level.setdefault(name, position)
+            if first is not None and first != position and not _alike(entries[first], entry):
+                level[name] = None
     return {name: pos for name, pos in {**second, **preferred}.items() if pos is not None}
+
+
+def _alike(one, other):
+    return one.shape == other.shape and np.array_equal(one.read(), other.read())
 
 
 def _fits(stored, own, model):

@@ -72,7 +72,16 @@ class InferenceConfig(CocoConfig):
 class CocoDataset(coco.CocoDataset):
     """COCO by the name of its parts."""
 
-    def load_coco(self, dataset_dir, subset, year="2014", class_ids=None, auto_download=False):
+    def load_coco(
+        self,
+        dataset_dir,
+        subset,
+        year="2014",
+        class_ids=None,
+        class_map=None,
+        return_coco=False,
+        auto_download=False,
+    ):
         """Adds a part of COCO and prepares the data set.
 
         Args:
@@ -80,6 +89,9 @@ class CocoDataset(coco.CocoDataset):
             subset: train, val, and of 2014 also minival and valminusminival.
             year: 2014 or 2017.
             class_ids: ids of the categories to take; all by default.
+            class_map: accepted for compatibility.
+            return_coco: gives the annotations as faster-coco-eval's COCO, which has the
+                interface of pycocotools'.
             auto_download: fetch what is missing; the images of train are 13 to 19 GB.
         """
         root = Path(dataset_dir)
@@ -97,6 +109,11 @@ class CocoDataset(coco.CocoDataset):
                 "--download=True."
             )
         self.load_annotations(annotations, images, class_ids)
+        if return_coco:
+            from faster_coco_eval import COCO
+
+            return COCO(str(annotations))
+        return None
 
 
 def unpack(url, folder):

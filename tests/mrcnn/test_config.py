@@ -197,6 +197,8 @@ class TestValidation:
             ({"IMAGES_PER_GPU": 0}, "IMAGES_PER_GPU must be at least 1"),
             ({"TRAIN_ROIS_PER_IMAGE": 0}, "TRAIN_ROIS_PER_IMAGE must be at least 1"),
             ({"MAX_GT_INSTANCES": 0}, "MAX_GT_INSTANCES must be at least 1"),
+            ({"GPU_COUNT": 0}, "GPU_COUNT must be at least 1"),
+            ({"DETECTION_MAX_INSTANCES": 0}, "DETECTION_MAX_INSTANCES must be at least 1"),
             ({"ROI_POSITIVE_RATIO": 0}, "ROI_POSITIVE_RATIO .* above 0 and at most 1; received 0"),
         ],
     )
@@ -264,6 +266,35 @@ def test_display_lists_every_setting(capsys):
     assert printed.startswith("\nConfigurations:\n")
     assert f"{'NUM_CLASSES':30} 4\n" in printed
     assert len(printed.strip().splitlines()) == 1 + len(CellConfig().to_dict())
+
+
+def test_display_shows_a_users_own_attributes(capsys):
+    class Own(CellConfig):
+        data_dir = "cells"
+
+    Own().display()
+    assert f"{'data_dir':30} cells\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrap", [lambda function: function, staticmethod])
+def test_functions_of_a_class_are_no_methods(wrap):
+    def net(input_image, stage5, train_bn):
+        return input_image, stage5, train_bn
+
+    class Own(Config):
+        BACKBONE = wrap(net)
+        COMPUTE_BACKBONE_SHAPE = wrap(lambda image_shape: image_shape)
+
+    assert Own().BACKBONE(1, stage5=2, train_bn=3) == (1, 2, 3)
+    assert Own().COMPUTE_BACKBONE_SHAPE(4) == 4
+
+
+def test_methods_of_a_class_remain_methods():
+    class Own(Config):
+        def BACKBONE(self, input_image, stage5, train_bn):
+            return self.NAME
+
+    assert Own(NAME="cell").BACKBONE(1, 2, 3) == "cell"
 
 
 class TestPaperConfig:

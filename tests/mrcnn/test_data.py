@@ -3,6 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mrcnn.checks import check_dataset
 from mrcnn.data import Batches, FailuresRaised, SampleError, load_image_gt
@@ -408,6 +409,10 @@ class TestOrder:
         batches = Batches(rectangles(), tiny_config(), shuffle=False)
         assert batches.references(1) == ["image2.png", "image3.png"]
 
+    @pytest.mark.parametrize(("steps", "whole"), [(5 / 2, 3), (np.ceil(2.5), 3), (4, 4)])
+    def test_numbers_of_steps_that_are_quotients(self, rectangles, tiny_config, steps, whole):
+        assert len(Batches(rectangles(), tiny_config(), steps=steps)) == whole
+
 
 class TestAugmentation:
     def test_reaches_image_and_masks(self, rectangles, tiny_config):
@@ -485,7 +490,14 @@ class TestFailures:
             try:
                 batches[0]
             except SampleError as error:
-                raise RuntimeError("a thousand lines of graph") from error
+                lines = tf.errors.UnknownError(None, None, "a thousand lines of graph")
+                raise lines from error
+
+    def test_what_a_callback_raises_is_not_hidden(self, rectangles, tiny_config):
+        batches = Batches(rectangles(), tiny_config())
+        batches.failure = SampleError("of a batch prepared ahead")
+        with pytest.raises(OSError, match="disk"), FailuresRaised(batches):
+            raise OSError("disk full")
 
     def test_other_errors_pass(self, rectangles, tiny_config):
         batches = Batches(rectangles(), tiny_config())

@@ -17,6 +17,7 @@ from mrcnn.callbacks import NonFiniteLossError
 from mrcnn.data import Batches, SampleError
 from mrcnn.model import MaskRCNN
 from mrcnn.tiling import detect_tiles
+from mrcnn.training import STATE_FILE, Stage, save_state
 from mrcnn.weights import WeightsError, named_weights, read_metadata, save_arrays
 
 LOSSES = {
@@ -352,6 +353,29 @@ class TestFiles:
             model.train(rectangles(), None, 0.01, 4, "all", custom_callbacks=[stop])
         np.testing.assert_array_equal(stop.found, loaded + 5 * other)
         assert ("goes on from what they are now" in caplog.text) == other
+        model.set_log_dir()
+
+    def test_stage_killed_between_weights_and_state_of_its_first_epoch(
+        self, eagerly, whole, model, rectangles, tmp_path
+    ):
+        folder = Path(shutil.copytree(whole.model.log_dir, tmp_path / "tiny20260101T0000"))
+        first, second = (folder / f"mask_rcnn_tiny_{epoch:04d}.h5" for epoch in (1, 2))
+        model.load_weights(first)
+        model.compile(0.01)
+        save_state(model.keras_model, folder / STATE_FILE, Stage("heads", 0.01, 0, 1), 1)
+        expected = values(model.keras_model)
+        model.load_weights(second)
+
+        class Stop(keras.callbacks.Callback):
+            def on_train_begin(self, logs=None):
+                self.found = values(model.keras_model)
+                raise KeyboardInterrupt
+
+        stop = Stop()
+        with pytest.raises(KeyboardInterrupt):
+            model.train(rectangles(), None, 0.01, 3, "all", custom_callbacks=[stop])
+        assert model.epoch == 1
+        assert not changed(expected, stop.found)
         model.set_log_dir()
 
     def test_last(self, whole, tiny_config):

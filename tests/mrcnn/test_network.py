@@ -18,7 +18,7 @@ from mrcnn.network import LOSS_NAMES, MaskRCNNNetwork
 from mrcnn.resnet import BatchNorm
 from mrcnn.targets import build_rpn_targets
 from mrcnn.training import count_parameters, set_trainable
-from mrcnn.weights import named_weights
+from mrcnn.weights import load_weights, named_weights
 
 SIDE = 64
 
@@ -273,6 +273,16 @@ def test_survives_kerass_own_file(mode, tmp_path):
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert (type(again), again.mode) == (MaskRCNNNetwork, mode)
     before, after = (to_numpy(network.weights) for network in (model.keras_model, again))
+    assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_whole_model_of_kerass_legacy_format_can_be_loaded(tmp_path):
+    model = network("inference")
+    model.save(tmp_path / "model.h5")
+    again = network("inference", seed=1)
+    report = load_weights(again, tmp_path / "model.h5")
+    assert not report.missing
+    before, after = (to_numpy(each.weights) for each in (model, again))
     assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
 
 

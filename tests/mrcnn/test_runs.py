@@ -73,6 +73,32 @@ class TestNewRun:
         assert Path(second.log_dir).name == "cell20260304T1205-2"
         assert Path(second.checkpoint_path).parent == Path(second.log_dir)
 
+    @pytest.mark.parametrize("exists", [False, True])
+    def test_folder_that_somebody_has_set(self, tmp_path, noon, exists):
+        class Network(InRun):
+            run_name, model_dir = "cell", tmp_path / "logs"
+
+        network = Network()
+        network.set_log_dir()
+        network.log_dir, network.epoch = tmp_path / "mine", 20
+        if exists:
+            (tmp_path / "mine").mkdir()
+        network.make_log_dir()
+        assert (network.log_dir, network.epoch) == (tmp_path / "mine", 20)
+        assert Path(network.checkpoint_path).parent == tmp_path / "mine"
+        assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
+
+    def test_an_epoch_that_somebody_has_set_stays(self, tmp_path, noon):
+        class Network(InRun):
+            run_name, model_dir = "cell", tmp_path
+
+        network = Network()
+        network.set_log_dir()
+        network.epoch = 20
+        Path(network.log_dir).mkdir()
+        network.make_log_dir()
+        assert (Path(network.log_dir).name, network.epoch) == ("cell20260304T1205-2", 20)
+
     def test_without_a_name(self, tmp_path, noon):
         assert new_run(tmp_path, None).folder.name == "mask_rcnn20260304T1205"
 

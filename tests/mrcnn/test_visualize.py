@@ -85,7 +85,7 @@ def test_takes_matterports_arguments_in_their_order(name):
 
 
 def test_all_names_are_public():
-    assert sorted(visualize.__all__) == sorted(MATTERPORT)
+    assert sorted(visualize.__all__) == sorted([*MATTERPORT, "display_augmented"])
 
 
 def test_no_other_module_imports_it():
@@ -468,6 +468,21 @@ def test_overlaps_that_do_not_fit_are_an_error(truths, found, scores, message):
         visualize.plot_overlaps(
             np.array(truths), np.array(found), np.array(scores), np.zeros((2, 2)), NAMES
         )
+
+
+def test_augmentation_is_shown_with_masks_that_moved(rectangles, tiny_config, tmp_path):
+    def quarter_turn(image, masks, rng):
+        return np.rot90(image), np.rot90(masks)
+
+    axes = visualize.display_augmented(
+        rectangles(), tiny_config(), 1, quarter_turn, count=2, save_to=tmp_path / "a.png"
+    )
+    plain, *turned = (shown(each) for each in axes)
+    assert [each.get_title() for each in axes] == ["as it is", "seed 0", "seed 1"]
+    for picture in turned:
+        assert (picture != plain).any()
+        np.testing.assert_allclose(np.rot90(plain).mean((0, 1)), picture.mean((0, 1)), atol=1)
+    assert (tmp_path / "a.png").stat().st_size
 
 
 def test_a_table_is_printed_in_columns(capsys):

@@ -207,6 +207,16 @@ def test_excluded_layers_stay_and_the_rest_is_loaded(tmp_path):
     assert_values(model, {**values, **kept})
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("mrcnn_class_logit", False), ("pool", True), ("rpn_model", True), ("mrcnn_bbox", True)],
+)
+def test_names_to_exclude_that_no_layer_has_are_told_of(model, tmp_path, caplog, name, known):
+    save_weights(model, tmp_path / "a.h5")
+    load_weights(model, tmp_path / "a.h5", exclude=[name])
+    assert (f"exclude names {name}" not in caplog.text) == known
+
+
 def test_exclusion_is_by_exact_name(model, tmp_path):
     write_keras2(tmp_path / "w.h5", some_values(model))
     assert load_weights(model, tmp_path / "w.h5", exclude="mrcnn_class").excluded == []

@@ -76,6 +76,14 @@ def run(*words, cwd):
     )
 
 
+def test_scripts_may_ask_for_the_annotations(sample, folder):
+    """By the arguments of matterport's sample."""
+    dataset = sample.CocoDataset()
+    found = dataset.load_coco(folder, "val", "2017", class_map=None, return_coco=True)
+    assert sorted(found.getImgIds()) == [1, 2] and dataset.num_images == 2
+    assert sample.CocoDataset().load_coco(folder, "val", "2017") is None
+
+
 def test_train_and_evaluate_as_typed(folder, tmp_path):
     options = ("--dataset", folder, "--year=2017")
     finished = run("train", *options, "--model=none", cwd=tmp_path)

@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from lesion.attribute_thresholds import METHODS
 from lesion.figures import AttributeCase, attribute_sheet
+from lesion.grouping import independent_groups
 from lesion.metrics import Confusion, bootstrap_weights
 from lesion.reading import predict_images
 from lesion.samples import ATTRIBUTES, Problem, Sample, distinct_names
-from lesion.splits import lesion_groups
 from lesion.submission import write_masks
 from lesion.tables import aligned, write_table
 from mrcnn.images import ImageError, read_mask
@@ -31,12 +31,19 @@ class AttributesEvaluation:
             whose mask is missing have none.
         problems: files that could not be scored.
         unscored: samples without any mask, whose predictions are written nevertheless.
+        unwritten: masks that could not be written.
+        incomplete: number of scored samples that lack masks of some attributes.
     """
 
     samples: list[Sample] = field(default_factory=list)
     scores: list[dict[str, dict[str, Confusion]]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unscored: list[Sample] = field(default_factory=list)
+    unwritten: list[Problem] = field(default_factory=list)
+
+    @property
+    def incomplete(self) -> int:
+        return sum(len(scores[METHODS[0]]) < len(ATTRIBUTES) for scores in self.scores)
 
 
 def evaluate_attributes(
@@ -75,7 +82,7 @@ def evaluate_attributes(
             continue
         if predictions is not None:
             own = {f"attribute_{name}": mask for name, mask in masks[predictor.method].items()}
-            evaluation.problems += write_masks(predictions, stem, own)
+            evaluation.unwritten += write_masks(predictions, stem, own)
         if not sample.attributes:
             evaluation.unscored.append(sample)
         truths = _truths(sample, image.shape[:2], evaluation.problems)
@@ -132,10 +139,10 @@ def summarize_attributes(evaluation: AttributesEvaluation, method: str) -> dict:
         `images`, `jaccard` (the challenge's, with `interval`, 95 % by lesion), `dice`,
         `attributes` (of each `jaccard` and `dice`, null where no image has a mask of it, `images`,
         `images_present`, `images_predicted`),
-        `methods` (the same of every method), `unscored`, `failed` and `problems`.
+        `methods` (the same of every method), `unscored`, `incomplete`, `failed` and `problems`.
     """
     tables = {by: _table([scores[by] for scores in evaluation.scores]) for by in METHODS}
-    groups = lesion_groups(evaluation.samples)
+    groups = independent_groups(evaluation.samples)
     return {
         "images": len(evaluation.samples),
         **tables[method],
@@ -143,6 +150,7 @@ def summarize_attributes(evaluation: AttributesEvaluation, method: str) -> dict:
         "method": method,
         "methods": tables,
         "unscored": len(evaluation.unscored),
+        "incomplete": evaluation.incomplete,
         "failed": len(evaluation.problems),
         "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
     }
@@ -204,6 +212,11 @@ def format_attributes(summary: Mapping[str, Any]) -> str:
     lines = aligned(rows)
     low, high = summary["interval"]
     lines.append(f"{summary['images']} images; 95 % interval by lesion: {low:.4f} to {high:.4f}")
+    if summary["incomplete"]:
+        lines.append(
+            f"{summary['incomplete']} of these images lack masks of some attributes, and are "
+            "scored by the others."
+        )
     unscored = [n for n, own in summary["attributes"].items() if not own["images"]]
     if unscored:
         lines.append(f"No image has a mask of {', '.join(unscored)}: not scored.")

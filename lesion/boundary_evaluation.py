@@ -8,10 +8,10 @@ from typing import Any
 from tqdm import tqdm
 
 from lesion.figures import Case, contact_sheet, jaccard_histogram
+from lesion.grouping import independent_groups
 from lesion.metrics import METRICS, aggregate, bootstrap_interval, boundary_metrics
 from lesion.reading import predict_images
 from lesion.samples import Problem, Sample, distinct_names
-from lesion.splits import lesion_groups
 from lesion.submission import write_masks
 from lesion.tables import aligned, write_table
 from mrcnn.images import ImageError, read_mask
@@ -29,12 +29,14 @@ class BoundaryEvaluation:
         scores: of each of them, what `lesion.metrics.boundary_metrics` gives.
         problems: samples that could not be scored.
         unscored: samples without a mask, whose predictions are written nevertheless.
+        unwritten: masks that could not be written.
     """
 
     samples: list[Sample] = field(default_factory=list)
     scores: list[dict[str, float]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unscored: list[Sample] = field(default_factory=list)
+    unwritten: list[Problem] = field(default_factory=list)
 
     def by_collection(self) -> dict[str, list[int]]:
         """Positions in `samples` of each collection's samples."""
@@ -79,7 +81,7 @@ def evaluate_boundary(
             continue
         if predictions is not None:
             masks = {"segmentation": boundary.mask}
-            evaluation.problems += write_masks(predictions, name, masks)
+            evaluation.unwritten += write_masks(predictions, name, masks)
         if sample.mask is None:
             evaluation.unscored.append(sample)
             continue
@@ -112,7 +114,7 @@ def summarize_boundary(evaluation: BoundaryEvaluation, names: Sequence[str] = ()
         95 % bootstrap intervals by lesion (by image where the lesion is unknown) for all and for
         each collection; `unscored`, `failed` and `problems`. Means of no image are null.
     """
-    groups = lesion_groups(evaluation.samples)
+    groups = independent_groups(evaluation.samples)
     positions = evaluation.by_collection()
     parts = {name: positions.get(name, []) for name in [*names, *positions]}
 

@@ -34,13 +34,14 @@ def check_samples(
     task: str = "boundary",
     workers: int = 2,
     record: str | Path | None = None,
-    used: dict[str, Path] | None = None,
+    used: dict[str, Sample] | None = None,
     with_boundary: bool = False,
 ) -> Collection:
     """Decodes all files once and keeps the samples that are sound for a task.
 
     Left out, each with a problem that names the file: an image that cannot be decoded to its end
-    or is smaller than `MIN_SIDE`; one of the same bytes as an earlier image (the first is kept);
+    or is smaller than `MIN_SIDE`; one of the same bytes as an earlier image (the first is kept, if
+    both do not have different diagnoses);
     one without the task's truth, a mask, a diagnosis or all five attribute masks; one with an
     unreadable mask, or one of another size than its image. Attribute masks may be blank or full.
     For the boundary, one that is white all over is a fault, and an empty one where the data set
@@ -52,7 +53,7 @@ def check_samples(
         workers: number of decoding threads.
         record: JSON file that remembers sound files by path, size and time of change, so that the
             next check does not decode them again. Files at fault are looked at each time.
-        used: images of the data sets checked before by SHA-256, copies of which are left out, too;
+        used: samples of the data sets checked before by SHA-256, copies of which are left out, too;
             those of this one are added.
         with_boundary: whether the attributes need the lesion's mask, too.
 
@@ -68,8 +69,8 @@ def check_samples(
     facts = _examine_all(images, masks, workers, None if record is None else Path(record))
 
     sound: list[Sample] = []
+    doubtful: set[str] = set()  # keys of those of which a copy has another diagnosis
     problems: list[Problem] = []
-    sizes: Counter = Counter()
     used = {} if used is None else used
     empty = 0
     bare = _folders_without(truth, samples)
@@ -83,9 +84,9 @@ def check_samples(
             problems.append(Problem(sample.image, image))
             continue
         if first := used.get(image["sha256"]):
-            here = first.parent == sample.image.parent
-            reason = f"duplicate: the same bytes as {first.name if here else first}, which is used"
-            problems.append(Problem(sample.image, reason))
+            problems.append(Problem(sample.image, _duplicate(sample, first, task)))
+            if _contradict(sample, first, task):
+                doubtful.add(first.key)
             continue
         if not getattr(sample, truth):
             if sample.image.parent not in bare:
@@ -106,9 +107,10 @@ def check_samples(
         if faults:
             continue
         empty += task == "boundary" and facts[sample.mask]["cover"] == "none"
-        sizes[image["height"], image["width"]] += 1
-        used[image["sha256"]] = sample.image
+        used[image["sha256"]] = sample
         sound.append(sample)
+    sound = [sample for sample in sound if sample.key not in doubtful]
+    sizes = Counter((facts[s.image]["height"], facts[s.image]["width"]) for s in sound)
     notes = list(collection.notes)
     if empty:
         notes.append(
@@ -121,6 +123,23 @@ def check_samples(
         notes=notes,
         left_out=collection.left_out + len(samples) - len(sound),
         sizes=sizes,
+    )
+
+
+def _contradict(sample: Sample, first: Sample, task: str) -> bool:
+    """Whether two names of one image have two diagnoses."""
+    both = None not in (sample.diagnosis, first.diagnosis)
+    return task == "diagnosis" and both and sample.diagnosis != first.diagnosis
+
+
+def _duplicate(sample: Sample, first: Sample, task: str) -> str:
+    name = first.image.name if first.image.parent == sample.image.parent else first.image
+    if not _contradict(sample, first, task):
+        return f"duplicate: the same bytes as {name}, which is used"
+    left = "neither is" if first.collection == sample.collection else "this one is not"
+    return (
+        f"duplicate: the same bytes as {name}, and another diagnosis ({first.diagnosis} there, "
+        f"{sample.diagnosis} here): {left} used"
     )
 
 

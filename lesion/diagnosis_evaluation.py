@@ -18,9 +18,9 @@ from lesion.diagnosis_figures import (
     roc_figure,
 )
 from lesion.diagnosis_metrics import Sheet, confusion_matrix, subgroups
+from lesion.grouping import independent_groups, lesion_groups
 from lesion.reading import read_ahead, read_or_reason
 from lesion.samples import DIAGNOSES, Problem, Sample, distinct_names
-from lesion.splits import lesion_groups
 from lesion.tables import write_table
 from mrcnn.images import read_image
 
@@ -62,7 +62,8 @@ class DiagnosisEvaluation:
 
     def sheet(self) -> Sheet:
         """What is scored; where the lesion is unknown, an image stands for itself."""
-        return Sheet(self.labels, self.probabilities, lesion_groups(self.samples))
+        groups = independent_groups(self.samples)
+        return Sheet(self.labels, self.probabilities, groups, lesion_groups(self.samples))
 
 
 def evaluate_diagnosis(

@@ -96,13 +96,21 @@ class Sheet:
     Args:
         labels: int [images], positions in `DIAGNOSES`.
         probabilities: float [images, 7], rows that sum to 1.
-        groups: the lesion of each image, for intervals.
+        groups: of each image those that are drawn with it, for intervals: its lesion or patient.
+        lesions: of each image, to be counted; by default the groups.
     """
 
-    def __init__(self, labels: np.ndarray, probabilities: np.ndarray, groups: Sequence[Hashable]):
+    def __init__(
+        self,
+        labels: np.ndarray,
+        probabilities: np.ndarray,
+        groups: Sequence[Hashable],
+        lesions: Sequence[Hashable] | None = None,
+    ):
         self.labels = np.asarray(labels, int)
         self.probabilities = np.asarray(probabilities, np.float64)
         self.groups = list(groups)
+        self.lesions = self.groups if lesions is None else list(lesions)
         self.decisions = decide(self.probabilities)
         self._ranked = [
             RankedScores(self.labels == number, self.probabilities[:, number])
@@ -165,7 +173,7 @@ class Sheet:
         scores_of_melanoma = self.probabilities[:, DIAGNOSES.index("MEL")]
         return {
             "images": len(self.labels),
-            "lesions": len(set(self.groups)),
+            "lesions": len(set(self.lesions)),
             **scores,
             "precision": _by_category(self._precision()),
             "average_precision": _by_category(self._average_precision()),
@@ -183,8 +191,8 @@ class Sheet:
 
     def select(self, positions: Sequence[int]) -> "Sheet":
         """The same of some images."""
-        groups = [self.groups[i] for i in positions]
-        return Sheet(self.labels[positions], self.probabilities[positions], groups)
+        groups, lesions = ([of[i] for i in positions] for of in (self.groups, self.lesions))
+        return Sheet(self.labels[positions], self.probabilities[positions], groups, lesions)
 
     def _precision(self):
         matrix = confusion_matrix(self.labels, self.decisions)

@@ -37,6 +37,7 @@ from lesion.boundary_evaluation import (  # noqa: E402
     summarize_boundary,
     write_boundary,
 )
+from lesion.evaluation_folder import SUMMARY, clear_folder, refuse_folder  # noqa: E402
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
 from lesion.options import add_referral, add_views, natural, positive  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
@@ -58,6 +59,7 @@ _SHOWN_WHOLE = (
     "Images are shown whole, while `lesion analyze` shows lesions that are small in them from "
     "nearby: --boundary-weights=lesion does so here."
 )
+_SHOWN = 20  # masks that could not be written, named one by one
 # Options that mean something for one task alone.
 _OPTIONS_OF = {
     "attributes": ("method",),
@@ -227,7 +229,10 @@ def _write(arguments, evaluation, predictor):
     return written
 
 
-def _write_figures(path, summary):
+def _write_summary(arguments, summary):
+    if replaced := clear_folder(arguments.out):
+        print(replaced)
+    path = arguments.json or arguments.out / SUMMARY
     write_json(path, summary)
     return [path]
 
@@ -260,6 +265,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.out.exists() and not arguments.out.is_dir():
         parser.error(f"--out {arguments.out} is a file; give a folder.")
     try:  # what "last" means now, it means to the end
+        refuse_folder(arguments.out, arguments.dataset, arguments.task)
         arguments.weights = [str(weights_path(w, arguments.task)) for w in arguments.weights]
         if arguments.boundary_weights != NONE:
             arguments.boundary_weights = str(weights_path(arguments.boundary_weights, "boundary"))
@@ -331,10 +337,10 @@ def main(argv: list[str] | None = None) -> int:
     print(table)
     if arguments.predictions and summary["unscored"]:
         print(f"Not scored, for want of a mask, but predicted: {summary['unscored']} images.")
-    written, lost = [], False
+    written, lost = [], bool(unwritten := getattr(evaluation, "unwritten", []))
     # The numbers first: neither they nor the pictures are to cost the other.
     for write in (
-        lambda: _write_figures(arguments.json or arguments.out / "evaluation.json", summary),
+        lambda: _write_summary(arguments, summary),
         lambda: _write(arguments, evaluation, predictor),
     ):
         try:
@@ -349,11 +355,16 @@ def main(argv: list[str] | None = None) -> int:
     # Images that the data set could not offer at all; a split never named them.
     by_split = selection.split and part != "all"
     left_out = 0 if by_split else sum(each.left_out for each in collections)
+    if unwritten:
+        print(f"{len(unwritten)} masks could not be written:", file=sys.stderr)
+    for problem in unwritten[:_SHOWN]:
+        print(f"  {problem}", file=sys.stderr)
     if evaluation.problems:
         print(f"{len(evaluation.problems)} of {len(samples)} samples failed:", file=sys.stderr)
         for problem in evaluation.problems:
             print(f"  {problem}", file=sys.stderr)
-    return 1 if evaluation.problems or left_out or lost else 0
+    incomplete = summary.get("incomplete", 0)
+    return 1 if evaluation.problems or incomplete or left_out or lost else 0
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from pathlib import Path
 from lesion import NOTICE
 from lesion.crew import keep_settings, train_all
 from lesion.diagnosis_training import STARTS
+from lesion.grouping import independent_groups
 from lesion.samples import DatasetError, Sample
-from lesion.splits import SPLIT_FILE, Split, SplitError, lesion_groups
+from lesion.splits import SPLIT_FILE, Split, SplitError
 from lesion.training_split import learned_before
 from lesion.weights import write_ensemble
 from mrcnn.files import write_json
@@ -87,7 +88,7 @@ def split_folds(samples: Sequence[Sample], folds: int, seed: int = 0) -> list[li
     from sklearn.model_selection import StratifiedGroupKFold
 
     by_lesion = defaultdict(list)
-    for sample, lesion in zip(samples, lesion_groups(samples), strict=True):
+    for sample, lesion in zip(samples, independent_groups(samples), strict=True):
         by_lesion[lesion].append(sample.key)
     groups = sorted(map(sorted, by_lesion.values()))
     if len(groups) < folds:
@@ -106,7 +107,7 @@ def _kept_split(path, samples, learned, split, earlier):
     """The split as it will be used; the one of an earlier call must be the same."""
     keys = sorted(sample.key for sample in learned)
     parts = {"train": keys, "validation": [], "test": split.parts.get("test", [])}
-    whole = Split(parts, split.seed, {}).with_lesions(samples).with_learned(earlier)
+    whole = Split(parts, split.seed, {}).with_marks(samples).with_learned(earlier)
     if path.exists() and Split.load(path).with_learned(earlier).parts != whole.parts:
         raise DatasetError(
             f"{path} belongs to a cross-validation of other images or another split. Give the data "

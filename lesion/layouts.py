@@ -13,17 +13,15 @@ from pathlib import Path
 from lesion.folders import (
     entries,
     folders,
-    image_files,
     part_folders,
     part_tables,
-    passed_over,
     table_files,
     table_in,
 )
-from lesion.metadata import read_groupings, read_metadata, read_truth
+from lesion.metadata import read_groupings, read_metadata, read_truth, rows_of
+from lesion.pairing import attribute_masks, images_in, paired
 from lesion.samples import ATTRIBUTES, PARTS, Collection, DatasetError, Problem, Sample
 
-_MASK_ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
 _PART = r"(?P<part>training|validation|test)"
 # Folder names of images, boundary masks and attribute masks, for `re.fullmatch`. The newest of
 # several releases of a folder (`_v2`, `_v3`) sorts last and is used.
@@ -55,8 +53,9 @@ _HAM_OTHER_MASKS = ("masks", "segmentations")
 # Every image of PH2 has a folder of its own, with others for the image and the mask in it.
 _PH2_CASE = re.compile(r"imd\d+")
 _PH2_CASES = "ph2 dataset images"
-# How HAM10000 and the archive call lesions, of which several data sets may have images.
-_PUBLISHED_LESION = re.compile(r"(HAM|HAMTEST|IL)_\d+")
+# How HAM10000, the archive, BCN20000 and ISIC 2019 call lesions, and the archive patients, of whom
+# several data sets may have images.
+_PUBLISHED = re.compile(r"(HAM|HAMTEST|IL|IP|BCN|MSK\d?)_\d{7}")
 
 # Layouts that hold the truth of a task, for folders in which several were unpacked.
 _LAYOUTS_OF = {
@@ -168,7 +167,9 @@ def _layouts_in(root: Path) -> list[str]:
     ]
     if any(re.fullmatch(_TASK3_IMAGES, name) for name in names):
         layouts.append(_TASK3)
-    if any(_HAM_METADATA.fullmatch(name) or _HAM_IMAGES.fullmatch(name) for name in names):
+    images = any(_HAM_IMAGES.fullmatch(name) for name in names)
+    # Beside a challenge's folders the table alone tells of patients, and is not of its images.
+    if images or (not layouts and any(_HAM_METADATA.fullmatch(name) for name in names)):
         layouts.append("ham10000")
     elif not layouts and _ph2_cases(root):
         layouts.append("ph2")
@@ -192,19 +193,19 @@ def _find_challenge(collection: Collection, part: str | None) -> None:
             for folder in filter(None, (masks.get(name), attributes.get(name))):
                 collection.problems.append(Problem(folder, "masks without a folder of images"))
             continue
-        attribute_masks = {}
+        named_masks = {}
         if name in attributes:
-            attribute_masks = _attribute_masks(attributes[name], collection)
-        found = _images(images[name], collection, {s.image_id for s in collection.samples})
-        pairs = _pair(found, [masks[name]] if name in masks else [], collection)
+            named_masks = attribute_masks(attributes[name], collection)
+        found = images_in(images[name], collection, {s.image_id for s in collection.samples})
+        pairs = paired(found, [masks[name]] if name in masks else [], collection)
         for image_id, (image, mask) in pairs.items():
-            named = attribute_masks.pop(image_id, {})
+            named = named_masks.pop(image_id, {})
             if name in attributes and len(named) < len(ATTRIBUTES):
                 missing = ", ".join(a for a in ATTRIBUTES if a not in named)
                 collection.problems.append(Problem(image, f"no mask of the attribute {missing}"))
             sample = Sample(collection.name, image_id, image, mask, named, part=name)
             collection.samples.append(sample)
-        for named in attribute_masks.values():
+        for named in named_masks.values():
             for path in named.values():
                 collection.problems.append(Problem(path, "mask without its image"))
 
@@ -227,7 +228,7 @@ def _find_task3(collection: Collection, part: str | None) -> None:
     )
     _choose_part(collection, part, images)
     for name in images if part is None else (part,):
-        found = _images(images[name], collection, {s.image_id for s in collection.samples})
+        found = images_in(images[name], collection, {s.image_id for s in collection.samples})
         truth, contradictory = read_truth(truths.get(name), collection)
         rows = read_groupings(groupings[name]) if name in groupings else {}
         grouped = {image for of in (rows, truth) for image in of if of[image].get("lesion_id")}
@@ -248,7 +249,8 @@ def _find_task3(collection: Collection, part: str | None) -> None:
                 collection.name,
                 image_id,
                 path,
-                lesion_id=_lesion(collection, row.get("lesion_id") or known.get("lesion_id")),
+                lesion_id=_among_all(collection, row.get("lesion_id") or known.get("lesion_id")),
+                patient_id=_among_all(collection, known.get("patient_id")),
                 diagnosis=known.get("diagnosis"),
                 metadata={**known.get("metadata", {}), **confirmed},
                 part=name,
@@ -266,8 +268,8 @@ def _find_ham10000(collection: Collection) -> None:
     image_folders = _ham_folders(root, _HAM_IMAGES, _HAM_OTHER_IMAGES) or [root]
     found: dict[str, Path] = {}
     for folder in image_folders:
-        found |= _images(folder, collection, found)
-    pairs = _pair(found, _ham_folders(root, _HAM_MASKS, _HAM_OTHER_MASKS), collection)
+        found |= images_in(folder, collection, found)
+    pairs = paired(found, _ham_folders(root, _HAM_MASKS, _HAM_OTHER_MASKS), collection)
     if not metadata:
         reason = "no HAM10000_metadata: lesions and diagnoses are unknown, splits are by image"
         collection.problems.append(Problem(root, reason))
@@ -284,23 +286,25 @@ def _add(
 ) -> None:
     """Samples of images with their masks, and of what a table says of them."""
     rows, contradictory = read_metadata(table, collection, columns) if table else ({}, set())
+    row_of = rows_of(pairs, [*rows, *contradictory])
     for image_id, (image, mask) in pairs.items():
-        if image_id in contradictory:
+        if row_of.get(image_id) in contradictory:
             collection.left_out += 1
             continue
-        row = rows.pop(image_id, None)
-        if table and row is None:
+        known = rows.pop(row_of.get(image_id), {})
+        if table and not known:
             collection.problems.append(Problem(image, f"not in {table.name}: lesion unknown"))
-        known = {**row, "lesion_id": _lesion(collection, row["lesion_id"])} if row else {}
+        for name in ("lesion_id", "patient_id") if known else ():
+            known[name] = _among_all(collection, known[name])
         collection.samples.append(Sample(collection.name, image_id, image, mask, **known))
     if rows:
         reason = f"lists {len(rows)} images that are not there, such as {min(rows)}"
         collection.problems.append(Problem(table, reason))
 
 
-def _lesion(collection: Collection, name: str | None) -> str | None:
-    """A lesion's name among all data sets: each hospital counts its own from 1 on."""
-    own = name and not _PUBLISHED_LESION.match(name)
+def _among_all(collection: Collection, name: str | None) -> str | None:
+    """A lesion's or a patient's name among all data sets: each hospital counts from 1 on."""
+    own = name and not _PUBLISHED.fullmatch(name)
     return f"{collection.name}/{name}" if own else name or None
 
 
@@ -311,9 +315,9 @@ def _ham_folders(root: Path, pattern: re.Pattern, other_names: tuple[str, ...]) 
 def _find_plain(collection: Collection, task: str | None) -> None:
     found: dict[str, Path] = {}
     for folder in folders(collection.root, "images".__eq__):
-        found |= _images(folder, collection, found)
+        found |= images_in(folder, collection, found)
     masks = folders(collection.root, "masks".__eq__)
-    _add_own(collection, _pair(found, masks, collection), task)
+    _add_own(collection, paired(found, masks, collection), task)
 
 
 def _find_ph2(collection: Collection, task: str | None) -> None:
@@ -322,9 +326,9 @@ def _find_ph2(collection: Collection, task: str | None) -> None:
     masks = []
     for case in _ph2_cases(collection.root):
         for folder in folders(case, lambda name: name.endswith("_dermoscopic_image")):
-            found |= _images(folder, collection, found)
+            found |= images_in(folder, collection, found)
         masks += folders(case, lambda name: name.endswith("_lesion"))
-    _add_own(collection, _pair(found, masks, collection), task)
+    _add_own(collection, paired(found, masks, collection), task)
 
 
 def _ph2_cases(root: Path) -> list[Path]:
@@ -343,58 +347,14 @@ def _add_own(
     try:
         if len(tables) > 1:
             names = ", ".join(table.name for table in tables)
-            raise DatasetError(f"{collection.root} has several tables ({names}); leave one.")
+            raise DatasetError(
+                f"{collection.root} has several tables ({names}); leave one, with a row for each "
+                "image and the columns of the others that are needed: diagnoses, and lesion_id or "
+                "patient_id, without which images of one lesion are learned from and scored."
+            )
         _add(collection, pairs, tables[0] if tables else None)
     except DatasetError as error:
         if task == "diagnosis":
             raise
         collection.problems.append(Problem(collection.root, f"no table is used: {error}"))
         _add(collection, pairs, None)
-
-
-# === Images and masks ===
-
-
-def _images(folder: Path, collection: Collection, taken: Iterable[str]) -> dict[str, Path]:
-    """Images by id. Of two with one id the first is kept and the other a problem."""
-    images: dict[str, Path] = {}
-    collection.notes += passed_over(folder)
-    for path in image_files(folder):
-        if collection.layout == "isic2017" and path.stem.endswith("_superpixels"):
-            continue
-        if path.stem in images or path.stem in taken:
-            collection.problems.append(Problem(path, f"another image has the id {path.stem}"))
-            collection.left_out += 1
-        else:
-            images[path.stem] = path
-    return images
-
-
-def _pair(
-    images: Mapping[str, Path], mask_folders: list[Path], collection: Collection
-) -> dict[str, tuple[Path, Path | None]]:
-    """Each image with its mask, which is named as the image or with a `_MASK_ENDING` after it."""
-    masks: dict[str, Path] = {}
-    for folder in mask_folders:
-        for path in image_files(folder):
-            # An image's own name may end in "_mask", too.
-            image_id = path.stem if path.stem in images else _MASK_ENDING.sub("", path.stem)
-            if image_id not in images:
-                collection.problems.append(Problem(path, "mask without its image"))
-            elif image_id in masks:
-                reason = f"another mask of {image_id}, {masks[image_id].name} is used"
-                collection.problems.append(Problem(path, reason))
-            else:
-                masks[image_id] = path
-    return {image_id: (path, masks.get(image_id)) for image_id, path in images.items()}
-
-
-def _attribute_masks(folder: Path, collection: Collection) -> dict[str, dict[str, Path]]:
-    masks: dict[str, dict[str, Path]] = {}
-    for path in image_files(folder):
-        image_id, _, attribute = path.stem.partition("_attribute_")
-        if attribute in ATTRIBUTES:
-            masks.setdefault(image_id, {})[attribute] = path
-        else:
-            collection.problems.append(Problem(path, "not a mask of one of the five attributes"))
-    return masks

@@ -1,7 +1,9 @@
 """What tables say of images: HAM10000's, the ISIC archive's, Task 3's truth, or one's own."""
 
 import re
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from lesion.patient import NAMES, UNKNOWN
@@ -13,7 +15,7 @@ _UNSCORED = "ISIC_0035068"
 # Columns of the challenge's truth besides image and categories; its scorer reads them.
 _WEIGHT_COLUMNS = ("score_weight", "validation_weight")
 _IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
-_IMAGE_COLUMNS = ("image_id", "image", "isic_id", "image name", "image_name")
+_IMAGE_COLUMNS = ("image_id", "image", "isic_id", "image name", "image_name", "bcn_filename")
 # ISIC 2019 calls AKIEC, without the carcinomas that it lists apart, AK.
 _CATEGORY_COLUMNS = {**{name.lower(): name for name in DIAGNOSES}, "ak": "AKIEC"}
 # Names of diagnoses: HAM10000's, the archive's and PH2's as far as they are of one category, and
@@ -57,6 +59,8 @@ _DIAGNOSIS_LEVELS = tuple(f"diagnosis_{level}" for level in range(1, 6))
 _CONFIRMATION_COLUMNS = ("dx_type", "diagnosis_confirm_type")
 _MANY = 20
 """Images of one lesion: more of them are rather a word for "not known"."""
+_MUCH = 0.1
+"""Share of the images of one patient, likewise."""
 # What the challenge and the archive call the ways in which HAM10000's diagnoses were confirmed.
 _CONFIRMATIONS = {
     "histopathology": "histo",
@@ -75,16 +79,16 @@ def read_metadata(
     `image_name`), and of these whichever are there: `dx` (or `diagnosis`) with a category of
     `DIAGNOSES` or a name that the ISIC archive or PH2 uses, the archive's `diagnosis_1` to
     `diagnosis_5`, of which the narrowest that is known counts, or one column for each category, of
-    which one holds a 1; `lesion_id`; `age`, `sex`, `site` under any of their names, and `dx_type`
-    (or `diagnosis_confirm_type`). What is wrong with a row is among the problems of the collection,
-    and which columns were read among its notes.
+    which one holds a 1; `lesion_id`; `patient_id`; `age`, `sex`, `site` under any of their names,
+    and `dx_type` (or `diagnosis_confirm_type`). What is wrong with a row is among the problems of
+    the collection, and which columns were read among its notes.
 
     Args:
         required: columns that must be there.
 
     Returns:
-        By image id `lesion_id`, `diagnosis` (one of `DIAGNOSES`; both None where unknown) and
-        `metadata`, as `lesion.samples.Sample` has them.
+        By image id `lesion_id`, `patient_id`, `diagnosis` (one of `DIAGNOSES`; None where unknown)
+        and `metadata`, as `lesion.samples.Sample` has them.
 
     Raises:
         DatasetError: if there is no column of images, or none that says anything of them.
@@ -96,7 +100,7 @@ def read_metadata(
     image_column = next((name for name in _IMAGE_COLUMNS if name in columns), None)
     categories = [name for name in columns if name in _CATEGORY_COLUMNS]
     named = [name for name in (*_DIAGNOSIS_COLUMNS, *_DIAGNOSIS_LEVELS) if name in columns]
-    known = {*named, "lesion_id", *categories, *sum(NAMES.values(), ())}
+    known = {*named, "lesion_id", "patient_id", *categories, *sum(NAMES.values(), ())}
     if image_column is None or not known.intersection(columns):
         raise DatasetError(
             f"The table {path} must have the column image_id, and beside it dx or one column for "
@@ -130,9 +134,10 @@ def read_metadata(
             rows.setdefault(image_id, found)
         collection.diagnoses_listed += bool(found["diagnosis"] or fault)
     if "lesion_id" not in columns:
+        units = "patient" if "patient_id" in columns else "image"
         reason = (
             f"no column lesion_id among {', '.join(columns)}: lesions are unknown, splits are by "
-            "image"
+            f"{units}"
         )
         collection.problems.append(Problem(path, reason))
     read = known | {image_column, *_CONFIRMATION_COLUMNS}
@@ -141,6 +146,11 @@ def read_metadata(
     for lesion_id, count in images.items():
         if count > _MANY:
             reason = f"lesion {lesion_id} has {count} images; leave lesion_id empty if not known"
+            collection.notes.append(Problem(path, reason))
+    patients = Counter(row["patient_id"] for row in rows.values() if row["patient_id"])
+    for patient_id, count in patients.items():
+        if count > max(_MANY, _MUCH * len(rows)):
+            reason = f"patient {patient_id} has {count} images; leave patient_id empty if not known"
             collection.notes.append(Problem(path, reason))
     diagnoses: dict[str, set[str]] = {}
     for row in rows.values():
@@ -189,16 +199,17 @@ def _facts(row, categories):
     if kind := next(filter(None, (row.get(name) for name in _CONFIRMATION_COLUMNS)), None):
         metadata["confirmation"] = _CONFIRMATIONS.get(kind.lower(), kind)
     facts = {
-        "lesion_id": _lesion_in(row),
+        "lesion_id": _name_in(row, "lesion_id"),
+        "patient_id": _name_in(row, "patient_id"),
         "diagnosis": diagnosis,
         "metadata": metadata,
     }
     return facts, fault
 
 
-def _lesion_in(row):
-    """The lesion that a row names; None where it says in some word that it is not known."""
-    name = row.get("lesion_id") or ""
+def _name_in(row, column):
+    """Lesion or patient that a row names; None where it says in some word that it is not known."""
+    name = row.get(column) or ""
     return None if name.strip().lower() in UNKNOWN else name
 
 
@@ -281,7 +292,7 @@ def read_groupings(path: Path) -> dict[str, dict[str, str]]:
     for _, row in read_table(path, ("image", "lesion_id")):
         kind = row.get("diagnosis_confirm_type", "")
         groupings[image_name(row["image"])] = {
-            "lesion_id": _lesion_in(row) or "",
+            "lesion_id": _name_in(row, "lesion_id") or "",
             "confirmation": _CONFIRMATIONS.get(kind.lower(), kind),
         }
     return groupings
@@ -290,9 +301,30 @@ def read_groupings(path: Path) -> dict[str, dict[str, str]]:
 def image_name(path: str) -> str:
     """The name of an image file, without its folder, and without its suffix if it is an image's.
 
-    Other points are part of the name, as in those of DICOM files.
+    Other points are part of the name, as in those of DICOM files. Letters with marks are single
+    characters (Unicode's form C), while some systems write them as several.
     """
-    return _IMAGE_SUFFIX.sub("", re.split(r"[/\\]", path)[-1])
+    name = _IMAGE_SUFFIX.sub("", re.split(r"[/\\]", path)[-1])
+    return unicodedata.normalize("NFC", name)
+
+
+def rows_of(names: Iterable[str], rows: Iterable[str]) -> dict[str, str]:
+    """By image id the id of its row: the same, or the only one that differs in case alone."""
+    names, rows = set(names), set(rows)
+    found = {name: name for name in names & rows}
+    loose = [_by_folded(left) for left in (names - rows, rows - names)]
+    for folded in loose[0].keys() & loose[1].keys():
+        image, row = loose[0][folded], loose[1][folded]
+        if len(image) == len(row) == 1:
+            found[image[0]] = row[0]
+    return found
+
+
+def _by_folded(names):
+    by: dict[str, list[str]] = {}
+    for name in names:
+        by.setdefault(name.casefold(), []).append(name)
+    return by
 
 
 def patient_in(row: dict[str, str]) -> dict[str, str]:
@@ -329,7 +361,8 @@ def read_patients(path: Path) -> dict[str, dict[str, str]]:
         known = patient_in(row)
         if patients.setdefault(image_name(image), known) != known:
             raise DatasetError(
-                f"Line {number} of the table {path} says of {image} what an earlier line does not."
+                f"Line {number} of the table {path} says of {image} what an earlier line does not; "
+                "leave one of them."
             )
     if not patients:
         raise DatasetError(f"The table {path} lists no image.")

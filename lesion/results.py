@@ -154,7 +154,8 @@ def is_done(path: Path, settings: Mapping, out: Path, stem: str) -> bool:
 
     That is so if the image's record can be read and is of this schema; names the same path, a file
     of the same size that was last written at the same time or has the same SHA-256, the same
-    settings (version, SHA-256 of all weights, options); and if every file it names is there.
+    settings (version, SHA-256 of all weights, options); and if every file it names is there, and
+    not empty.
     """
     try:
         record = json.loads((out / f"{stem}{RECORD}").read_text(encoding="utf-8"))
@@ -165,7 +166,7 @@ def is_done(path: Path, settings: Mapping, out: Path, stem: str) -> bool:
             and record["settings"] == settings
             and (source["path"], source["bytes"]) == (str(path), size)
             and (source["modified"] == modified or source["sha256"] == sha256_of(path))
-            and all((out / name).is_file() for name in record["outputs"].values())
+            and all((out / name).stat().st_size for name in record["outputs"].values())
         )
     except _UNREADABLE:
         return False

@@ -11,9 +11,9 @@ TASKS = ("boundary", "attributes", "diagnosis")
 ATTRIBUTES = ("pigment_network", "negative_network", "streaks", "milia_like_cyst", "globules")
 DIAGNOSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 PARTS = ("training", "validation", "test")
-# Of the ISIC archive, in 2019 also of reduced copies. The phantoms' begin with 900 and mean other
-# images in every set of them; the archive has few there.
-_ARCHIVE_ID = re.compile(r"(ISIC_(?!900)\d{7})(_downsampled)?", re.IGNORECASE)
+# Of the ISIC archive, also of copies that are cut, reduced or numbered (`ISIC_0024306_256`). The
+# phantoms' begin with 900 and mean other images in every set of them; the archive has few there.
+_ARCHIVE_ID = re.compile(r"(?<![a-z0-9])ISIC_(?!900)\d{7}(?!\d)", re.IGNORECASE)
 
 
 class DatasetError(ValueError):
@@ -30,6 +30,7 @@ class Sample:
         mask: the lesion's boundary; None where the data set has none for this image.
         attributes: masks of dermoscopic structures by attribute (`ATTRIBUTES`).
         lesion_id: the lesion that is shown, where known; several images may show one.
+        patient_id: whose lesion it is, where known.
         diagnosis: one of `DIAGNOSES`.
         metadata: `age`, `sex`, `site`, `confirmation` (of the diagnosis) where known.
         part: the part of the challenge (`PARTS`) that the image belongs to.
@@ -41,6 +42,7 @@ class Sample:
     mask: Path | None = None
     attributes: Mapping[str, Path] = field(default_factory=dict, hash=False)
     lesion_id: str | None = None
+    patient_id: str | None = None
     diagnosis: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     part: str | None = None
@@ -52,9 +54,9 @@ class Sample:
 
 
 def archive_id(name: str) -> str | None:
-    """The id in the ISIC archive that a file's name, without suffix, is; None: it is another."""
-    found = _ARCHIVE_ID.fullmatch(name)
-    return found[1].upper() if found else None
+    """The id in the ISIC archive that a file's name, without suffix, holds; None where none."""
+    found = _ARCHIVE_ID.search(name)
+    return found[0].upper() if found else None
 
 
 def distinct_names(samples: Sequence[Sample]) -> list[str]:

@@ -41,8 +41,9 @@ class Selection:
         elsewhere: number of those, of data sets of which it knows nothing.
         learned: number of `samples` from whose lesions the weights have learned nevertheless.
         unsaid: weights without a split beside them: nobody knows what these have learned from.
-        namesakes: number of `samples` called as images of folders that were learned from, where
-            the split knows none of theirs: it may be the same folder under another name.
+        namesakes: number of `samples` called as images of folders that were learned from, in data
+            sets of which the splits know none, and half are called so: it may be the same folder
+            under another name.
     """
 
     samples: list[Sample]
@@ -58,7 +59,7 @@ class Selection:
     @property
     def is_known(self) -> bool:
         """Whether it is known what of the samples the weights have learned from."""
-        return not self.unsaid and 2 * self.namesakes <= len(self.samples)
+        return not (self.unsaid or self.namesakes)
 
 
 def select(
@@ -124,7 +125,7 @@ def select(
     still = sum(sample.key in learned for sample in samples)
     unsaid = tuple(path for path in paths if own_split(path) is None)
     counts = (left_out, unused, elsewhere, still)
-    namesakes = 0 if split or own else _namesakes(paths, samples)
+    namesakes = 0 if split else _namesakes(paths, samples)
     return collections, Selection(samples, part, file, *counts, unsaid, namesakes)
 
 
@@ -133,7 +134,13 @@ def _namesakes(paths, samples):
     splits = [Split.load(own) for path in paths if (own := own_split(path))]
     parts = [split.parts.get(part, ()) for split in splits for part in ("train", "validation")]
     names = {key.rpartition("/")[2] for keys in parts for key in keys}
-    return sum(s.image_id in names and archive_id(s.image_id) is None for s in samples)
+    known = {sample.collection for split in splits for sample in split.among(samples)}
+    count = 0
+    for name in {sample.collection for sample in samples} - known:
+        own = [sample.image_id for sample in samples if sample.collection == name]
+        alike = sum(each in names and archive_id(each) is None for each in own)
+        count += alike if 2 * alike > len(own) else 0
+    return count
 
 
 def select_samples(

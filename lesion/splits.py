@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lesion.grouping import content_mark, grouped, marks_of
 from lesion.samples import Sample, archive_id
 from mrcnn.files import write_json
 
@@ -36,20 +37,22 @@ class Split:
     """Which sample belongs to which part.
 
     A sample is known by its key, which begins with its folder's name. What weights have learned
-    from is also known by its id, where that is one of the ISIC archive, and by its lesion: they
-    must not be scored on it because somebody calls the folder otherwise, or has other images of it.
+    from is also known by its id, where that is one of the ISIC archive, else by its file's content;
+    and by its lesion and its patient: they must not be scored on it because somebody calls the
+    folder otherwise, or has other images of it.
 
     Attributes:
         parts: keys (`Sample.key`) by the part's name; no key is in two parts.
         seed: the seed it was drawn with.
         fractions: the share of the images that each part was to have.
-        lesions: the lesions that a part's images show, by its name, as far as they are known.
+        marks: the lesions that a part's images show, by its name, as far as they are known; their
+            patients; and the beginning of the SHA-256 of files whose names are their folder's own.
     """
 
     parts: Mapping[str, list[str]]
     seed: int
     fractions: Mapping[str, float]
-    lesions: Mapping[str, list[str]] = field(default_factory=dict)
+    marks: Mapping[str, list[str]] = field(default_factory=dict)
 
     def select(self, samples: Iterable[Sample], part: str) -> list[Sample]:
         """The samples of one part, in the order given.
@@ -86,28 +89,29 @@ class Split:
         What was to be tested on is no longer.
         """
         parts = _with_learned(self.parts, earlier.parts, self._parts_of_key)
-        lesions = _with_learned(self.lesions, earlier.lesions, self._parts_of_lesion)
-        learned = Split(parts, self.seed, self.fractions, lesions)
+        marks = _with_learned(self.marks, earlier.marks, self._parts_of_mark)
+        learned = Split(parts, self.seed, self.fractions, marks)
         parts = _without_learned(parts, learned._parts_of_key)
-        lesions = _without_learned(lesions, learned._parts_of_lesion)
-        both = Split(parts, self.seed, self.fractions, lesions)
+        marks = _without_learned(marks, learned._parts_of_mark)
+        both = Split(parts, self.seed, self.fractions, marks)
         return self if both == self else both
 
     def means(self, other: "Split") -> bool:
         """Whether both have the same parts, copies of learned images left out of the test part."""
         return self.with_learned(self).parts == other.with_learned(other).parts
 
-    def with_lesions(self, samples: Iterable[Sample]) -> "Split":
-        """The same, which also knows the lesions of those samples whose keys it knows."""
-        lesions = defaultdict(set, {part: set(names) for part, names in self.lesions.items()})
+    def with_marks(self, samples: Iterable[Sample]) -> "Split":
+        """The same, which also knows the marks of those samples whose keys it knows."""
+        marks = defaultdict(set, {part: set(names) for part, names in self.marks.items()})
         for sample in self.among(samples):
-            if sample.lesion_id is not None:
-                lesions[self._part_by_key[sample.key]].add(sample.lesion_id)
-        sorted_lesions = {part: sorted(names) for part, names in lesions.items()}
-        return Split(self.parts, self.seed, self.fractions, sorted_lesions)
+            content = content_mark(sample)
+            own = [*marks_of(sample), *([content] if content else [])]
+            marks[self._part_by_key[sample.key]].update(own)
+        ordered = {part: sorted(names) for part, names in marks.items() if names}
+        return Split(self.parts, self.seed, self.fractions, ordered)
 
     def part_of(self, sample: Sample) -> str | None:
-        """The part of a sample by its key, as an image of the ISIC archive, or by its lesion.
+        """The part of a sample by its key, as an image of the ISIC archive, or by its marks.
 
         Of several one that is learned from.
         """
@@ -115,7 +119,7 @@ class Split:
         return next((part for part in parts if part != "test"), parts[0] if parts else None)
 
     def has_learned(self, sample: Sample) -> bool:
-        """Whether a training on this split has seen an image, or another of its lesion.
+        """Whether a training on this split has seen an image, or another of its lesion or patient.
 
         Be it to learn, to choose or to calibrate.
         """
@@ -123,13 +127,16 @@ class Split:
 
     def _parts_of(self, sample):
         yield from self._parts_of_key(sample.key)
-        yield from self._parts_of_lesion(sample.lesion_id)
+        for mark in marks_of(sample):
+            yield from self._parts_of_mark(mark)
+        if self._knows_files and sample.key not in self._part_by_key:
+            yield from self._parts_of_mark(content_mark(sample))
 
     def _parts_of_key(self, key):
         return self._part_by_key.get(key), self._part_by_id.get(archive_id(key.rpartition("/")[2]))
 
-    def _parts_of_lesion(self, name):
-        return (self._part_by_lesion.get(name),)
+    def _parts_of_mark(self, name):
+        return (self._part_by_mark.get(name),)
 
     @functools.cached_property
     def _part_by_id(self):
@@ -140,8 +147,12 @@ class Split:
         return _part_by(ids)
 
     @functools.cached_property
-    def _part_by_lesion(self):
-        return _part_by(self.lesions)
+    def _part_by_mark(self):
+        return _part_by(self.marks)
+
+    @functools.cached_property
+    def _knows_files(self):
+        return any(name.startswith("sha256 ") for names in self.marks.values() for name in names)
 
     @functools.cached_property
     def _part_by_key(self):
@@ -154,7 +165,7 @@ class Split:
             "seed": self.seed,
             "fractions": dict(self.fractions),
             "parts": {name: list(keys) for name, keys in self.parts.items()},
-            **({"lesions": dict(self.lesions)} if self.lesions else {}),
+            **({"marks": dict(self.marks)} if self.marks else {}),
         }
         write_json(path, content)
 
@@ -172,18 +183,18 @@ class Split:
         parts, seed, fractions = (content.get(key) for key in ("parts", "seed", "fractions"))
         if not isinstance(seed, int):
             raise SplitError(f"The split {path} must have a whole number as seed, not {seed!r}.")
-        lesions = content.get("lesions", {})
+        marks = content.get("marks", content.get("lesions", {}))  # once of lesions alone
         if not (isinstance(fractions, dict) and _are_names_by_part(parts)):
             raise SplitError(
                 f"The split {path} must hold `fractions` by part and lists of keys by part."
             )
-        if not _are_names_by_part(lesions):
-            raise SplitError(f"The split {path} must hold lists of names by part as `lesions`.")
+        if not _are_names_by_part(marks):
+            raise SplitError(f"The split {path} must hold lists of names by part as `marks`.")
         times = Counter(key for keys in parts.values() for key in keys)
         twice = [key for key, count in times.items() if count > 1]
         if twice:
             raise SplitError(f"The split {path} lists {twice[0]} more than once.")
-        return cls(parts, seed, fractions, lesions)
+        return cls(parts, seed, fractions, marks)
 
 
 def _any_learned(parts):
@@ -221,8 +232,7 @@ def knows_any(path: str | Path, samples: Iterable[Sample]) -> bool:
 
     Whoever scores weights on the data they were trained on must leave out what they have seen.
     """
-    known = {key for keys in Split.load(path).parts.values() for key in keys}
-    return any(sample.key in known for sample in samples)
+    return bool(Split.load(path).among(samples))
 
 
 def _are_names_by_part(parts: object) -> bool:
@@ -239,12 +249,12 @@ def split_samples(
 ) -> Split:
     """Divides samples at random into parts that share neither a lesion nor an image.
 
-    Images of one lesion stay together, as do those of one id of the ISIC archive in several
-    collections; where the lesion is unknown, an image stands for itself. Every collection and
-    diagnosis is divided in the given fractions of its images, as far as whole lesions allow; what
-    rounding leaves over is made up for in the next, so that many small ones do not all fall to the
-    largest part. The result depends on the samples, the fractions and the seed, not on the order
-    of the samples.
+    Images of one lesion stay together, as do those of one patient, and those of one id of the ISIC
+    archive in several collections; where neither is known, an image stands for itself. Every
+    collection and diagnosis is divided in the given fractions of its images, as far as whole
+    lesions allow; what rounding leaves over is made up for in the next, so that many small ones do
+    not all fall to the largest part. The result depends on the samples, the fractions and the seed,
+    not on the order of the samples.
 
     Raises:
         ValueError: if the fractions do not sum to 1, or two samples have one key.
@@ -261,7 +271,7 @@ def split_samples(
         )
 
     strata: dict[tuple, list[list[str]]] = defaultdict(list)
-    for group in _groups(samples):
+    for group in grouped(samples):
         labels = {(sample.collection, sample.diagnosis or "") for sample in group}
         strata[tuple(sorted(labels))].append(sorted(sample.key for sample in group))
 
@@ -297,7 +307,7 @@ def split_by_parts(
             apart[sample.collection].add(sample.part)
     parts: dict[str, list[str]] = {name: [] for name in fractions}
     free: dict[tuple, list[Sample]] = defaultdict(list)
-    for group in _groups(samples):
+    for group in grouped(samples):
         fixed = {sample.part for sample in group}
         name = next((name for name in ("test", "validation") if name in fixed), None)
         if name:
@@ -318,21 +328,10 @@ def learned_keys(splits: Sequence[Split], samples: Sequence[Sample]) -> set[str]
     """Keys of samples that trainings on these splits have seen, or whose lesions they have."""
     return {
         sample.key
-        for group in _groups(samples)
+        for group in grouped(samples)
         if any(split.has_learned(sample) for split in splits for sample in group)
         for sample in group
     }
-
-
-def lesion_groups(samples: Sequence[Sample]) -> list[str]:
-    """A name for each sample, the same for those of one lesion; an unknown one is the image's own.
-
-    An image of the ISIC archive that several data sets have is one image.
-    """
-    names = {}
-    for group in _groups(samples):
-        names |= dict.fromkeys((sample.key for sample in group), group[0].key)
-    return [names[sample.key] for sample in samples]
 
 
 def carried_over(
@@ -348,7 +347,7 @@ def carried_over(
     """
     parts: dict[str, list[str]] = {name: [] for name in fractions}
     rest: list[Sample] = []
-    for group in _groups(samples):
+    for group in grouped(samples):
         own = {split.part_of(sample) for sample in group}
         if UNLABELLED in own:  # learned from without a diagnosis, which they have here
             own.add("train")
@@ -367,30 +366,3 @@ def carried_over(
 def _draw(seed: int, key: str) -> bytes:
     """A random sort key: the same on every machine and with every version of every library."""
     return hashlib.sha256(f"{seed}|{key}".encode("utf-8", "surrogateescape")).digest()
-
-
-def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Samples that share a lesion or an image of the ISIC archive, also through others.
-
-    Other names of files mean nothing beyond their data set. (Union-find.)
-    """
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def find(token):
-        parent.setdefault(token, token)
-        while parent[token] != token:
-            parent[token] = parent[parent[token]]
-            token = parent[token]
-        return token
-
-    def image_of(sample):
-        return "image", archive_id(sample.image_id) or sample.key
-
-    for sample in samples:
-        root = find(image_of(sample))
-        if sample.lesion_id is not None:
-            parent[root] = find(("lesion", sample.lesion_id))
-    groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[find(image_of(sample))].append(sample)
-    return list(groups.values())

@@ -179,7 +179,8 @@ def _training_of(task):
 def main(argv=None):
     """Runs the command; returns its exit code.
 
-    0, 1 for a training that diverged or stopped, or 2 for what the user has to mend.
+    0, 1 for a training that diverged or stopped, 2 for what the user has to mend, or 130 where it
+    was interrupted.
     """
     arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -219,7 +220,7 @@ def train(arguments):
     import keras
 
     keras.utils.set_random_seed(arguments.seed)  # of the layers that begin at random
-    split = choose_split(arguments, samples, task, last).with_lesions(samples)
+    split = choose_split(arguments, samples, task, last).with_marks(samples)
     training, validation = (split.select(samples, part) for part in ("train", "validation"))
     if not training:
         raise DatasetError("The split leaves no image to train on; give more images.")
@@ -234,7 +235,7 @@ def train(arguments):
             "that it was begun with."
         )
     taught = Split({UNLABELLED: [sample.key for sample in more]}, split.seed, {})
-    split = split.with_learned(taught.with_lesions(more))
+    split = split.with_learned(taught.with_marks(more))
     # Loading weights resets the run's folder, so the model comes first.
     model = task.build_model(arguments, [*training, *more])
     task.load_start_weights(model, arguments, last)
@@ -292,7 +293,7 @@ def _train_several(arguments):
     _check_arguments(arguments, task)
     samples = load_samples(arguments)
     refuse_seen_folds(arguments, samples, task.STARTS)
-    split = choose_split(arguments, samples, task).with_lesions(samples)
+    split = choose_split(arguments, samples, task).with_marks(samples)
     from lesion.folds import cross_validate
     from lesion.members import train_members
 
@@ -326,12 +327,8 @@ def load_samples(arguments):
                 f"{collection.root} has {len(checked.problems)} problems (listed above) and "
                 "--strict was given. Mend them, or train without --strict to leave these out."
             )
-        logger.info(
-            "%s: %d images, %d left out.",
-            collection.name,
-            len(checked.samples),
-            len(collection.samples) - len(checked.samples),
-        )
+        counts = len(checked.samples), checked.left_out
+        logger.info("%s: %d images, %d left out.", collection.name, *counts)
         samples.extend(checked.samples)
     if not samples:
         truths = {"boundary": "a mask", "attributes": "attribute masks"}
@@ -382,8 +379,10 @@ def _check_arguments(arguments, task):
     task.check_arguments(arguments)
     if arguments.weights not in (*task.STARTS, "last"):
         # Of an ensemble one member; `choose_split` leaves it what it has not learned from.
-        start = member_files([arguments.weights], arguments.task)[0]
+        start, *others = member_files([arguments.weights], arguments.task)
         checked_metadata(start)
+        if others:
+            logger.info("Of the %d networks of %s the first.", 1 + len(others), arguments.weights)
         arguments.weights = str(start)
     if arguments.test_share > 0.5:
         raise ValueError(

@@ -90,7 +90,7 @@ def _refuse_seen(arguments, option, earlier, split, samples):
     """ValueError where a split scores images that start weights or a teacher have learned from."""
     parts, lesions = (
         {part: of.get(part, ()) for part in ("train", UNLABELLED)}
-        for of in (earlier.parts, earlier.lesions)
+        for of in (earlier.parts, earlier.marks)
     )
     trained = Split(parts, earlier.seed, {}, lesions)
     # To have been chosen by images does not forbid to choose by them again.

@@ -5,6 +5,7 @@ attributes: `format`, `format_version` and `metadata` (JSON). Nothing read from 
 executed, and no link out of it is followed.
 """
 
+import contextlib
 import json
 import mmap
 import os
@@ -92,7 +93,7 @@ def save_arrays(
         raise WeightsError(
             f"The metadata for {path} cannot be written as JSON: {error}."
         ) from error
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, _full_disk_named(path):
         # Attributes above 64 KiB need the storage of HDF5 1.8 or later.
         with h5py.File(temporary, "w", libver=("v108", "latest")) as file:
             file.attrs["format"] = FORMAT
@@ -103,6 +104,15 @@ def save_arrays(
                 if array.dtype.kind not in "fiub":
                     array = array.astype(np.float32)
                 file.create_dataset(name, data=array)
+
+
+@contextlib.contextmanager
+def _full_disk_named(path):
+    """HDF5 tells of a disk that is full, where it closes a file, by a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"{path} cannot be written: {error}.") from error
 
 
 def load_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:

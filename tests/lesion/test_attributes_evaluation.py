@@ -242,7 +242,14 @@ class TestCommand:
         assert code == 1
         assert "No space left on device" in capsys.readouterr().err
         result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
-        assert result["images"] == 4
+        assert (result["images"], result["failed"]) == (4, 0)
+
+    def test_images_that_lack_some_masks_are_counted(self, folder, command, tmp_path, capsys):
+        (folder / TRUTHS / "ISIC_0000001_attribute_globules.png").unlink()
+        assert command(f"--dataset={folder}", "--split=none") == 1
+        result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+        assert (result["images"], result["incomplete"], result["failed"]) == (4, 1, 0)
+        assert "1 of these images lack masks of some attributes" in capsys.readouterr().out
 
     def test_data_sets_with_the_same_names_keep_their_masks(self, folder, command, tmp_path):
         shutil.copytree(folder, tmp_path / "again")

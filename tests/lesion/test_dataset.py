@@ -579,14 +579,14 @@ def test_problems_of_one_table_are_not_all_printed(tmp_path):
     assert lines[21:] == [f"{tmp_path / 'a.csv'}: and 10 more such lines"]
 
 
-def test_images_that_are_not_read_are_noted(tmp_path):
+def test_images_that_are_not_read_are_named(tmp_path):
     root = make_plain(tmp_path / "plain")
     for name in ("x.HEIC", "y.heic", "z.dcm", ".hidden.heic", "notes.txt"):
         (root / "images" / name).touch()
     save_image(root / "images" / "2023" / "b.jpg")
-    (note,) = find_samples(root).notes
-    assert note.path == root / "images"
-    assert note.reason == "images that are not read: 2 .heic, 1 .dcm, 1 in folders inside"
+    (problem,) = find_samples(root).problems
+    assert problem.path == root / "images"
+    assert problem.reason == "images that are not read: 2 .heic, 1 .dcm, 1 in folders inside"
 
 
 def test_command_with_several_sound_data_sets(tmp_path, capsys):
@@ -697,8 +697,8 @@ def make_task3(root: Path, rows=None, part="Training", header=CATEGORIES) -> Pat
 
 GROUPINGS = (
     "image,lesion_id,diagnosis_confirm_type\n"
-    "ISIC_0024306,HAM_1,histopathology\n"
-    "ISIC_0024307,HAM_2,serial imaging showing no change\n"
+    "ISIC_0024306,HAM_0000001,histopathology\n"
+    "ISIC_0024307,HAM_0000002,serial imaging showing no change\n"
 )
 
 
@@ -707,7 +707,7 @@ def test_task3_as_distributed(tmp_path):
     found = find_samples(tmp_path)
     assert (found.layout, found.part, found.problems) == ("isic2018-task3", "training", [])
     first, second = found.samples
-    assert (first.diagnosis, first.lesion_id, first.part) == ("MEL", "HAM_1", "training")
+    assert (first.diagnosis, first.lesion_id, first.part) == ("MEL", "HAM_0000001", "training")
     assert first.metadata == {"confirmation": "histo"}
     assert (second.diagnosis, second.metadata) == ("NV", {"confirmation": "follow_up"})
     assert check_samples(found, "diagnosis").samples == found.samples
@@ -722,7 +722,7 @@ def test_task3_as_distributed(tmp_path):
             "1 of the images, such as ISIC_0024307",
         ),
         (
-            GROUPINGS.replace("HAM_1", ""),
+            GROUPINGS.replace("HAM_0000001", ""),
             "1 of the images, such as ISIC_0024306",
         ),
     ],
@@ -759,11 +759,11 @@ def test_task3_truth_in_the_form_of_ham10000_at_fault(tmp_path):
     make_task3(tmp_path)
     (tmp_path / "ISIC2018_Task3_Training_LesionGroupings.csv").unlink()
     path = tmp_path / "ISIC2018_Task3_Training_GroundTruth"
-    rows = ["lesion_id,image_id,dx", "HAM_1,ISIC_0024306,mel", "HAM_1,ISIC_0024306,nv"]
-    (path / f"{path.name}.csv").write_text("\n".join([*rows, "HAM_2,ISIC_0024307,nv"]) + "\n")
+    rows = ["lesion_id,image_id,dx", "HAM_0000001,ISIC_0024306,mel", "HAM_0000001,ISIC_0024306,nv"]
+    (path / f"{path.name}.csv").write_text("\n".join([*rows, "HAM_0000002,ISIC_0024307,nv"]) + "\n")
     found = find_samples(tmp_path)
     assert (ids(found), found.left_out) == (["ISIC_0024307"], 1)
-    assert found.samples[0].lesion_id == "HAM_2"
+    assert found.samples[0].lesion_id == "HAM_0000002"
     (problem,) = found.problems  # the lesions are known without groupings
     assert problem.reason.endswith("the image is left out")
 
@@ -777,7 +777,8 @@ def test_task3_truth_in_the_form_of_ham10000(tmp_path, ending):
     save_image(tmp_path / "ISIC2018_Task3_Test_Images" / "ISIC_0035068.jpg")
     rows = ["lesion_id,image_id,dx,dx_type,age,sex,localization"]
     for number, name in enumerate(("0034524", "0034525", "0035068")):
-        rows.append(f"HAMTEST_{number},ISIC_{name},{('mel', 'nv', 'nv')[number]},histo,50,male,ear")
+        diagnosis = ("mel", "nv", "nv")[number]
+        rows.append(f"HAMTEST_{number:07d},ISIC_{name},{diagnosis},histo,50,male,ear")
     text = "\n".join(rows) + "\n"
     text = text.replace(",", "\t") if ending == "tab" else text
     (tmp_path / f"ISIC2018_Task3_Test_GroundTruth.{ending}").write_text(text)
@@ -785,7 +786,7 @@ def test_task3_truth_in_the_form_of_ham10000(tmp_path, ending):
     assert (found.layout, found.diagnoses_listed, found.problems) == ("isic2018-task3", 2, [])
     assert [sample.diagnosis for sample in found.samples] == ["MEL", "NV", None]
     first = found.samples[0]
-    assert (first.lesion_id, first.part) == ("HAMTEST_0", "test")
+    assert (first.lesion_id, first.part) == ("HAMTEST_0000000", "test")
     assert first.metadata == {"confirmation": "histo", "age": "50", "sex": "male", "site": "ear"}
 
 

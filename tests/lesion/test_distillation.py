@@ -90,7 +90,7 @@ class TestUnlabelled:
     def test_nothing_that_the_split_scores(self, more, samples, part):
         """By its own key, by its id in another folder, or by a lesion that the table tells of."""
         keys = [f"{more.name}/x0", "full/ISIC_0000099", samples[0].key]
-        split = Split({"train": [], part: keys}, 0, {}).with_lesions(samples)
+        split = Split({"train": [], part: keys}, 0, {}).with_marks(samples)
         known = Sample("moles", "x2", more / "x2.png", lesion_id=samples[0].lesion_id)
         write_image(more / "ISIC_0000099.png", np.zeros((40, 52, 3), np.uint8))
         found = find_unlabelled([more], samples, split, [*samples, known])

@@ -356,11 +356,64 @@ def test_other_images_of_learned_lesions_are_left_out(command, dataset, tmp_path
     """Though none of the folders of the training is given."""
     split = Split({"train": ["first/i0"], "test": []}, 0, {"train": 1.0, "test": 0.0})
     learned = Sample("first", "i0", tmp_path, lesion_id="HAM_0000007")
-    split.with_lesions([learned]).save(tmp_path / "split.json")
+    split.with_marks([learned]).save(tmp_path / "split.json")
     second = dataset("second")
     (second / "t.csv").write_text("image,lesion_id\ni0,1\ni1,HAM_0000007\ni2,3\ni3,4\n")
     _, result = command("--dataset", second, f"--weights={tmp_path / 'w.h5'}")
     assert (result["images"], result["left_out"], result["learned"]) == (3, 1, 0)
+
+
+def test_learned_images_in_a_folder_of_another_name_are_left_out(
+    command, dataset, tmp_path, lesion_image
+):
+    """Beside new ones, by what is in the files."""
+    first = dataset("first")
+    for number in range(4):  # all different
+        path = first / "images" / f"i{number}.png"
+        image = lesion_image()[0].copy()
+        image[0, 0] = number
+        write_image(path, image)
+    samples = find_samples(first).samples
+    split = Split({"train": [s.key for s in samples[:3]], "test": []}, 0, {"train": 1.0})
+    split.with_marks(samples).save(tmp_path / "split.json")
+    first.rename(tmp_path / "renamed")
+    _, result = command("--dataset", tmp_path / "renamed", f"--weights={tmp_path / 'w.h5'}")
+    assert (result["images"], result["left_out"], result["learned"]) == (1, 3, 0)
+
+
+def test_results_of_another_task_are_kept(command, dataset, tmp_path, capsys):
+    data = dataset()
+    command("--dataset", data)
+    path = tmp_path / "evaluation" / "evaluation.json"
+    path.write_text(path.read_text().replace('"task": "boundary"', '"task": "diagnosis"'))
+    kept = path.read_text()
+    with pytest.raises(SystemExit):
+        command("--dataset", data)
+    assert "holds the results of the diagnosis task" in capsys.readouterr().err
+    assert path.read_text() == kept
+
+
+def test_results_are_not_written_among_the_data(command, dataset, capsys):
+    data = dataset()
+    with pytest.raises(SystemExit):
+        command("--dataset", data, "--out", data)
+    assert "is the folder of a data set" in capsys.readouterr().err
+    assert sorted(path.name for path in data.iterdir()) == ["images", "masks"]
+
+
+def test_earlier_results_do_not_stay_beside_later_ones(command, dataset, tmp_path, capsys):
+    command("--dataset", dataset())
+    folder = tmp_path / "evaluation"
+    assert (folder / "cases.png").is_file()
+    (folder / "mine.txt").touch()
+    data = dataset("second")
+    for path in (data / "masks").iterdir():
+        path.unlink()
+    capsys.readouterr()
+    code, result = command("--dataset", data, f"--predictions={tmp_path / 'masks'}")
+    assert (code, result["images"], result["unscored"]) == (0, 0, 4)
+    assert sorted(path.name for path in folder.iterdir()) == ["evaluation.json", "mine.txt"]
+    assert "Replaced in evaluation: the results of" in capsys.readouterr().out
 
 
 def test_split_of_ones_own_may_hold_what_was_learned_from(command, dataset, tmp_path, capsys):

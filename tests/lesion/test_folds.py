@@ -100,7 +100,7 @@ class TestFolds:
             assert not set(parts["train"]) & {*parts["validation"], *test}
             held_out += parts["validation"]
         assert sorted([*held_out, *test]) == sorted(f"data/ISIC_{n:07d}" for n in range(56))
-        lesions = Split.load(folder / "split.json").lesions
+        lesions = Split.load(folder / "split.json").marks
         assert (len(lesions["train"]), len(lesions["test"])) == (21, 7)
 
     def test_start_that_has_seen_the_images_is_refused(self, trained, moles, tmp_path, capsys):

@@ -1,12 +1,14 @@
 """Data sets of other hospitals: one's own folders with a table, and PH2."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from lesion.checks import check_samples
-from lesion.layouts import find_collections, find_samples
-from lesion.samples import DatasetError
+from lesion.layouts import _among_all, find_collections, find_samples
+from lesion.samples import Collection, DatasetError
 
 
 def save(path, mask=False):
@@ -131,6 +133,52 @@ class TestOwnTable:
             (sample,) = find_samples(tmp_path / "two", task="diagnosis").samples
             assert sample.lesion_id == name
 
+        two = Collection("two", tmp_path, "plain", "all", [])
+        for name in ("BCN_0003884", "MSK4_0011169", "IP_0000001"):
+            assert _among_all(two, name) == name
+        for name in ("HAM_7", "IL_1", "BCN_00038841"):
+            assert _among_all(two, name) == f"two/{name}"
+
+    def test_patients(self, own):
+        found = own("image,dx,patient_id\na,nv,1\nb,nv,IP_1234567\nc,nv,unknown\n")
+        assert [s.patient_id for s in found.samples] == [f"{found.name}/1", "IP_1234567", None]
+        reasons = [p.reason for p in found.problems]
+        assert len(reasons) == 1 and reasons[0].endswith("splits are by patient")
+
+    def test_a_word_for_not_known_in_the_place_of_patients(self, tmp_path):
+        rows = [f"i{number},nv,{number},{'p' if number < 25 else number}" for number in range(60)]
+        for number in range(60):
+            save(tmp_path / "images" / f"i{number}.png")
+        (tmp_path / "t.csv").write_text("\n".join(["image,dx,lesion_id,patient_id", *rows]))
+        reasons = [note.reason for note in find_samples(tmp_path, task="diagnosis").notes]
+        assert "patient p has 25 images; leave patient_id empty if not known" in reasons
+
+    @pytest.mark.parametrize("form", ["NFC", "NFD"])
+    def test_letters_with_marks_in_either_form(self, tmp_path, form):
+        other = {"NFC": "NFD", "NFD": "NFC"}[form]
+        name, listed = (unicodedata.normalize(each, "M\u00fcller") for each in (form, other))
+        save(tmp_path / "images" / f"{name}.png")
+        save(tmp_path / "masks" / f"{listed}_mask.png", mask=True)
+        (tmp_path / "t.csv").write_text(f"image,dx,lesion_id\n{listed}.jpg,mel,1\n", "utf-8")
+        found = find_samples(tmp_path, task="diagnosis")
+        (sample,) = found.samples
+        assert (sample.diagnosis, sample.image_id) == ("MEL", "M\u00fcller")
+        assert sample.mask and not found.problems
+
+    def test_names_that_differ_in_case_alone(self, tmp_path):
+        for name in ("Mole1.JPG", "two.png", "Two.png"):
+            save(tmp_path / "images" / name)
+        save(tmp_path / "masks" / "MOLE1.png", mask=True)
+        (tmp_path / "t.csv").write_text("image,dx,lesion_id\nmole1,mel,1\ntwo,nv,2\nTWO,df,3\n")
+        found = find_samples(tmp_path, task="diagnosis")
+        assert diagnoses(found) == {"Mole1": "MEL", "two": "NV", "Two": "DF"}
+        assert [bool(sample.mask) for sample in found.samples] == [True, False, False]
+
+    def test_several_tables_are_to_be_made_one(self, own, tmp_path):
+        (tmp_path / "more.csv").write_text("image,lesion_id\na,1\n")
+        with pytest.raises(DatasetError, match="several tables .* leave one, with a row for each"):
+            own("image,dx\na,nv\n")
+
     def test_category_of_isic2019(self, own):
         assert diagnoses(own("image,MEL,AK\na,0,1\nb,1,0\nc,0,1\n"))["a"] == "AKIEC"
 
@@ -144,6 +192,42 @@ class TestOwnTable:
         assert [sample.mask for sample in found.samples] == [None, mask, None]
         assert len(check_samples(found, "diagnosis").samples) == 3
         assert len(check_samples(found, "boundary").samples) == 1
+
+
+class TestContradictoryCopies:
+    """The same bytes under two names, with two diagnoses."""
+
+    def test_neither_is_used(self, own, tmp_path):
+        (tmp_path / "images" / "d.png").write_bytes((tmp_path / "images" / "c.png").read_bytes())
+        found = own("image,dx,lesion_id\na,nv,1\nb,nv,2\nc,nv,3\nd,mel,4\n")
+        checked = check_samples(found, "diagnosis")
+        assert [sample.image_id for sample in checked.samples] == ["a", "b"]
+        assert checked.left_out == 2 and sum(checked.sizes.values()) == 2
+        assert "the same bytes as c.png, and another diagnosis (NV there, MEL here): neither" in (
+            checked.problems[-1].reason
+        )
+
+    def test_of_another_data_set(self, own, tmp_path):
+        used = {}
+        check_samples(own("image,dx,lesion_id\na,nv,1\n"), "diagnosis", used=used)
+        save(tmp_path / "two" / "images" / "x.png").write_bytes(
+            (tmp_path / "images" / "a.bmp").read_bytes()
+        )
+        (tmp_path / "two" / "t.csv").write_text("image,dx,lesion_id\nx,mel,1\n")
+        second = find_samples(tmp_path / "two", task="diagnosis")
+        checked = check_samples(second, "diagnosis", used=used)
+        assert not checked.samples
+        assert checked.problems[-1].reason.endswith("(NV there, MEL here): this one is not used")
+
+
+def test_ham10000s_table_beside_a_challenge_is_no_second_data_set(tmp_path):
+    save(tmp_path / "ISIC2018_Task1-2_Training_Input" / "ISIC_0000001.jpg")
+    save(tmp_path / "ISIC2018_Task1_Training_GroundTruth" / "ISIC_0000001_segmentation.png", True)
+    (tmp_path / "HAM10000_metadata.csv").write_text("lesion_id,image_id,dx\n")
+    assert find_samples(tmp_path, task="boundary").layout == "isic2018"
+    save(tmp_path / "HAM10000_images_part_1" / "ISIC_0024306.jpg")
+    with pytest.raises(DatasetError, match="several data sets"):
+        find_samples(tmp_path, task="boundary")
 
 
 class TestPh2:

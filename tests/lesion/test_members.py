@@ -80,7 +80,7 @@ class TestMembers:
             assert Split.load(run / "split.json").parts == Split.load(moles.split).parts
             weights.append(load_classifier(run / "diagnosis_0001.h5").network.get_weights()[0])
         assert seeds == [5, 6]
-        lesions = Split.load(trained[0] / "split.json").lesions
+        lesions = Split.load(trained[0] / "split.json").marks
         assert {part: len(names) for part, names in lesions.items()} == {
             "train": 14,
             "validation": 7,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion.dataset import find_samples
+from lesion.grouping import independent_groups, lesion_groups
 from lesion.samples import DIAGNOSES, Sample
 from lesion.splits import (
     FRACTIONS,
@@ -18,7 +19,6 @@ from lesion.splits import (
     SplitError,
     carried_over,
     learned_keys,
-    lesion_groups,
     split_by_parts,
     split_samples,
 )
@@ -92,6 +92,16 @@ def test_names_that_are_not_of_the_archive_mean_nothing_beyond_their_collection(
         s.key for s in own
     }
     assert len(set(lesion_groups([*own, *other]))) == 80
+
+
+def test_images_of_one_patient_stay_together():
+    of_patient = [replace(s, patient_id="p") for s in images(6)]
+    others = images(20, collection="other")
+    for seed in range(20):
+        parts = part_of(split_samples([*of_patient, *others], HALVES, seed))
+        assert len({parts[s.key] for s in of_patient}) == 1
+    assert len(set(lesion_groups(of_patient))) == 6
+    assert len(set(independent_groups(of_patient))) == 1
 
 
 def test_names_that_are_no_unicode():
@@ -212,7 +222,7 @@ def test_saved_split_comes_back(tmp_path):
         (dict(parts=None), "lists of keys by part"),
         (dict(parts={"train": [1]}), "lists of keys by part"),
         (dict(fractions=None), "`fractions`"),
-        (dict(lesions={"train": "L1"}), "lists of names by part as `lesions`"),
+        (dict(marks={"train": "L1"}), "lists of names by part as `marks`"),
         (dict(parts={"train": ["a/b"], "test": ["a/b"]}), "a/b more than once"),
     ],
 )
@@ -375,8 +385,10 @@ class TestImagesOfTheArchive:
         assert len(set(lesion_groups([lower, sample("ISIC_0000000")]))) == 1
 
     def test_reduced_copies_are_the_same_images(self):
-        reduced = sample("ISIC_0000000_downsampled", collection="isic2019")
-        assert self.split.has_learned(reduced)
+        for name in ("_downsampled", "_256", " - Copy", "_crop1"):
+            assert self.split.has_learned(sample(f"ISIC_0000000{name}", collection="isic2019"))
+        assert not self.split.has_learned(sample("XISIC_0000000"))
+        assert not self.split.has_learned(sample("ISIC_00000001"))
         same = [sample("ISIC_0000003", collection="a"), sample("ISIC_0000003_downsampled")]
         assert len(set(lesion_groups(same))) == 1
 
@@ -403,10 +415,10 @@ class TestLesions:
     @pytest.fixture
     def split(self):
         split = Split({"train": ["A/a"], "test": ["A/b"]}, 0, HALVES)
-        return split.with_lesions([*self.first, sample("c", "L3", collection="C")])
+        return split.with_marks([*self.first, sample("c", "L3", collection="C")])
 
     def test_other_images_of_what_was_learned_from_are_learned(self, split):
-        assert split.lesions == {"train": ["L1"], "test": ["L2"]}
+        assert split.marks == {"train": ["L1"], "test": ["L2"]}
         assert learned_keys([split], self.second) == {"B/1"}
         assert [split.part_of(s) for s in self.second] == ["train", "test", None]
 
@@ -421,7 +433,7 @@ class TestLesions:
 
     def test_of_what_is_learned_from_is_none_to_test_on(self, split):
         both = split.with_learned(Split({}, 0, {}, {"validation": ["L2"]}))
-        assert both.lesions == {"train": ["L1", "L2"], "test": []}
+        assert both.marks == {"train": ["L1", "L2"], "test": []}
 
     def test_in_two_parts_belongs_to_what_is_learned_from_most(self):
         for parts in (("train", "validation", "test"), ("test", "validation", "train")):
@@ -431,6 +443,52 @@ class TestLesions:
     def test_are_carried_over(self, split):
         carried = part_of(carried_over(split, self.second, HALVES))
         assert (carried["B/1"], carried["B/2"]) == ("train", "test")
+
+
+class TestFiles:
+    """Of names that are their folder's own, known by what is in them."""
+
+    @pytest.fixture
+    def split(self, tmp_path):
+        split = Split({"train": ["A/a"], "test": ["A/b"]}, 0, HALVES)
+        return split.with_marks([self.of(tmp_path, "A", name) for name in "ab"])
+
+    def of(self, folder, collection, name, content=None):
+        path = folder / collection / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content or name)
+        return Sample(collection, name, path)
+
+    def test_the_same_in_a_folder_of_another_name(self, split, tmp_path):
+        renamed = [self.of(tmp_path, "B", name) for name in "abc"]
+        other = self.of(tmp_path, "C", "a", "of another hospital")
+        assert learned_keys([split], [*renamed, other]) == {"B/a"}
+        assert [split.part_of(s) for s in renamed] == ["train", "test", None]
+
+    def test_are_saved(self, split, tmp_path):
+        split.save(tmp_path / "split.json")
+        assert Split.load(tmp_path / "split.json") == split
+        assert [len(names) for names in split.marks.values()] == [1, 1]
+
+    def test_the_archives_are_known_by_their_names(self, tmp_path):
+        own = self.of(tmp_path, "A", "ISIC_0000001")
+        assert Split({"train": [own.key]}, 0, {}).with_marks([own]).marks == {}
+
+    def test_file_that_cannot_be_read(self, split, tmp_path):
+        assert not split.has_learned(Sample("B", "a", tmp_path / "missing.png"))
+
+    def test_patients_are_known(self, tmp_path):
+        own = replace(self.of(tmp_path, "A", "a"), patient_id="IP_1234567")
+        split = Split({"train": ["A/a"]}, 0, {}).with_marks([own])
+        other = replace(self.of(tmp_path, "B", "x"), patient_id="IP_1234567")
+        assert split.has_learned(other)
+
+
+def test_splits_of_earlier_versions_know_lesions(tmp_path):
+    Split({"train": ["A/a"]}, 0, {}, {"train": ["L1"]}).save(tmp_path / "split.json")
+    text = (tmp_path / "split.json").read_text().replace('"marks"', '"lesions"')
+    (tmp_path / "split.json").write_text(text)
+    assert Split.load(tmp_path / "split.json").has_learned(sample("x", "L1"))
 
 
 def test_carried_over_draws_what_the_split_does_not_know():

@@ -479,6 +479,20 @@ def test_metadata_that_is_not_json_leaves_no_file(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_full_disk_that_shows_when_a_file_is_closed(tmp_path, monkeypatch):
+    """HDF5 then raises a RuntimeError, which no command takes for what it is."""
+
+    class Full(h5py.File):
+        def close(self):
+            super().close()
+            raise RuntimeError("Can't decrement id ref count (unable to extend file properly)")
+
+    monkeypatch.setattr("mrcnn.arrays.h5py.File", Full)
+    with pytest.raises(OSError, match="w.h5 cannot be written: .*unable to extend file"):
+        save_arrays(tmp_path / "w.h5", {"a": np.zeros(3)})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_save_leaves_the_old_file(model, tmp_path, monkeypatch):
     save_weights(model, tmp_path / "w.h5", {"epoch": 1})
 

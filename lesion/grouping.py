@@ -1,0 +1,83 @@
+"""Which images belong together: those of one lesion, of one patient, or of one file.
+
+They must not be divided between learning and scoring, and are no independent draws.
+"""
+
+import functools
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from lesion.samples import Sample, archive_id
+from mrcnn.files import sha256_of
+
+
+def grouped(samples: Sequence[Sample], patients: bool = True) -> list[list[Sample]]:
+    """Samples that share a lesion, a patient or an image of the ISIC archive, also through others.
+
+    Other names of files mean nothing beyond their data set. (Union-find.)
+
+    Args:
+        samples: in any order.
+        patients: whether those of one patient belong together, too.
+    """
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def find(token):
+        parent.setdefault(token, token)
+        while parent[token] != token:
+            parent[token] = parent[parent[token]]
+            token = parent[token]
+        return token
+
+    def image_of(sample):
+        return "image", archive_id(sample.image_id) or sample.key
+
+    for sample in samples:
+        for kind, name in (("lesion", sample.lesion_id), ("patient", sample.patient_id)):
+            if name is not None and (patients or kind != "patient"):
+                parent[find(image_of(sample))] = find((kind, name))
+    found: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        found[find(image_of(sample))].append(sample)
+    return list(found.values())
+
+
+def lesion_groups(samples: Sequence[Sample]) -> list[str]:
+    """A name for each sample, the same for those of one lesion; an unknown one is the image's own.
+
+    An image of the ISIC archive that several data sets have is one image.
+    """
+    return _names(samples, grouped(samples, patients=False))
+
+
+def independent_groups(samples: Sequence[Sample]) -> list[str]:
+    """As `lesion_groups`, and the same name for those of one patient, where these are known."""
+    return _names(samples, grouped(samples))
+
+
+def _names(samples, found):
+    names = {sample.key: group[0].key for group in found for sample in group}
+    return [names[sample.key] for sample in samples]
+
+
+def marks_of(sample: Sample) -> list[str]:
+    """By which an image is known in whatever folder: its lesion and its patient, where known."""
+    named = [] if sample.lesion_id is None else [sample.lesion_id]
+    return named + ([] if sample.patient_id is None else [f"patient {sample.patient_id}"])
+
+
+def content_mark(sample: Sample) -> str | None:
+    """By which the file of an image that is not the archive's is known under any other name.
+
+    None where its name says which image it is, or the file cannot be read.
+    """
+    return None if archive_id(sample.image_id) else _content_mark(sample.image)
+
+
+@functools.lru_cache(maxsize=1_000_000)  # asked for by every split that knows files
+def _content_mark(path: Path) -> str | None:
+    try:
+        return f"sha256 {sha256_of(path)[:16]}"
+    except OSError:
+        return None

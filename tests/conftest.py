@@ -43,7 +43,7 @@ _VISIONS = {
 # before it while the others wait.
 _LONG = {
     *("test_readme.py", "test_members.py", "test_notebooks.py", "test_distribution.py"),
-    *("test_old_script.py", "test_repository.py"),
+    *("test_old_script.py", "test_repository.py", "test_coco.py"),
 }
 
 

@@ -143,7 +143,7 @@ def boundary_weights(small_network, tmp_path_factory):
 
 
 class TestClassifier:
-    def test_file_crops_by_itself(self, moles, small_backbone, boundary_weights, tmp_path):
+    def test_file_crops_by_itself(self, eagerly, moles, small_backbone, boundary_weights, tmp_path):
         settings = ["--image-size=32", "--epochs=1", "--steps=2", "--batch=4", "--weights=none"]
         command = [f"--dataset={moles.data}", f"--split={moles.split}", f"--logs={tmp_path}"]
         crop = f"--crop-weights={boundary_weights}"

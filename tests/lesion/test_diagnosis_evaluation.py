@@ -76,6 +76,8 @@ def command(monkeypatch, tmp_path, moles):
     """The command line with a predictor that needs no weights; gives its code and its JSON."""
     monkeypatch.setattr("lesion.ensemble.load_classifiers", lambda *a, **b: ColourPredictor())
     monkeypatch.chdir(tmp_path)
+    for name in ("confusion", "roc", "reliability", "coverage"):  # which take most of the time
+        monkeypatch.setattr(f"lesion.diagnosis_evaluation.{name}_figure", lambda *_: None)
 
     def run(*arguments):
         code = main(["--task=diagnosis", "--weights=w", *map(str, arguments)])

@@ -28,12 +28,13 @@ SHORT = [*SETTINGS, "--epochs=1", "--head-epochs=0", "--steps=2"]
 
 
 @pytest.fixture(scope="module")
-def teacher(moles, five_convolutions, tmp_path_factory):
+def teacher(moles, five_convolutions, tmp_path_factory, one_by_one):
     """Weights of a training of one epoch, with its split beside them."""
     logs = tmp_path_factory.mktemp("teacher")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lesion.diagnosis_network.build_backbone", five_convolutions)
-        assert main(command(moles, logs, *SHORT, "--patient-data")) == 0
+        with one_by_one():
+            assert main(command(moles, logs, *SHORT, "--patient-data")) == 0
         yield run_of(logs) / "diagnosis_0001.h5"
 
 
@@ -196,6 +197,7 @@ class TestTaught:
             taught(dataset, tmp_path / "t.h5", 0.5, tmp_path)
 
 
+@pytest.mark.usefixtures("eagerly")
 class TestRun:
     def test_weights_and_run_tell_of_the_teacher(self, moles, teacher, more, tmp_path):
         options = (f"--teacher={teacher}", f"--unlabelled={more}")

@@ -223,7 +223,7 @@ class TestFolds:
         assert "run.json is missing" in capsys.readouterr().err
         assert not list(out.iterdir())
 
-    def test_same_command_goes_on(self, trained, tmp_path, monkeypatch, small_backbone):
+    def test_same_command_goes_on(self, eagerly, trained, tmp_path, monkeypatch, small_backbone):
         monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)
         folder, command = trained
         logs = tmp_path / "logs"
@@ -260,7 +260,7 @@ class TestFolds:
         assert "different test parts" in capsys.readouterr().err
 
 
-def test_split_without_a_test_part(moles, small_backbone, tmp_path, monkeypatch):
+def test_split_without_a_test_part(eagerly, moles, small_backbone, tmp_path, monkeypatch):
     monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 20)
     split = Split.load(moles.split)
     parts = {"train": [*split.parts["train"], *split.parts["test"]], "validation": []}

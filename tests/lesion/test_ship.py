@@ -49,15 +49,16 @@ def kernels(path):
 
 
 @pytest.fixture(scope="class")
-def trained(moles, small_backbone, tmp_path_factory):
+def trained(moles, small_backbone, tmp_path_factory, one_by_one):
     """A short training and its evaluation."""
     folder = tmp_path_factory.mktemp("trained")
     data = ["--task=diagnosis", f"--dataset={moles.data}", f"--split={moles.split}"]
     settings = ["--weights=none", "--image-size=32", "--epochs=2", "--steps=4", "--seed=3"]
-    assert train.main([*data, *settings, f"--logs={folder / 'logs'}"]) == 0
-    (weights,) = folder.glob("logs/*/diagnosis_0002.h5")
-    scored = [*data[:2], f"--weights={weights}", f"--out={folder / 'evaluation'}"]
-    assert evaluate.main(scored) == 0
+    with one_by_one():
+        assert train.main([*data, *settings, f"--logs={folder / 'logs'}"]) == 0
+        (weights,) = folder.glob("logs/*/diagnosis_0002.h5")
+        scored = [*data[:2], f"--weights={weights}", f"--out={folder / 'evaluation'}"]
+        assert evaluate.main(scored) == 0
     return SimpleNamespace(
         weights=weights, data=moles.data, figures=folder / "evaluation" / "evaluation.json"
     )
@@ -222,7 +223,7 @@ class TestDiagnosis:
         run("--revision=a", code=2)
         assert "10,000 are allowed" in capsys.readouterr().err
 
-    def test_commands_know_it_as_lesion(self, run, trained, monkeypatch, tmp_path, capsys):
+    def test_commands_know_it_as_lesion(self, eagerly, run, trained, monkeypatch, tmp_path, capsys):
         shipped = run("--revision=a")
         monkeypatch.setattr("lesion.weights._FOLDERS", (shipped.parent,))
         words = ["--task=diagnosis", "--weights=lesion", f"--dataset={trained.data}"]

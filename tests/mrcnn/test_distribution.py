@@ -4,6 +4,7 @@ What is set before a backend starts, such as the number of its devices, needs a 
 this file, run as a program, is that process.
 """
 
+import contextlib
 import importlib.util
 import os
 import socket
@@ -21,6 +22,7 @@ from mrcnn import callbacks, data, distribution
 from mrcnn.config import Config
 from mrcnn.data import Batches
 from mrcnn.model import MaskRCNN
+from mrcnn.tensors import step_by_step
 from mrcnn.weights import named_weights
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -243,10 +245,12 @@ def main(folder, task, *arguments):
     tf.config.set_logical_device_configuration(processor, two)
     compare_optimizers(folder, distribution.training_scope(Config(GPU_COUNT=2)))
     for count in (1, 2):
-        model = train(folder, f"training{count}", count)
+        with step_by_step() if count == 1 else contextlib.nullcontext():  # which takes less time
+            model = train(folder, f"training{count}", count)
         expected = [f"cpu:{number}" for number in range(count)]
         assert distribution.device_names(model.keras_model) == expected
-    assert len(model.detect([np.zeros((40, 50, 3), np.uint8)] * 5)) == 5
+    with step_by_step():
+        assert len(model.detect([np.zeros((40, 50, 3), np.uint8)] * 5)) == 5
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def cells(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.usefixtures("cells")
+@pytest.mark.usefixtures("cells", "eagerly")
 def test_examples_run(capsys):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("one backend is enough")

@@ -41,13 +41,13 @@ def changed(before, after):
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_config, rectangles, tmp_path_factory):
+def whole(tiny_config, rectangles, tmp_path_factory, one_by_one):
     """A training in two stages, with what it printed and its weights on the way."""
     keras.utils.set_random_seed(5)
     model = MaskRCNN("training", tiny_config(**RECIPE), tmp_path_factory.mktemp("whole"))
     stages = [values(model.keras_model)]
     histories = []
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
+    with one_by_one(), contextlib.redirect_stdout(io.StringIO()) as printed:
         for layers, epochs, validation in (("heads", 1, None), ("all", 3, rectangles())):
             histories.append(
                 model.train(
@@ -163,9 +163,9 @@ class TestTrain:
         assert whole.model.train(rectangles(), None, 0.01, epochs=3, layers="all") is None
         assert "Nothing is trained: `epochs` is the number of the last, 3" in caplog.text
 
-    def test_images_without_any_instance(self, tiny_config, rectangles, tmp_path):
+    def test_images_without_any_instance(self, eagerly, tiny_config, rectangles, tmp_path):
         keras.utils.set_random_seed(0)
-        model = MaskRCNN("training", tiny_config(STEPS_PER_EPOCH=8), tmp_path)
+        model = MaskRCNN("training", tiny_config(STEPS_PER_EPOCH=2), tmp_path)
         before = values(model.keras_model)
         empty = rectangles([[]] * 4)
         history = model.train(empty, None, learning_rate=0.02, epochs=3, layers="all").history

@@ -81,6 +81,8 @@ class Analyzer:
                 raise ValueError(f"`{name}` is a share, from 0 to 1; received {value}.")
         given = zip(TASKS, (boundary, attributes, diagnosis), strict=True)
         self._found = {task: _find(task, weights) for task, weights in given}
+        if [boundary, attributes, diagnosis] == [NONE] * len(TASKS):
+            raise ValueError(f"Every task is left out ({NONE!r}); give weights for one at least.")
         if not any(self._found.values()):
             raise FileNotFoundError(
                 "There are weights for no task: none are given, and the project ships none yet. "

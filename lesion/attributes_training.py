@@ -24,8 +24,6 @@ SIZE_HELP = "side of the network's square input, divisible by 32"
 DEFAULTS = {"image_size": 384, "epochs": 12, "batch": 8, "learning_rate": 0.001}
 # Thresholds are chosen on the validation part, where the rarest attribute is in one image of 25.
 FRACTIONS = {"train": 0.75, "validation": 0.10, "test": 0.15}
-# A backbone that has learned from millions of images is to be changed with care.
-ALL_LAYERS_RATE = 0.4
 # Structures of a few pixels are the first to go where a photograph is out of focus.
 BLUR = 0.008  # of the side, largest standard deviation
 RUN_SETTINGS = ("with_boundary", "repeat_threshold", "semantic_loss", "frozen_stages")

@@ -19,7 +19,7 @@ from mrcnn.weights import WeightsError
 
 logger = logging.getLogger(__name__)
 
-_LARGE = 3 * 4_000_000  # values of an image of which one is looked at at a time
+_LARGE = 3 * 4_000_000  # images with more values than this are predicted one by one
 
 
 class BoundaryConfig(Config):

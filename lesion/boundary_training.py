@@ -21,8 +21,6 @@ DEFAULTS = {
 RUN_SETTINGS = ("released_heads", "mask_size", "semantic")
 # Share of images shown from afar: a lesion may fill the frame or a tenth of it.
 FAR = 0.15
-# A backbone that has learned from millions of images is to be changed with care.
-ALL_LAYERS_RATE = 0.4
 # Settings by which start weights may have learned otherwise; the attributes have the same.
 _SEEN = {
     "IMAGE_MAX_DIM": "--image-size",

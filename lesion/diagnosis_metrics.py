@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_curve
 
-from lesion.calibration import brier_score, expected_calibration_error
+from lesion.calibration import MELANOMA, brier_score, expected_calibration_error
 from lesion.metrics import bootstrap_weights
-from lesion.patient import read_age, told
+from lesion.patient import OLDEST, read_age, told
 from lesion.samples import DIAGNOSES, Sample
 
 UNDECIDED = -1
 SPECIFICITIES = (0.80, 0.90, 0.95)
 RESAMPLES = 1000
-_AGES = ((0, 30), (30, 45), (45, 60), (60, 75), (75, 121))
+_AGES = ((0, 30), (30, 45), (45, 60), (60, 75), (75, OLDEST + 1))
 
 
 def decide(probabilities: np.ndarray) -> np.ndarray:
@@ -35,19 +35,6 @@ def confusion_matrix(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
     decided = decisions != UNDECIDED
     flat = labels[decided] * size + decisions[decided]
     return np.bincount(flat, minlength=size * size).reshape(size, size)
-
-
-def balanced_accuracy(
-    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None
-) -> float:
-    """Mean recall of the categories that occur, the challenge's measure.
-
-    Args:
-        labels: int [images], positions in `DIAGNOSES`.
-        probabilities: [images, 7]; rows need not sum to 1.
-        weights: of the images.
-    """
-    return float(np.nanmean(_recall(labels, decide(probabilities), weights)))
 
 
 def _recall(labels, decisions, weights=None):
@@ -125,7 +112,7 @@ class Sheet:
         return {
             "balanced_accuracy": _mean(recall),
             "accuracy": float(np.average(self.labels == self.decisions, weights=weights)),
-            "melanoma_auc": auc[DIAGNOSES.index("MEL")],
+            "melanoma_auc": auc[MELANOMA],
             "mean_auc": _mean(auc),
             "ece": expected_calibration_error(self.probabilities, self.labels, weights=weights),
             "brier": brier_score(self.probabilities, self.labels, weights),
@@ -169,8 +156,9 @@ class Sheet:
             name: _by_category(value) if np.ndim(value) else _plain(value)
             for name, value in self.scores().items()
         }
-        melanoma = self.labels == DIAGNOSES.index("MEL")
-        scores_of_melanoma = self.probabilities[:, DIAGNOSES.index("MEL")]
+        melanoma = self.labels == MELANOMA
+        scores_of_melanoma = self.probabilities[:, MELANOMA]
+        images_of = np.bincount(self.labels, minlength=len(DIAGNOSES)).tolist()
         return {
             "images": len(self.labels),
             "lesions": len(set(self.lesions)),
@@ -181,9 +169,7 @@ class Sheet:
                 f"{specificity:.2f}": sensitivity_at(melanoma, scores_of_melanoma, specificity)
                 for specificity in SPECIFICITIES
             },
-            "images_of": dict(
-                zip(DIAGNOSES, np.bincount(self.labels, minlength=7).tolist(), strict=True)
-            ),
+            "images_of": dict(zip(DIAGNOSES, images_of, strict=True)),
             "undecided": int((self.decisions == UNDECIDED).sum()),
             "confusion": confusion_matrix(self.labels, self.decisions).tolist(),
             **({"confidence": self.intervals()} if intervals else {}),
@@ -232,7 +218,7 @@ def _age_group(age):
     if age is None:
         return "unknown"
     low, high = next((low, high) for low, high in _AGES if low <= age < high)
-    return f"{low}-{high - 1}" if high < 121 else f"{low}+"
+    return f"{low}-{high - 1}" if high <= OLDEST else f"{low}+"
 
 
 def _mean(values):

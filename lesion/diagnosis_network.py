@@ -40,7 +40,8 @@ class DiagnosisConfig:
         colour_constancy: whether the light's colour is taken out first (`ShadesOfGray`).
         usual_light: how far the light is brought to what is usual, 0 to 1 (`UsualLight`).
         patient_data: whether age, sex and site are a second input.
-        batch_statistics: whether batch normalization learns its statistics.
+        batch_statistics: whether batch normalization learns its statistics; not in the networks of
+            files that say nothing of it, as there was no choice once.
         frozen_stages: number of the backbone's stages that never learn, from the first on.
         dropout: before the last layer.
         precision: "float32" or "mixed_bfloat16".

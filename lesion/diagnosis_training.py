@@ -25,8 +25,6 @@ SIZE_HELP = "side of the network's square input"
 DEFAULTS = {"image_size": 224, "epochs": 30, "batch": 32, "learning_rate": 0.001}
 TEACHER_SHARE, UNLABELLED_SHARE = 0.7, 0.25
 FRACTIONS = {"train": 0.80, "validation": 0.05, "test": 0.15}
-# A backbone that has learned from millions of images is to be changed with care.
-ALL_LAYERS_RATE = 0.4
 CONFIG_SETTINGS = (
     "colour_constancy",
     "usual_light",

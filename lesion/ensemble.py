@@ -1,5 +1,6 @@
 """Several classifiers as one: the mean of their probabilities."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -58,7 +59,8 @@ class DiagnosisEnsemble:
     ) -> list[Diagnosis]:
         """See `lesion.diagnosis.DiagnosisPredictor.predict`."""
         more = {} if whole is None else {"whole": whole}
-        opinions = [member.predict(images, patients, **more) for member in self.members]
+        with _several_networks():
+            opinions = [member.predict(images, patients, **more) for member in self.members]
         return [self._joint(votes) for votes in zip(*opinions, strict=True)]
 
     def _joint(self, votes):
@@ -131,10 +133,18 @@ def load_classifiers(
     own = (None, None) if calibrations else referral  # who refers together does not alone
     require_different(paths)
     members = [load_classifier(path, views, own[0], batch, own[1]) for path in paths]
-    # TensorFlow takes the members' first predictions, one after the other, for one function that is
-    # traced in vain again and again.
-    logging.getLogger("tensorflow").addFilter(_is_not_of_tracing)
     return DiagnosisEnsemble(members, calibrations, *referral)
+
+
+@contextlib.contextmanager
+def _several_networks():
+    """TensorFlow takes their first predictions for one function, traced in vain again and again."""
+    log = logging.getLogger("tensorflow")
+    log.addFilter(_is_not_of_tracing)
+    try:
+        yield
+    finally:
+        log.removeFilter(_is_not_of_tracing)
 
 
 def _is_not_of_tracing(record):

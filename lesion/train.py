@@ -37,6 +37,8 @@ from mrcnn.runs import find_last  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
+# A backbone that has learned from millions of images is to be changed with care.
+ALL_LAYERS_RATE = 0.4
 # What a continued run takes from the run it continues, besides the settings of its task; the rest
 # may be given anew.
 RUN_SETTINGS = (
@@ -265,7 +267,7 @@ def train(arguments):
     datasets = task.datasets(arguments, ([*training, *more], validation), cache)
     for layers, last_epoch in (("heads", head_epochs), ("all", arguments.epochs)):
         if model.epoch < last_epoch:
-            factor = task.ALL_LAYERS_RATE if layers == "all" else 1
+            factor = ALL_LAYERS_RATE if layers == "all" else 1
             model.train(
                 *datasets,
                 learning_rate=arguments.learning_rate * factor,

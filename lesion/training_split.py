@@ -50,11 +50,12 @@ def _sources(arguments, task, last):
         paths.append((f"--weights={arguments.weights}", Path(arguments.weights)))
     if teacher := getattr(arguments, "teacher", None):
         paths += [(f"--teacher={teacher}", path) for path in member_files([teacher])]
-    splits = {}  # the members of an ensemble mostly have one in common
+    splits = []  # the members of an ensemble mostly have one in common
     for option, path in paths:
-        if earlier := learned_before(path):
-            splits.setdefault((option, str(earlier)), (option, earlier))
-    return list(splits.values())
+        earlier = learned_before(path)
+        if earlier and (option, earlier) not in splits:
+            splits.append((option, earlier))
+    return splits
 
 
 def _drawn(arguments, samples, task, sources):

@@ -87,7 +87,7 @@ def mrcnn_mask_loss_graph(target_masks, target_class_ids, pred_masks, dice=False
     """Binary cross-entropy of the mask of each positive region's own class.
 
     Args:
-        target_masks: [batch, rois, height, width] of 0 and 1.
+        target_masks: [batch, rois, height, width] in 0..1, between with `MASK_SOFT_TARGETS` alone.
         target_class_ids: int [batch, rois].
         pred_masks: [batch, rois, height, width, classes] in 0..1.
         dice: adds the soft Dice loss (Milletari et al. 2016), the mean over regions.

@@ -97,6 +97,8 @@ def test_shipped_weights_are_used_unless_left_out(monkeypatch, tmp_path):
     monkeypatch.setattr("lesion.analyzer.shipped_weights", lambda task: shipped)
     assert Analyzer().tasks == ("boundary", "attributes", "diagnosis")
     assert Analyzer(boundary="none").tasks == ("attributes", "diagnosis")
+    with pytest.raises(ValueError, match="Every task is left out"):
+        Analyzer("none", "none", "none")
 
 
 def test_weights_that_are_not_there(tmp_path):

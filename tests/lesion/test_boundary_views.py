@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lesion import boundary_views, diagnosis
 from lesion.boundary_views import (
     MAX_SIDE,
     MIN_SHARE,
@@ -13,6 +14,10 @@ from lesion.boundary_views import (
     mirrored,
     reduced,
 )
+
+
+def test_one_option_is_of_boundary_and_diagnosis():
+    assert boundary_views.VIEWS == diagnosis.VIEWS
 
 
 def rectangle(shape, top, left, height, width):

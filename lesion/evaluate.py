@@ -158,7 +158,11 @@ def build_parser() -> argparse.ArgumentParser:
 # mistyped command answers at once.
 
 
-def _load_predictor(arguments):
+def _load_predictor(arguments, boundary):
+    """The predictor; `boundary` are weights that find the squares it is shown, or NONE.
+
+    Whoever finds its lesion by itself is shown none that nobody asked for.
+    """
     from lesion.boundary import load_predictor
 
     if arguments.task == "boundary":
@@ -174,12 +178,11 @@ def _load_predictor(arguments):
         predictor = load_classifiers(
             arguments.weights, arguments.views, arguments.risk, melanoma_sensitivity=sensitivity
         )
-    if arguments.nearby_unasked and getattr(predictor, "crops", False):
-        arguments.boundary_weights = NONE  # all its networks find their lesion by themselves
-    if arguments.boundary_weights == NONE:
+    by_itself = arguments.boundary_weights is None and getattr(predictor, "crops", False)
+    if boundary == NONE or by_itself:
         return predictor
     nearby = NearbyAttributes if arguments.task == "attributes" else NearbyDiagnosis
-    return nearby(predictor, load_predictor(arguments.boundary_weights, views=arguments.views))
+    return nearby(predictor, load_predictor(boundary, views=arguments.views))
 
 
 def _evaluate(arguments, predictor, samples, names):
@@ -237,9 +240,8 @@ def _write_summary(arguments, summary):
     return [path]
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
+def _refuse(parser, arguments):
+    """Ends the command where options contradict one another, or paths are of the wrong kind."""
     if arguments.task != "diagnosis" and len(arguments.weights) > 1:
         parser.error(f"--weights can be given once for --task={arguments.task}.")
     if arguments.task == "boundary" and arguments.boundary_weights:
@@ -253,22 +255,32 @@ def main(argv: list[str] | None = None) -> int:
         if given and task != arguments.task:
             option = given[0].replace("_", "-")
             parser.error(f"--{option} is for --task={task}, not for --task={arguments.task}.")
-    arguments.nearby_unasked = arguments.boundary_weights is None
-    shown_nearby = arguments.task != "boundary" and not arguments.heat_maps
-    if arguments.nearby_unasked:
-        own = arguments.weights == [SHIPPED] and shipped_weights("boundary") is not None
-        if own and arguments.heat_maps:
-            print("Heat maps are of whole images: no square around a lesion is shown instead.")
-        arguments.boundary_weights = SHIPPED if shown_nearby and own else NONE
     if arguments.json and arguments.json.is_dir():
         parser.error(f"--json {arguments.json} is a folder; name a file.")
     if arguments.out.exists() and not arguments.out.is_dir():
         parser.error(f"--out {arguments.out} is a file; give a folder.")
+
+
+def _boundary_weights(arguments):
+    """Weights that find the squares which other networks are shown, or NONE."""
+    if arguments.boundary_weights is not None:
+        return arguments.boundary_weights
+    own = arguments.weights == [SHIPPED] and shipped_weights("boundary") is not None
+    if own and arguments.heat_maps:
+        print("Heat maps are of whole images: no square around a lesion is shown instead.")
+    return SHIPPED if own and arguments.task != "boundary" and not arguments.heat_maps else NONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    _refuse(parser, arguments)
+    boundary, predicts = _boundary_weights(arguments), arguments.predictions is not None
     try:  # what "last" means now, it means to the end
         refuse_folder(arguments.out, arguments.dataset, arguments.task)
         arguments.weights = [str(weights_path(w, arguments.task)) for w in arguments.weights]
-        if arguments.boundary_weights != NONE:
-            arguments.boundary_weights = str(weights_path(arguments.boundary_weights, "boundary"))
+        if boundary != NONE:
+            boundary = str(weights_path(boundary, "boundary"))
         collections, selection = select(
             arguments.dataset,
             arguments.task,
@@ -276,29 +288,28 @@ def main(argv: list[str] | None = None) -> int:
             arguments.split,
             arguments.part,
             arguments.limit,
-            arguments.predictions is not None,
+            predicts,
         )
+        require_truths(collections, selection, arguments.task, predicts)
     except (OSError, ValueError) as error:
-        parser.error(str(error))
-    samples, part = selection.samples, selection.part
-    try:
-        require_truths(collections, selection, arguments.task, arguments.predictions is not None)
-    except ValueError as error:
         parser.error(str(error))
     said, wrong = notes_on(collections, selection, arguments.split is not None)
     for line in wrong:
         print(line, file=sys.stderr)
     for line in said:
         print(line)
+    samples = selection.samples
     try:
         refuse_masks_in(arguments.predictions, samples)
-        predictor = _load_predictor(arguments)
+        predictor = _load_predictor(arguments, boundary)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    whole = arguments.boundary_weights == NONE and not getattr(predictor, "crops", False)
-    if whole and shown_nearby and arguments.nearby_unasked:
-        print(_SHOWN_WHOLE)
+    nearby = isinstance(predictor, NearbyAttributes | NearbyDiagnosis)
+    unasked = arguments.boundary_weights is None and not arguments.heat_maps
+    if arguments.task != "boundary" and unasked and not nearby:
+        if not getattr(predictor, "crops", False):
+            print(_SHOWN_WHOLE)
     if arguments.heat_maps and len({member.crops for member in predictor.members}) > 1:
         print(
             "--heat-maps are of one picture: some members of this ensemble crop it to the lesion, "
@@ -307,38 +318,63 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     names = [collection.name for collection in collections]
-    model, boundary_learned = predictor.describe(), None
-    nearby = arguments.boundary_weights != NONE
-    if nearby and own_split(Path(arguments.boundary_weights)):
+    evaluation, scores, table = _evaluate(arguments, predictor, samples, names)
+    facts = _facts(arguments, selection, predictor, boundary if nearby else NONE)
+    summary = {**scores, **facts}
+    model, title = summary["model"], arguments.task.capitalize()
+    print(
+        f"{title}, part {selection.part}, weights {model['weights']} "
+        f"(sha256 {model['sha256'][:12]})"
+    )
+    print(table)
+    if arguments.predictions and summary["unscored"]:
+        print(f"Not scored, for want of a mask, but predicted: {summary['unscored']} images.")
+    lost = _write_all(arguments, evaluation, predictor, summary)
+    print(NOTICE)
+    # Images that the data set could not offer at all; a split never named them.
+    by_split = selection.split and selection.part != "all"
+    left_out = 0 if by_split else sum(each.left_out for each in collections)
+    if evaluation.problems:
+        print(f"{len(evaluation.problems)} of {len(samples)} samples failed:", file=sys.stderr)
+        for problem in evaluation.problems:
+            print(f"  {problem}", file=sys.stderr)
+    return 1 if evaluation.problems or summary.get("incomplete") or left_out or lost else 0
+
+
+def _facts(arguments, selection, predictor, boundary):
+    """What a summary says besides scores: what was scored, how, and by which networks."""
+    learned = None
+    if boundary != NONE and own_split(Path(boundary)):
         # Samples whose lesions' outlines the boundary weights have learned, if that is known.
-        boundary_learned = len(learned_by([Path(arguments.boundary_weights)], samples))
-    evaluation, summary, table = _evaluate(arguments, predictor, samples, names)
-    summary = {
-        **summary,
+        learned = len(learned_by([Path(boundary)], selection.samples))
+    of_diagnosis = arguments.task == "diagnosis"
+    return {
         "task": arguments.task,
-        "part": part,
+        "part": selection.part,
         "split": str(selection.split) if selection.split else None,
         "left_out": selection.left_out,
         "unused": selection.unused,
         "learned": selection.learned or (0 if selection.is_known else None),
         "limit": arguments.limit,
         "views": None if arguments.task == "attributes" else arguments.views,
-        "risk": arguments.risk if arguments.task == "diagnosis" else None,
+        "risk": arguments.risk if of_diagnosis else None,
         "referral_sensitivity": arguments.melanoma_sensitivity,
-        "images_alone": arguments.images_alone if arguments.task == "diagnosis" else None,
+        "images_alone": arguments.images_alone if of_diagnosis else None,
         "weights": name_and_hash(predictor),
-        "boundary_weights": name_and_hash(predictor.boundary) if nearby else None,
-        "boundary_learned": boundary_learned,
-        "model": model,
+        "boundary_weights": name_and_hash(predictor.boundary) if boundary != NONE else None,
+        "boundary_learned": learned,
+        "model": predictor.describe(),
         "notice": NOTICE,
     }
-    title = arguments.task.capitalize()
-    print(f"{title}, part {part}, weights {model['weights']} (sha256 {model['sha256'][:12]})")
-    print(table)
-    if arguments.predictions and summary["unscored"]:
-        print(f"Not scored, for want of a mask, but predicted: {summary['unscored']} images.")
-    written, lost = [], bool(unwritten := getattr(evaluation, "unwritten", []))
-    # The numbers first: neither they nor the pictures are to cost the other.
+
+
+def _write_all(arguments, evaluation, predictor, summary):
+    """Writes the numbers first: neither they nor the pictures are to cost the other.
+
+    Returns whether anything could not be written.
+    """
+    written, unwritten = [], getattr(evaluation, "unwritten", [])
+    lost = bool(unwritten)
     for write in (
         lambda: _write_summary(arguments, summary),
         lambda: _write(arguments, evaluation, predictor),
@@ -350,21 +386,11 @@ def main(argv: list[str] | None = None) -> int:
             lost = True
     if written:
         print(f"Written: {', '.join(map(str, written))}")
-    print(NOTICE)
-
-    # Images that the data set could not offer at all; a split never named them.
-    by_split = selection.split and part != "all"
-    left_out = 0 if by_split else sum(each.left_out for each in collections)
     if unwritten:
         print(f"{len(unwritten)} masks could not be written:", file=sys.stderr)
     for problem in unwritten[:_SHOWN]:
         print(f"  {problem}", file=sys.stderr)
-    if evaluation.problems:
-        print(f"{len(evaluation.problems)} of {len(samples)} samples failed:", file=sys.stderr)
-        for problem in evaluation.problems:
-            print(f"  {problem}", file=sys.stderr)
-    incomplete = summary.get("incomplete", 0)
-    return 1 if evaluation.problems or incomplete or left_out or lost else 0
+    return lost
 
 
 if __name__ == "__main__":

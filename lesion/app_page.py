@@ -14,7 +14,7 @@ from lesion.analyzer import Analyzer
 from lesion.app_policy import Policy
 from lesion.app_style import PAGE_STYLE
 from lesion.app_uploads import Uploads
-from lesion.app_view import FORMATS, MAX_UPLOAD, SUFFIXES, examine
+from lesion.app_view import FORMATS, MAX_UPLOAD, SUFFIXES, examine, is_result
 from lesion.patient import SEXES, SITES
 from lesion.report_style import CASE_STYLE
 
@@ -43,7 +43,10 @@ def build_page(analyzer: Analyzer, uploads: Uploads, max_megapixels: float) -> g
     def analyze(path: str, age: str, sex: str, site: str, request: gr.Request):
         try:
             patient = {"age": age, "sex": sex, "site": site}
-            return examine(analyzer, path, max_megapixels, patient), None
+            html = examine(analyzer, path, max_megapixels, patient)
+            # What is known of one patient must not be told of the next; a fault can be mended.
+            facts = ("", "", "") if is_result(html) else (age, sex, site)
+            return html, None, *facts
         finally:
             uploads.done(request.session_hash, path)
 
@@ -79,7 +82,7 @@ def build_page(analyzer: Analyzer, uploads: Uploads, max_megapixels: float) -> g
         upload.upload(
             analyze,
             [upload, age, sex, site],
-            [result, upload],
+            [result, upload, age, sex, site],
             trigger_mode="multiple",
             api_visibility="private",
         )

@@ -41,6 +41,7 @@ MAX_MEGAPIXELS = 89
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Of files that are opened. Pillow hands some others to programs, such as EPS to Ghostscript."""
 
+_RESULT = '<article class="lesion-case lesion-result"'
 _PICTURE_SIDE = 1024
 _ENDINGS = {"overlay": OVERLAY, "attribute_overlay": ATTRIBUTE_OVERLAY}
 # Straight pieces of an outline lie this close to it, in pixels of the picture.
@@ -113,6 +114,11 @@ def error_html(message: str) -> str:
     return f'<p class="lesion-error" role="alert">{escape(message)}</p>'
 
 
+def is_result(html: str) -> bool:
+    """Whether `examine` gave a result and no error."""
+    return html.startswith(_RESULT)
+
+
 def result_html(analysis: Analysis) -> str:
     """All that was found in a file's image; `CASE_STYLE` and `PAGE_STYLE` give it its looks."""
     record = analysis.to_dict()
@@ -120,7 +126,7 @@ def result_html(analysis: Analysis) -> str:
     height, width = analysis.image.shape[:2]
     report = base64.b64encode(report_html(analysis).encode("utf-8", "replace")).decode("ascii")
     stem = escape(Path(case_name(record)).stem)
-    return f"""<article class="lesion-case lesion-result" aria-label="Result. {NOTICE}">
+    return f"""{_RESULT} aria-label="Result. {NOTICE}">
 <header><div><h2>{name}</h2>
 <p class="about">{width:,} × {height:,} pixels</p></div>
 <a class="download" download="{stem}_report.html"

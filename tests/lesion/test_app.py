@@ -581,8 +581,10 @@ class TestPage:
         path = folder / "x" / "image.png"
         write_image(path, PHANTOM.image) if good else bomb(path, 9000, 9000)
         request = SimpleNamespace(session_hash="page")
-        html, left = self.function(blocks, "analyze")(str(path), "", "", "", request)
+        given = ("50", "female", "back")
+        html, left, *facts = self.function(blocks, "analyze")(str(path), *given, request)
         assert left is None and ("lesion-result" in html) == good
+        assert facts == (["", "", ""] if good else [*given])  # of the next patient unknown
         assert not path.exists()
 
     @pytest.mark.parametrize("takes", [True, False])

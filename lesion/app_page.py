@@ -45,7 +45,7 @@ def build_page(analyzer: Analyzer, uploads: Uploads, max_megapixels: float) -> g
             patient = {"age": age, "sex": sex, "site": site}
             html = examine(analyzer, path, max_megapixels, patient)
             # What is known of one patient must not be told of the next; a fault can be mended.
-            facts = ("", "", "") if is_result(html) else (age, sex, site)
+            facts = ("", "", "") if is_result(html) else (gr.skip(), gr.skip(), gr.skip())
             return html, None, *facts
         finally:
             uploads.done(request.session_hash, path)

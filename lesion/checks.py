@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lesion.grouping import remember_content
 from lesion.samples import ATTRIBUTES, TASKS, Collection, Problem, Sample
 from mrcnn.files import sha256_of, write_json
 from mrcnn.images import ImageError, image_size, read_image, read_mask
@@ -108,6 +109,7 @@ def check_samples(
             continue
         empty += task == "boundary" and facts[sample.mask]["cover"] == "none"
         used[image["sha256"]] = sample
+        remember_content(sample.image, image["sha256"])
         sound.append(sample)
     sound = [sample for sample in sound if sample.key not in doubtful]
     sizes = Counter((facts[s.image]["height"], facts[s.image]["width"]) for s in sound)
@@ -135,7 +137,7 @@ def _contradict(sample: Sample, first: Sample, task: str) -> bool:
 def _duplicate(sample: Sample, first: Sample, task: str) -> str:
     name = first.image.name if first.image.parent == sample.image.parent else first.image
     if not _contradict(sample, first, task):
-        return f"duplicate: the same bytes as {name}, which is used"
+        return f"duplicate: the same bytes as {name}"
     left = "neither is" if first.collection == sample.collection else "this one is not"
     return (
         f"duplicate: the same bytes as {name}, and another diagnosis ({first.diagnosis} there, "

@@ -5,6 +5,7 @@ image looks like. They need no diagnosis, so that images without one can be lear
 """
 
 import logging
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from lesion.diagnosis import DiagnosisPredictor, load_classifier
 from lesion.diagnosis_data import DiagnosisDataset, sampling_shares
 from lesion.folders import image_files
+from lesion.pairing import stem_of
 from lesion.samples import DIAGNOSES, DatasetError, Sample, archive_id
 from lesion.splits import Split
 from lesion.weights import member_files
@@ -41,7 +43,7 @@ def find_unlabelled(
 
     Left out is what cannot be read, what `samples` have, too, by name or byte for byte, and what
     the training is to be scored on by its split, be it in a folder of another name or by another
-    image of its lesion.
+    image of its lesion or patient. Masks and maps of superpixels are no photographs.
 
     Args:
         folders: of images.
@@ -60,22 +62,29 @@ def find_unlabelled(
             "of one name could not be told apart. Rename one of them."
         )
     ids, hashes = {archive_id(sample.image_id) for sample in samples}, None
-    lesions = {_name(sample.image): sample.lesion_id for sample in listed if sample.lesion_id}
+    facts = {
+        name: {_name(s.image): getattr(s, name) for s in listed if getattr(s, name)}
+        for name in ("lesion_id", "patient_id")
+    }
     found: list[Sample] = []
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise DatasetError(f"The folder {folder} of --unlabelled does not exist.")
-        paths = image_files(folder)
+        paths = [path for path in image_files(folder) if not _NO_PHOTOGRAPH.search(path.stem)]
         # Other names than the archive's mean nothing beyond their folder; of several files of one
-        # name in it, such as a.jpg and a.png, the last.
-        named = {archive_id(path.stem) or path.stem: path for path in paths}
+        # name in it, such as a.jpg and a.png, or its part a_crop.jpg, the one of the shortest.
+        longest = sorted(paths, key=lambda path: -len(path.name))
+        named = {archive_id(path.stem) or stem_of(path): path for path in longest}
         fresh = [path for path in named.values() if (archive_id(path.stem) or path) not in ids]
         if fresh and hashes is None:
             hashes = {sha256_of(sample.image) for sample in samples}
         fresh = [path for path in fresh if sha256_of(path) not in hashes]
         new = [
-            Sample(_collection(folder), path.stem, path, lesion_id=lesions.get(_name(path)))
-            for path in fresh
+            Sample(
+                *(_collection(folder), stem_of(path), path),
+                **{name: known.get(_name(path)) for name, known in facts.items()},
+            )
+            for path in sorted(fresh)
         ]
         new = [sample for sample in new if split.part_of(sample) not in ("validation", "test")]
         sound = [sample for sample in new if _is_sound(sample.image)]
@@ -94,6 +103,9 @@ def find_unlabelled(
         hashes |= {sha256_of(sample.image) for sample in sound}
         found += sound
     return found
+
+
+_NO_PHOTOGRAPH = re.compile(r"_(superpixels|segmentation|mask|attribute_\w+)$", re.IGNORECASE)
 
 
 def _name(path):

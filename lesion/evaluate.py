@@ -37,7 +37,7 @@ from lesion.boundary_evaluation import (  # noqa: E402
     summarize_boundary,
     write_boundary,
 )
-from lesion.evaluation_folder import SUMMARY, clear_folder, refuse_folder  # noqa: E402
+from lesion.evaluation_folder import SUMMARY, clear_folder, refuse_folder, weights_in  # noqa: E402
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
 from lesion.options import add_referral, add_views, natural, positive  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
@@ -233,10 +233,12 @@ def _write(arguments, evaluation, predictor):
 
 
 def _write_summary(arguments, summary):
-    if replaced := clear_folder(arguments.out):
-        print(replaced)
+    earlier = weights_in(arguments.out)
     path = arguments.json or arguments.out / SUMMARY
     write_json(path, summary)
+    if earlier:
+        clear_folder(arguments.out, arguments.task)
+        print(f"Replaced in {arguments.out}: the results of {earlier}.")
     return [path]
 
 

@@ -1,5 +1,6 @@
 """The folder that an evaluation is written to, and what an earlier one has left in it."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,14 +38,20 @@ def refuse_folder(out: Path, datasets: Sequence[str], task: str) -> None:
         )
 
 
-def clear_folder(out: Path) -> str | None:
-    """Removes what an earlier evaluation has left; says of which weights it was, or None."""
+def weights_in(out: Path) -> str | None:
+    """Name of the weights of which a folder holds the results; None where it holds none."""
     earlier = _earlier(out)
-    if not earlier:
-        return None
-    for name in (SUMMARY, *_FILES[earlier["task"]]):
-        (out / name).unlink(missing_ok=True)
-    return f"Replaced in {out}: the results of {earlier['weights']['name']}."
+    return earlier and earlier["weights"]["name"]
+
+
+def clear_folder(out: Path, task: str) -> None:
+    """Removes the tables and figures that an earlier evaluation of the task has left.
+
+    What cannot be removed, as a table that a program has open, is left.
+    """
+    for name in _FILES[task]:
+        with contextlib.suppress(OSError):
+            (out / name).unlink()
 
 
 def _earlier(out):

@@ -82,13 +82,14 @@ def not_read(files: Iterable[Path], readable: Collection[str] = IMAGE_SUFFIXES) 
     return ", ".join(f"{count} {each}" for each, count in counts.items())
 
 
-def passed_over(folder: Path) -> list[Problem]:
-    """What of a folder of images is not taken for one, as a note; none for nothing."""
+def passed_over(folder: Path, deeper: bool = True) -> list[Problem]:
+    """What of a folder of images is not taken for one, in itself and in folders inside of it."""
     inside = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
-    deeper = sum(
+    inside = inside if deeper else []
+    below = sum(
         path.suffix.lower() in IMAGE_SUFFIXES for each in inside for path in each.rglob("*")
     )
     files = not_read(path for path in folder.iterdir() if path.is_file())
-    parts = [files, f"{deeper} in folders inside" if deeper else ""]
+    parts = [files, f"{below} in folders inside" if below else ""]
     text = ", ".join(part for part in parts if part)
     return [Problem(folder, f"images that are not read: {text}")] if text else []

@@ -1,9 +1,8 @@
-"""Which images belong together: those of one lesion, of one patient, or of one file.
+"""Which images belong together: those of one lesion, of one patient, or of one number.
 
 They must not be divided between learning and scoring, and are no independent draws.
 """
 
-import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,9 +74,18 @@ def content_mark(sample: Sample) -> str | None:
     return None if archive_id(sample.image_id) else _content_mark(sample.image)
 
 
-@functools.lru_cache(maxsize=1_000_000)  # asked for by every split that knows files
+def remember_content(path: Path, sha256: str) -> None:
+    """Spares `content_mark` a file that has been read already."""
+    _known[path] = f"sha256 {sha256[:16]}"
+
+
+_known: dict[Path, str | None] = {}  # asked for by every split that knows files
+
+
 def _content_mark(path: Path) -> str | None:
-    try:
-        return f"sha256 {sha256_of(path)[:16]}"
-    except OSError:
-        return None
+    if path not in _known:
+        try:
+            remember_content(path, sha256_of(path))
+        except OSError:
+            _known[path] = None
+    return _known[path]

@@ -15,10 +15,10 @@ _ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
 def images_in(folder: Path, collection: Collection, taken: Iterable[str]) -> dict[str, Path]:
     """Images by id. Of two with one id the first is kept and the other a problem."""
     images: dict[str, Path] = {}
-    if folder != collection.root:  # where masks and what else belongs to it lie in folders, too
-        collection.problems += passed_over(folder)
+    # Beside a data set's folders there are those of its masks.
+    collection.problems += passed_over(folder, deeper=folder != collection.root)
     for path in image_files(folder):
-        image_id = _stem(path)
+        image_id = stem_of(path)
         if collection.layout == "isic2017" and image_id.endswith("_superpixels"):
             continue
         if image_id in images or image_id in taken:
@@ -29,7 +29,7 @@ def images_in(folder: Path, collection: Collection, taken: Iterable[str]) -> dic
     return images
 
 
-def _stem(path: Path) -> str:
+def stem_of(path: Path) -> str:
     """The name without its suffix; some systems write letters with marks as several characters."""
     return unicodedata.normalize("NFC", path.stem)
 
@@ -41,7 +41,7 @@ def paired(
     masks: dict[str, Path] = {}
     names: dict[Path, str] = {}
     for path in (path for folder in mask_folders for path in image_files(folder)):
-        name = _stem(path)  # an image's own name may end in "_mask", too
+        name = stem_of(path)  # an image's own name may end in "_mask", too
         names[path] = name if name in images else _ENDING.sub("", name)
     image_of = {name: image_id for image_id, name in rows_of(images, names.values()).items()}
     for path, name in names.items():
@@ -60,7 +60,7 @@ def attribute_masks(folder: Path, collection: Collection) -> dict[str, dict[str,
     """Masks by image and attribute; other images in the folder are problems."""
     masks: dict[str, dict[str, Path]] = {}
     for path in image_files(folder):
-        image_id, _, attribute = _stem(path).partition("_attribute_")
+        image_id, _, attribute = stem_of(path).partition("_attribute_")
         if attribute in ATTRIBUTES:
             masks.setdefault(image_id, {})[attribute] = path
         else:

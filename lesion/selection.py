@@ -132,7 +132,9 @@ def select(
 def _namesakes(paths, samples):
     """How many samples have names of images that weights learned from, the archive's apart."""
     splits = [Split.load(own) for path in paths if (own := own_split(path))]
-    parts = [split.parts.get(part, ()) for split in splits for part in ("train", "validation")]
+    # Where the files themselves are known, names say nothing.
+    nameless = [split for split in splits if not split.knows_files]
+    parts = [split.parts.get(part, ()) for split in nameless for part in ("train", "validation")]
     names = {key.rpartition("/")[2] for keys in parts for key in keys}
     known = {sample.collection for split in splits for sample in split.among(samples)}
     count = 0

@@ -1,10 +1,11 @@
-"""Training, validation and test parts that share no lesion."""
+"""Training, validation and test parts that share neither a lesion nor a patient."""
 
 import functools
 import hashlib
 import json
 import logging
 import math
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,7 +130,7 @@ class Split:
         yield from self._parts_of_key(sample.key)
         for mark in marks_of(sample):
             yield from self._parts_of_mark(mark)
-        if self._knows_files and sample.key not in self._part_by_key:
+        if self.knows_files and sample.key not in self._part_by_key:
             yield from self._parts_of_mark(content_mark(sample))
 
     def _parts_of_key(self, key):
@@ -151,7 +152,8 @@ class Split:
         return _part_by(self.marks)
 
     @functools.cached_property
-    def _knows_files(self):
+    def knows_files(self):
+        """Whether it knows what is in files whose names are their folder's own."""
         return any(name.startswith("sha256 ") for names in self.marks.values() for name in names)
 
     @functools.cached_property
@@ -190,6 +192,8 @@ class Split:
             )
         if not _are_names_by_part(marks):
             raise SplitError(f"The split {path} must hold lists of names by part as `marks`.")
+        # As names of files are known since letters with marks are single characters in them.
+        parts = {part: [unicodedata.normalize("NFC", k) for k in of] for part, of in parts.items()}
         times = Counter(key for keys in parts.values() for key in keys)
         twice = [key for key, count in times.items() if count > 1]
         if twice:
@@ -298,7 +302,7 @@ def split_by_parts(
 ) -> Split:
     """As `split_samples`, but the parts that a challenge has set apart remain apart.
 
-    Samples of its validation and test parts belong to these, as do all others of their lesions.
+    Samples of its validation and test parts belong to these, as do all others of their groups.
     Where a data set has such a part, no other sample of it is put there.
     """
     apart = defaultdict(set)  # by collection
@@ -325,7 +329,7 @@ def split_by_parts(
 
 
 def learned_keys(splits: Sequence[Split], samples: Sequence[Sample]) -> set[str]:
-    """Keys of samples that trainings on these splits have seen, or whose lesions they have."""
+    """Keys of samples that trainings on these splits have seen, or others of their group."""
     return {
         sample.key
         for group in grouped(samples)

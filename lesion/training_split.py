@@ -66,7 +66,8 @@ def _drawn(arguments, samples, task, sources):
     for option, earlier in sources:
         known = earlier.among(samples)
         parts = {earlier.part_of(sample) for sample in known}
-        if len(known) == len(samples) and UNLABELLED not in parts:
+        divided = any(_seen(earlier, earlier, samples).values())  # as before patients were known
+        if len(known) == len(samples) and UNLABELLED not in parts and not divided:
             logger.info("The split is that of %s.", option)
             return earlier
         carried = carried_over(earlier, samples, fractions, arguments.split_seed)
@@ -89,22 +90,30 @@ def _kept(arguments, begun):
 
 def _refuse_seen(arguments, option, earlier, split, samples):
     """ValueError where a split scores images that start weights or a teacher have learned from."""
-    parts, lesions = (
-        {part: of.get(part, ()) for part in ("train", UNLABELLED)}
-        for of in (earlier.parts, earlier.marks)
-    )
-    trained = Split(parts, earlier.seed, {}, lesions)
-    # To have been chosen by images does not forbid to choose by them again.
-    for part, learned in (("validation", trained), ("test", earlier)):
-        keys = set(split.parts.get(part, ()))
-        scored = [sample for sample in samples if sample.key in keys]
-        if seen := learned_keys([learned], samples) & keys:
+    for part, seen in _seen(earlier, split, samples).items():
+        if seen:
+            keys = set(split.parts[part])
+            scored = [sample for sample in samples if sample.key in keys]
             named = f" of --split={arguments.split}" if arguments.split else ""
             raise ValueError(
                 f"{option} has learned from {len(seen)} of the {len(scored)} images that the part "
                 f"{part!r}{named} is to score, or from their lesions. Move these to its training "
                 f"part, or take other weights than {option}."
             )
+
+
+def _seen(earlier, split, samples):
+    """By part that a split scores the keys of what an earlier training has learned from."""
+    parts, marks = (
+        {part: of.get(part, ()) for part in ("train", UNLABELLED)}
+        for of in (earlier.parts, earlier.marks)
+    )
+    # To have been chosen by images does not forbid to choose by them again.
+    trained = Split(parts, earlier.seed, {}, marks)
+    return {
+        part: learned_keys([learned], samples) & set(split.parts.get(part, ()))
+        for part, learned in (("validation", trained), ("test", earlier))
+    }
 
 
 def learned_before(start: Path | None) -> Split | None:

@@ -157,9 +157,8 @@ class Config:
         for name in ("BACKBONE", "COMPUTE_BACKBONE_SHAPE"):
             value = getattr(self, name)
             # A function in the body of a class is a method to Python, and mostly not meant as one.
-            function = getattr(value, "__func__", None)
-            if function and not {"self", "cls"} & set(inspect.signature(function).parameters):
-                setattr(self, name, function)
+            if getattr(value, "__self__", None) is self and not _takes_self(value.__func__):
+                setattr(self, name, value.__func__)
         self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
         height = width = self.IMAGE_MAX_DIM
         if self.IMAGE_RESIZE_MODE in ("crop", "stretch"):
@@ -335,6 +334,12 @@ class PaperConfig(Config):
         super().__init__(**settings)
         if self.LEARNING_RATE is None:
             self.LEARNING_RATE = 0.02 * self.BATCH_SIZE / 16
+
+
+def _takes_self(function):
+    """Whether a function's first parameter is a method's: `self`, or any there may be."""
+    first = next(iter(inspect.signature(function).parameters.values()), None)
+    return first is not None and (first.name == "self" or first.kind is first.VAR_POSITIONAL)
 
 
 def _check_keyword(config_class, name):

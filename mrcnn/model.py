@@ -54,7 +54,7 @@ class MaskRCNN(InRun, LookInside):
         self.mode = mode
         self.config = config
         self.model_dir = str(model_dir)
-        self._anchors = AnchorCache(config)
+        self._anchors, self._said_why = AnchorCache(config), False
         self.set_log_dir()
         self._scope = training_scope(config) if mode == "training" else contextlib.nullcontext
         with self._scope():
@@ -329,7 +329,7 @@ class MaskRCNN(InRun, LookInside):
         if verbose:
             log("molded_images", molded)
             log("image_metas", metas)
-        outputs = self._predict(np.asarray(molded, np.float32), np.asarray(metas))
+        config, outputs = self.config, self._predict(np.float32(molded), np.asarray(metas))
         detections, probabilities, _, masks, proposals, *_ = outputs
         results = []
         # Subclasses may know matterport's five arguments alone.
@@ -344,9 +344,9 @@ class MaskRCNN(InRun, LookInside):
                 cells, presence = (output[row] for output in outputs[-2:])
                 cells = unmold_semantic(cells, shape, molded[row].shape, window)
                 results[-1] |= {"semantic": cells, "presence": presence}
-            if not len(rois):
-                say = log if verbose else logger.info
-                say(why_nothing(proposals[row], probabilities[row], self.config))
+            if not len(rois) and (verbose or not self._said_why):
+                why, self._said_why = why_nothing(proposals[row], probabilities[row], config), True
+                (log if verbose else logger.warning)(why)
         return results
 
     def _predict(self, molded, metas):

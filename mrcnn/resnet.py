@@ -32,8 +32,8 @@ class BatchNorm(layers.BatchNormalization):
         if self.train_bn is not None:
             training = self.train_bn
         maps = len(inputs.shape) == 4 and self.axis in (-1, 3)
-        usual = mask is None and not (self.renorm or self.synchronized)
-        if maps and usual and keras.backend.backend() == "tensorflow":
+        other = self.synchronized or getattr(self, "renorm", False)  # which Keras 3.10 lacks
+        if maps and mask is None and not other and keras.backend.backend() == "tensorflow":
             return self._normalise_tensorflow(inputs, bool(training) and self.trainable)
         return super().call(inputs, training=training, mask=mask)
 

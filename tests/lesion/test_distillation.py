@@ -104,6 +104,20 @@ class TestUnlabelled:
         found = find_unlabelled([more], samples, NO_SPLIT, [known, elsewhere])
         assert [sample.lesion_id for sample in found] == [None, None, "moles/7", None]
 
+    def test_patients_are_kept(self, more, samples):
+        known = Sample("moles", "x2", more / "x2.png", patient_id="moles/p")
+        found = find_unlabelled([more], samples, NO_SPLIT, [known])
+        assert [sample.patient_id for sample in found] == [None, None, "moles/p", None]
+        split = Split({"train": [], "test": []}, 0, {}, {"test": ["patient moles/p"]})
+        assert len(find_unlabelled([more], samples, split, [known])) == 3
+
+    def test_what_lies_beside_photographs_is_none(self, samples, tmp_path):
+        for number, name in enumerate(("", "_superpixels", "_segmentation", "_crop")):
+            image = np.full((40, 52, 3), 90 + number, np.uint8)
+            write_image(tmp_path / f"ISIC_0000099{name}.png", image)
+        (found,) = find_unlabelled([tmp_path], samples, NO_SPLIT)
+        assert found.image.name == "ISIC_0000099.png"
+
     def test_folder_that_is_missing(self, samples, tmp_path):
         with pytest.raises(DatasetError, match="does not exist"):
             find_unlabelled([tmp_path / "nothing"], samples, NO_SPLIT)

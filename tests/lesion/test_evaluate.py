@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -399,6 +400,23 @@ def test_results_are_not_written_among_the_data(command, dataset, capsys):
         command("--dataset", data, "--out", data)
     assert "is the folder of a data set" in capsys.readouterr().err
     assert sorted(path.name for path in data.iterdir()) == ["images", "masks"]
+
+
+def test_earlier_results_that_cannot_be_removed_cost_no_new_ones(
+    command, dataset, tmp_path, monkeypatch
+):
+    """As a table that a program has open, under Windows."""
+    command("--dataset", dataset())
+    remove = Path.unlink
+
+    def locked(path, *arguments, **named):
+        if path.name == "jaccard.csv":
+            raise PermissionError(13, "The process cannot access the file", str(path))
+        remove(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "unlink", locked)
+    code, result = command("--dataset", dataset("second", images=3))
+    assert (code, result["images"]) == (0, 3)
 
 
 def test_earlier_results_do_not_stay_beside_later_ones(command, dataset, tmp_path, capsys):

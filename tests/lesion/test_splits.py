@@ -1,6 +1,7 @@
 import json
 import logging
 import random
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -482,6 +483,12 @@ class TestFiles:
         split = Split({"train": ["A/a"]}, 0, {}).with_marks([own])
         other = replace(self.of(tmp_path, "B", "x"), patient_id="IP_1234567")
         assert split.has_learned(other)
+
+
+def test_splits_know_names_whose_letters_were_several_characters(tmp_path):
+    name = unicodedata.normalize("NFD", "A/M\u00fcller")
+    Split({"train": [name]}, 0, {}).save(tmp_path / "split.json")
+    assert Split.load(tmp_path / "split.json").parts == {"train": ["A/M\u00fcller"]}
 
 
 def test_splits_of_earlier_versions_know_lesions(tmp_path):

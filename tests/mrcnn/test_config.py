@@ -297,6 +297,16 @@ def test_methods_of_a_class_remain_methods():
     assert Own(NAME="cell").BACKBONE(1, 2, 3) == "cell"
 
 
+def test_methods_of_something_else_remain_bound():
+    class Maker:
+        name = "maker"
+
+        def net(this, input_image, stage5, train_bn):  # noqa: N805
+            return this.name
+
+    assert Config(BACKBONE=Maker().net).BACKBONE(1, 2, 3) == "maker"
+
+
 class TestPaperConfig:
     def test_is_valid_and_survives_json(self):
         config = PaperConfig(NUM_CLASSES=81)

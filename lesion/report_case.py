@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DIAGNOSIS_NAMES = {
     "MEL": "melanoma",
-    "NV": "melanocytic naevus",
+    "NV": "melanocytic nevus",
     "BCC": "basal cell carcinoma",
     "AKIEC": "actinic keratosis, Bowen’s disease",
     "BKL": "benign keratosis",

@@ -461,6 +461,6 @@ def test_notebook_shows_everything_and_loads_nothing(analyzer, large):
     parser.feed(source)
     assert len(addresses) == 2
     assert all(address.startswith("data:image/jpeg;base64,") for address in addresses)
-    for expected in (NOTICE, "melanocytic naevus (NV)", "0.600", "pigment network", "mm²"):
+    for expected in (NOTICE, "melanocytic nevus (NV)", "0.600", "pigment network", "mm²"):
         assert expected in " ".join(texts)
     assert len(source) < 100_000

@@ -127,7 +127,7 @@ def test_case_shows_all_that_was_found(write):
         "Boundary, score 0.93",
         "1,040 × 30 pixels",
         "melanoma (MEL) 0.050",
-        "melanocytic naevus (NV) 0.600",
+        "melanocytic nevus (NV) 0.600",
         "To be referred",
         "pigment network 0.910",
         "28.2 mm² (70,459 px)",

@@ -30,10 +30,10 @@ class Sample:
         mask: the lesion's boundary; None where the data set has none for this image.
         attributes: masks of dermoscopic structures by attribute (`ATTRIBUTES`).
         lesion_id: the lesion that is shown, where known; several images may show one.
-        patient_id: whose lesion it is, where known.
         diagnosis: one of `DIAGNOSES`.
         metadata: `age`, `sex`, `site`, `confirmation` (of the diagnosis) where known.
         part: the part of the challenge (`PARTS`) that the image belongs to.
+        patient_id: whose lesion it is, where known.
     """
 
     collection: str
@@ -42,10 +42,10 @@ class Sample:
     mask: Path | None = None
     attributes: Mapping[str, Path] = field(default_factory=dict, hash=False)
     lesion_id: str | None = None
-    patient_id: str | None = None
     diagnosis: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     part: str | None = None
+    patient_id: str | None = None
 
     @property
     def key(self) -> str:

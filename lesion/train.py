@@ -181,8 +181,7 @@ def _training_of(task):
 def main(argv=None):
     """Runs the command; returns its exit code.
 
-    0, 1 for a training that diverged or stopped, 2 for what the user has to mend, or 130 where it
-    was interrupted.
+    0, 1 for a training that diverged or stopped, 2 for what the user has to mend, 130 for Ctrl-C.
     """
     arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -384,7 +383,7 @@ def _check_arguments(arguments, task):
         start, *others = member_files([arguments.weights], arguments.task)
         checked_metadata(start)
         if others:
-            logger.info("Of the %d networks of %s the first.", 1 + len(others), arguments.weights)
+            logger.info("%s: the first of %d networks.", arguments.weights, 1 + len(others))
         arguments.weights = str(start)
     if arguments.test_share > 0.5:
         raise ValueError(

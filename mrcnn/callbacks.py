@@ -138,7 +138,7 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(self, run, metadata, keep=None):
         super().__init__()
         if keep is not None and keep < 1:
-            raise ValueError(f"keep_checkpoints must be at least 1, or None; received {keep}.")
+            raise ValueError(f"`keep_checkpoints` must be at least 1, or None; received {keep}.")
         self.run = run
         self.metadata = metadata
         self.keep = keep

@@ -24,10 +24,14 @@ from mrcnn.model import CLASS_LAYERS, MaskRCNN
 from mrcnn.network import MaskRCNNNetwork
 from mrcnn.weights import load_weights, read_arrays, read_metadata, save_arrays, save_weights
 
-# The command with a small backbone; a real one is trained by the README's test.
+# The command with a small backbone, step by step, which takes less time than compiling a few of
+# them; a real backbone is trained by the README's test.
 SMALL = """
 import sys
 import mrcnn.network
+from mrcnn.tensors import step_by_step
+eager = step_by_step()
+eager.__enter__()
 from tests.lesion.conftest import build_five_convolutions
 mrcnn.network.build_backbone = build_five_convolutions
 from lesion.train import main

@@ -3,6 +3,7 @@
 They must not be divided between learning and scoring, and are no independent draws.
 """
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,16 +77,23 @@ def content_mark(sample: Sample) -> str | None:
 
 def remember_content(path: Path, sha256: str) -> None:
     """Spares `content_mark` a file that has been read already."""
-    _known[path] = f"sha256 {sha256[:16]}"
+    with contextlib.suppress(OSError):  # it has gone meanwhile
+        _known[_stamp(path)] = f"sha256 {sha256[:16]}"
 
 
-_known: dict[Path, str | None] = {}  # asked for by every split that knows files
+_known: dict[tuple, str] = {}  # by path, size and time of change; every split that knows files asks
+
+
+def _stamp(path):
+    status = path.stat()
+    return path, status.st_size, status.st_mtime_ns
 
 
 def _content_mark(path: Path) -> str | None:
-    if path not in _known:
-        try:
-            remember_content(path, sha256_of(path))
-        except OSError:
-            _known[path] = None
-    return _known[path]
+    try:
+        stamp = _stamp(path)
+        if stamp not in _known:
+            _known[stamp] = f"sha256 {sha256_of(path)[:16]}"
+        return _known[stamp]
+    except OSError:
+        return None

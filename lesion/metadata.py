@@ -75,13 +75,13 @@ def read_metadata(
 ) -> tuple[dict[str, dict], set[str]]:
     """What a table such as HAM10000's says of each image, and the ids of which it says two things.
 
-    Comma, semicolon and tab separate alike. Columns are `image_id` (or `image`, `isic_id`,
-    `image_name`), and of these whichever are there: `dx` (or `diagnosis`) with a category of
-    `DIAGNOSES` or a name that the ISIC archive or PH2 uses, the archive's `diagnosis_1` to
-    `diagnosis_5`, of which the narrowest that is known counts, or one column for each category, of
-    which one holds a 1; `lesion_id`; `patient_id`; `age`, `sex`, `site` under any of their names,
-    and `dx_type` (or `diagnosis_confirm_type`). What is wrong with a row is among the problems of
-    the collection, and which columns were read among its notes.
+    Comma, semicolon and tab separate alike. Columns are one of `_IMAGE_COLUMNS`, and of these
+    whichever are there: `dx` (or `diagnosis`) with a category of `DIAGNOSES` or a name that the
+    ISIC archive or PH2 uses, the archive's `diagnosis_1` to `diagnosis_5`, of which the narrowest
+    that is known counts, or one column for each category, of which one holds a 1; `lesion_id`;
+    `patient_id`; `age`, `sex`, `site` under any of their names, and `dx_type` (or
+    `diagnosis_confirm_type`). What is wrong with a row is among the problems of the collection, and
+    which columns were read among its notes.
 
     Args:
         required: columns that must be there.

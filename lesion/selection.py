@@ -42,7 +42,7 @@ class Selection:
         learned: number of `samples` from whose lesions the weights have learned nevertheless.
         unsaid: weights without a split beside them: nobody knows what these have learned from.
         namesakes: number of `samples` called as images of folders that were learned from, in data
-            sets of which the splits know none, and half are called so: it may be the same folder
+            sets of which the splits know none, and most are called so: it may be the same folder
             under another name.
     """
 

@@ -475,6 +475,12 @@ class TestFiles:
         own = self.of(tmp_path, "A", "ISIC_0000001")
         assert Split({"train": [own.key]}, 0, {}).with_marks([own]).marks == {}
 
+    def test_file_that_has_changed_is_looked_at_again(self, split, tmp_path):
+        renamed = self.of(tmp_path, "B", "a")
+        assert split.has_learned(renamed)
+        self.of(tmp_path, "B", "a", "another image")
+        assert not split.has_learned(renamed)
+
     def test_file_that_cannot_be_read(self, split, tmp_path):
         assert not split.has_learned(Sample("B", "a", tmp_path / "missing.png"))
 

@@ -12,8 +12,10 @@ import os
 import resource
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from timing import milliseconds
 
@@ -28,7 +30,7 @@ from lesion.boundary import Boundary, BoundaryConfig
 from lesion.diagnosis_network import DiagnosisConfig, DiagnosisNetwork, describe_network
 from lesion.measurements import measure
 from lesion.options import add_views
-from lesion.phantom import draw_phantom
+from lesion.phantom import Phantom, draw_phantom
 from lesion.quality import assess
 from lesion.report import write_report
 from lesion.results import Records, find_images, is_done, output_stems, write_results
@@ -41,7 +43,7 @@ HEIGHT, WIDTH = 768, 1024
 PHANTOMS = 20
 
 
-def random_weights(task, folder):
+def random_weights(task: str, folder: Path) -> Path:
     """Path of a weights file of a task, of a network that has learned nothing."""
     if task == "diagnosis":
         config = DiagnosisConfig()
@@ -62,7 +64,9 @@ class Drawn(Analysis):
     attribute_overlay = functools.cache(Analysis.attribute_overlay)
 
 
-def stages(analyzer, path, phantom, out):
+def stages(
+    analyzer: Analyzer, path: Path, phantom: Phantom, out: Path
+) -> dict[str, Callable[[], Any]]:
     """What is done with one image, step by step, by name."""
     analysis = analyzer.analyze(path)
     image = analysis.image
@@ -86,7 +90,7 @@ def stages(analyzer, path, phantom, out):
     }
 
 
-def processor_milliseconds(function, repeats):
+def processor_milliseconds(function: Callable[[], Any], repeats: int) -> float:
     """Mean processor time of a call, all threads together."""
     start = time.process_time()
     for _ in range(repeats):
@@ -94,12 +98,12 @@ def processor_milliseconds(function, repeats):
     return 1000 * (time.process_time() - start) / repeats
 
 
-def peak_memory():
+def peak_memory() -> float:
     """Of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def many(analyzer, paths, folder, count):
+def many(analyzer: Analyzer, paths: Sequence[Path], folder: Path, count: int) -> None:
     """Analyses `count` links to a few images, in quarters; prints time and memory of each."""
     analyzer.load()
     images, out = folder / "many", folder / "results"
@@ -131,7 +135,7 @@ def many(analyzer, paths, folder, count):
     print(f"finding {done} of them done in a further run: {time.perf_counter() - start:.1f} s")
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", help="of the boundary task")
     parser.add_argument("--attributes-weights")

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import timing  # noqa: F401  (puts the repository on the path)
 
@@ -39,7 +40,7 @@ VARIANTS = {
 }
 
 
-def train_and_score(name, arguments):
+def train_and_score(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains one variant in this process; returns its figures."""
     from lesion import train
     from lesion.boundary import BoundaryConfig, load_predictor
@@ -91,7 +92,7 @@ def train_and_score(name, arguments):
     }
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", action="append", required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")

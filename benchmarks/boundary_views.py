@@ -7,6 +7,7 @@ The same images are scored by one view, by the means of some, and by the eight t
 
 import argparse
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,11 @@ from mrcnn.files import write_json
 from mrcnn.images import read_image, read_mask
 
 
-def once(look, image):
+def once(look: Callable[[list[np.ndarray]], list[Look]], image: np.ndarray) -> Look:
     return look([image])[0]
 
 
-def nearby(look, image):
+def nearby(look: Callable[[list[np.ndarray]], list[Look]], image: np.ndarray) -> Look:
     """Four mirror images of the close-up alone, where four of the whole image put it."""
     frame = close_up(look_mirrored(look, image).probability >= 0.5)
     near = look_mirrored(look, np.ascontiguousarray(image[frame]))
@@ -39,7 +40,7 @@ def nearby(look, image):
     return Look(probability, near.score)
 
 
-def twice(look, image):
+def twice(look: Callable[[list[np.ndarray]], list[Look]], image: np.ndarray) -> Look:
     """One view of the whole image and one of the close-up."""
     whole = once(look, image)
     frame = close_up(whole.probability >= 0.5)
@@ -58,7 +59,7 @@ WAYS = {
 }
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOTICE)
     parser.add_argument("--weights", required=True, metavar="PATH", help='or "last", or "lesion"')
     parser.add_argument("--dataset", action="append", required=True, metavar="DIR")

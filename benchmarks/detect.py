@@ -9,7 +9,7 @@ import resource
 from timing import detector, milliseconds, parser, report, resnet50_forward
 
 
-def main():
+def main() -> None:
     arguments = parser(__doc__, size=512).parse_args()
     size = arguments.size
     model, image = detector(arguments)

@@ -17,7 +17,7 @@ from mrcnn.images import read_mask
 from mrcnn.masks import extract_bboxes, place_mask
 
 
-def through_grid(mask, size, box_scale):
+def through_grid(mask: np.ndarray, size: int, box_scale: float) -> np.ndarray:
     """A bool mask [h, w] sampled on a grid of `size` in its enlarged box and placed back."""
     box = scale_boxes(extract_bboxes(mask[..., None])[0].astype(np.float64), box_scale)
     y1, x1, y2, x2 = box
@@ -39,7 +39,7 @@ def _sample(values, rows, columns):
     return values
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", action="append", required=True)
     parser.add_argument("--limit", type=int, default=400, help="masks per data set")

@@ -20,7 +20,7 @@ from lesion.phantom import write_phantoms
 from mrcnn.data import Batches
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--width", type=int, default=3000, help="of the originals")

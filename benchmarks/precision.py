@@ -16,7 +16,7 @@ from mrcnn.data import Batches
 from mrcnn.model import MaskRCNN
 
 
-def train(config, dataset, steps):
+def train(config: Config, dataset: Rectangles, steps: int) -> np.ndarray:
     """The losses [steps] of a training."""
     keras.utils.set_random_seed(0)
     model = MaskRCNN("training", config, "logs")
@@ -30,7 +30,7 @@ def train(config, dataset, steps):
     return np.array(curve)
 
 
-def main():
+def main() -> None:
     arguments = parser(__doc__, size=192)
     arguments.add_argument("--steps", type=int, default=200)
     arguments = arguments.parse_args()

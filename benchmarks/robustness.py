@@ -13,8 +13,10 @@ import os
 import platform
 import tempfile
 import zlib
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timing  # noqa: F401  (puts the repository on the path)
@@ -28,9 +30,9 @@ from lesion.evaluate import name_and_hash
 from lesion.layouts import find_collections
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis
 from lesion.options import add_views, natural, positive
-from lesion.phantom_canvas import Frame
+from lesion.phantom_canvas import Frame, Layer
 from lesion.phantom_layers import draw_aperture, draw_hair, draw_ruler
-from lesion.samples import TASKS
+from lesion.samples import TASKS, Sample
 from lesion.selection import select_samples
 from lesion.splits import Split
 from lesion.tables import aligned
@@ -40,12 +42,15 @@ from mrcnn.images import read_image, read_mask, write_image
 
 # === Changes: (image uint8 [h, w, 3], masks bool [h, w, n], rng) -> the same, perhaps larger ===
 
+Pair = tuple[np.ndarray, np.ndarray]
+Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], Sequence[np.ndarray]]
 
-def unchanged(image, masks, rng):
+
+def unchanged(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pair:
     return image, masks
 
 
-def blur(share):
+def blur(share: float) -> Change:
     """Gaussian of a standard deviation of a share of the longer side."""
 
     def change(image, masks, rng):
@@ -55,7 +60,7 @@ def blur(share):
     return change
 
 
-def compressed(quality):
+def compressed(quality: int) -> Change:
     def change(image, masks, rng):
         file = io.BytesIO()
         Image.fromarray(image).save(file, "JPEG", quality=quality)
@@ -64,7 +69,7 @@ def compressed(quality):
     return change
 
 
-def coloured(*gains):
+def coloured(*gains: float) -> Change:
     """Each channel, or all, times a factor."""
 
     def change(image, masks, rng):
@@ -73,13 +78,13 @@ def coloured(*gains):
     return change
 
 
-def noise(image, masks, rng):
+def noise(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pair:
     """Of each pixel and channel its own, as a sensor's in little light: 12 of 255."""
     noisy = image + rng.normal(0, 12, image.shape)
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8), masks
 
 
-def drawn(draw):
+def drawn(draw: Callable[[Frame, np.random.Generator], list[Layer]]) -> Change:
     """Layers of the phantoms laid over the image; the lesion reaches below them."""
 
     def change(image, masks, rng):
@@ -90,7 +95,7 @@ def drawn(draw):
     return change
 
 
-def vignette(image, masks, rng):
+def vignette(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pair:
     """The dark surround of a round window; masks end where it begins."""
     (surround,) = _layers(draw_aperture, image.shape[:2], rng)
     return _over(surround, image), masks & ~surround.mask[..., np.newaxis]
@@ -111,16 +116,16 @@ def _over(layer, image):
     return np.rint(np.clip(painted, 0, 1) * 255).astype(np.uint8)
 
 
-def quarter_turn(image, masks, rng):
+def quarter_turn(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pair:
     return np.rot90(image), np.rot90(masks)
 
 
-def eighth_turn(image, masks, rng):
+def eighth_turn(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pair:
     """45 degrees about the middle, in a frame that stays; what leaves it is gone."""
     return _each(image, masks, lambda p, fill: p.rotate(45, Resampling.BILINEAR, fillcolor=fill))
 
 
-def enlarged(times):
+def enlarged(times: int) -> Change:
     """So many times as wide and high (bicubic), then JPEG of quality 75: detail that is none."""
 
     def change(image, masks, rng):
@@ -131,25 +136,25 @@ def enlarged(times):
     return change
 
 
-def close_up(image, masks, rng):
+def close_up(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pair:
     """The middle 60 % of each side alone: most lesions reach beyond the frame."""
     part = tuple(slice(round(0.2 * side), round(0.8 * side)) for side in image.shape[:2])
     return image[part], masks[part]
 
 
-def far_away(image, masks, rng):
+def far_away(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pair:
     """The image in the middle of a frame three times as wide and high."""
     border = (image.shape[1], image.shape[0])
     return _each(image, masks, lambda p, fill: ImageOps.expand(p, border, fill))
 
 
-def small(image, masks, rng):
+def small(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Pair:
     """The same in as many pixels as before: the image takes a ninth of them."""
     size = (image.shape[1], image.shape[0])
     return _each(*far_away(image, masks, rng), lambda p, fill: p.resize(size, Resampling.BOX))
 
 
-def wider(image, masks, rng):
+def wider(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """Half as wide again: beside each side a mirror image of a quarter of the width."""
     quarter = image.shape[1] // 4
     return [
@@ -196,7 +201,9 @@ CHANGES = {
 }
 
 
-def changed_samples(task, samples, change, folder, seed):
+def changed_samples(
+    task: str, samples: Sequence[Sample], change: Change, folder: Path, seed: int
+) -> list[Sample]:
     """Writes samples as a change leaves them; returns them with the new files.
 
     What is drawn on an image depends on the seed and the image's name alone.
@@ -229,7 +236,7 @@ def changed_samples(task, samples, change, folder, seed):
 # === Scores ===
 
 
-def load(task, weights, views, boundary=None):
+def load(task: str, weights: str | Path, views: int, boundary: str | Path | None = None) -> Any:
     """The predictor of a task, with the boundary's weights that find small lesions, if given."""
     from lesion.boundary import load_predictor
 
@@ -246,7 +253,7 @@ def load(task, weights, views, boundary=None):
     return nearby(predictor, load_predictor(boundary, views=views)) if boundary else predictor
 
 
-def score(task, predictor, samples):
+def score(task: str, predictor: Any, samples: Sequence[Sample]) -> dict[str, float | None]:
     """Figures of samples by name, the task's main one first; their number as `images`."""
     if task == "boundary":
         from lesion.boundary_evaluation import evaluate_boundary
@@ -269,7 +276,7 @@ def score(task, predictor, samples):
     return {"images": len(evaluation.samples), **figures}
 
 
-def format_results(results):
+def format_results(results: Mapping[str, Mapping[str, float | None]]) -> str:
     """A line for each change: its figures, and how far they are from those of the first line."""
     clean = next(iter(results.values()))
     names = [name for name in clean if name != "images"]
@@ -284,7 +291,7 @@ def format_results(results):
     return "\n".join(aligned(rows))
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOTICE)
     parser.add_argument("--task", choices=TASKS, default="boundary")
     parser.add_argument("--weights", required=True, metavar="PATH", help='or "last", or "lesion"')

@@ -16,7 +16,7 @@ import tensorflow as tf
 from mrcnn.roi_align import crop_levels, crop_levels_ops
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--boxes", type=int, default=200)
     parser.add_argument("--side", type=int, default=64, help="of the feature map")

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,14 +27,14 @@ from mrcnn.model import MaskRCNN
 SIZES = ((768, 1024), (450, 600), (600, 450))
 
 
-def random_boundary(folder):
+def random_boundary(folder: Path) -> Path:
     """An exported boundary network of random weights."""
     model = MaskRCNN("inference", BoundaryConfig(DETECTION_MIN_CONFIDENCE=0.0), "logs")
     write_saved_model(folder, BoundaryAnswer(SimpleNamespace(model=model, views=1)), {})
     return folder
 
 
-def requests():
+def requests() -> list[tf.Tensor]:
     """Encoded images, smooth enough to be JPEGs of a usual size."""
     random = np.random.default_rng(0)
     contents = []
@@ -45,7 +46,7 @@ def requests():
     return contents
 
 
-def resident():
+def resident() -> float:
     """Memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -54,7 +55,7 @@ def resident():
 class Load:
     """Threads that call a signature until they are stopped."""
 
-    def __init__(self, signature, contents, threads):
+    def __init__(self, signature: Callable, contents: Sequence[tf.Tensor], threads: int):
         self.signature, self.contents = signature, contents
         self.stopped, self.milliseconds, self.errors = threading.Event(), [], []
         self.threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(threads)]
@@ -71,7 +72,7 @@ class Load:
             self.milliseconds.append(1000 * (time.perf_counter() - start))
             turn += 1
 
-    def run(self, seconds):
+    def run(self, seconds: float) -> tuple[float, float]:
         """The memory at a tenth of the time, when all buffers are there, and at its end."""
         for thread in self.threads:
             thread.start()
@@ -85,7 +86,7 @@ class Load:
         return before, after
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="folder of a SavedModel")
     parser.add_argument("--threads", type=int, default=8)

@@ -4,6 +4,9 @@ Beside them stands what a single large convolution reaches in the same run, whic
 machine can do: a stage near it has no waste left to remove.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from timing import detector, milliseconds, parser, resnet50_forward
 
 # isort: split
@@ -11,7 +14,7 @@ import keras
 import numpy as np
 
 
-def gigaflops(model, count=1):
+def gigaflops(model: keras.Model, count: int = 1) -> float:
     """Arithmetic of a model's convolutions and products for `count` inputs, in 1e9 operations."""
     total = 0
     for layer in model._flatten_layers(include_self=False, recursive=True):
@@ -24,14 +27,14 @@ def gigaflops(model, count=1):
     return count * total / 1e9
 
 
-def rpn_gigaflops(rpn, pyramid):
+def rpn_gigaflops(rpn: keras.Model, pyramid: Sequence[Any]) -> float:
     """The same for the head that runs on every level; its own shapes are open."""
     kernels = [layer.kernel.shape for layer in rpn.layers if hasattr(layer, "kernel")]
     positions = sum(np.prod(level.shape[1:3]) for level in pyramid)
     return 2 * positions * sum(map(np.prod, kernels)) / 1e9
 
 
-def convolution_rate(precision, repeats):
+def convolution_rate(precision: str, repeats: int) -> float:
     """GFLOP/s of a 3x3 convolution of 256 channels on 128x128 pixels."""
     dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
     image = keras.ops.cast(keras.random.normal((1, 128, 128, 256)), dtype)
@@ -43,7 +46,7 @@ def convolution_rate(precision, repeats):
     return 2 * 128**2 * 9 * 256**2 / 1e6 / milliseconds(run, repeats=repeats)[0]
 
 
-def main():
+def main() -> None:
     arguments = parser(__doc__, size=512).parse_args()
     model, image = detector(arguments)
     network = model.keras_model

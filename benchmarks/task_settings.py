@@ -15,7 +15,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timing  # noqa: F401  (puts the repository on the path)
 
@@ -58,7 +60,7 @@ FRACTIONS = {
 }
 
 
-def draw_split(task, dataset, cache, path):
+def draw_split(task: str, dataset: str, cache: Path, path: Path) -> None:
     """Writes the split of all variants: the training's own, but for the diagnosis' validation."""
     options = [f"--task={task}", f"--dataset={dataset}", f"--cache={cache}"]
     samples = training.load_samples(training.parse(options))
@@ -72,13 +74,15 @@ def draw_split(task, dataset, cache, path):
     split.save(path)
 
 
-def run(script, task, *options):
+def run(script: str, task: str, *options: str) -> None:
     command = [sys.executable, ROOT / "lesion" / script, f"--task={task}", *map(str, options)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run(command, check=True, env=environment, stdout=sys.stderr)
 
 
-def train_and_score(arguments, folder, options):
+def train_and_score(
+    arguments: argparse.Namespace, folder: Path, options: Sequence[str]
+) -> dict[str, Any]:
     """The validation part's figures of a variant, made if they are not there."""
     result = folder / "evaluation" / "evaluation.json"
     if not result.exists():
@@ -112,7 +116,7 @@ def train_and_score(arguments, folder, options):
     return json.loads(result.read_text())
 
 
-def table(task, figures):
+def table(task: str, figures: Mapping[str, Any]) -> dict[str, float | None]:
     """What `evaluate.py --json` says of each variant, as columns by name."""
     if task == "diagnosis":
         names = ("balanced_accuracy", "melanoma_auc", "mean_auc", "ece", "brier")
@@ -121,7 +125,7 @@ def table(task, figures):
     return {"global": figures["jaccard"], **each}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=sorted(VARIANTS), required=True)
     parser.add_argument("--dataset", required=True, metavar="DIR")

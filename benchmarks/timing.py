@@ -6,7 +6,9 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -14,8 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import keras
 import numpy as np
 
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.model import MaskRCNN
 
-def parser(description, size, backbone="resnet50"):
+
+def parser(description: str, size: int, backbone: str = "resnet50") -> argparse.ArgumentParser:
     """The options all benchmarks have."""
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--size", type=int, default=size, help="side of the square input")
@@ -28,7 +34,7 @@ def parser(description, size, backbone="resnet50"):
     return result
 
 
-def configuration(arguments, **settings):
+def configuration(arguments: argparse.Namespace, **settings: Any) -> "Config":
     """A `Config` of COCO's 81 classes as the options say, for one image at a time."""
     from mrcnn.config import Config
 
@@ -44,7 +50,7 @@ def configuration(arguments, **settings):
     )
 
 
-def detector(arguments):
+def detector(arguments: argparse.Namespace) -> "tuple[MaskRCNN, np.ndarray]":
     """A `MaskRCNN` of random weights that detects `--instances` things, and an image for it."""
     from mrcnn.model import MaskRCNN
 
@@ -56,7 +62,7 @@ def detector(arguments):
     return MaskRCNN("inference", config, "logs"), image
 
 
-def milliseconds(*functions, repeats):
+def milliseconds(*functions: Callable[[], Any], repeats: int) -> list[float]:
     """Median time of a call of each function in milliseconds, after two calls to warm up.
 
     They take turns, so that a machine that is slow for a while is so for all of them.
@@ -71,7 +77,7 @@ def milliseconds(*functions, repeats):
     return [statistics.median(own) for own in times]
 
 
-def resnet50_forward(size):
+def resnet50_forward(size: int) -> Callable[[], np.ndarray]:
     """The yardstick: a `keras.applications.ResNet50` float32 forward pass of one image."""
     model = keras.applications.ResNet50(
         include_top=False, weights=None, input_shape=(size, size, 3)
@@ -80,7 +86,7 @@ def resnet50_forward(size):
     return lambda: model.predict_on_batch(image)
 
 
-def report(name, own, yardstick):
+def report(name: str, own: float, yardstick: float) -> None:
     """Prints a result as milliseconds and as the ratio to the yardstick of the same run."""
     print(
         f"{name}: {own:.0f} ms, {own / yardstick:.2f} x a ResNet-50 forward pass "

@@ -7,7 +7,9 @@ so that the sum may exceed the step.
 import re
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from timing import milliseconds, parser
 from train_step import training_step
@@ -35,7 +37,7 @@ KINDS = {
 }
 
 
-def recorded_operations(step, count):
+def recorded_operations(step: Callable[[], Any], count: int) -> dict[str, float]:
     """Milliseconds of each operation in a step, by "name:kind"; the mean of `count` steps."""
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
@@ -53,11 +55,11 @@ def recorded_operations(step, count):
     return spent
 
 
-def first_match(patterns, text):
+def first_match(patterns: Mapping[str, str], text: str) -> str:
     return next((name for name, pattern in patterns.items() if re.search(pattern, text)), "other")
 
 
-def main():
+def main() -> None:
     arguments = parser(__doc__, size=512).parse_args()
     step = training_step(arguments)
     (whole,) = milliseconds(step, repeats=arguments.repeats)

@@ -1,5 +1,9 @@
 """Milliseconds of one training step of one image, and the ratio to a bare ResNet-50 forward."""
 
+import argparse
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from timing import configuration, milliseconds, parser, report, resnet50_forward
 
@@ -12,7 +16,7 @@ from mrcnn.training import keep_freed_memory
 class Rectangles(Dataset):
     """Noise with rectangles of another brightness, which is their class."""
 
-    def __init__(self, images, size, classes, instances):
+    def __init__(self, images: int, size: tuple[int, int], classes: int, instances: int):
         super().__init__()
         self.size, self.classes, self.instances = size, classes, instances
         for class_id in range(1, classes + 1):
@@ -21,7 +25,7 @@ class Rectangles(Dataset):
             self.add_image("benchmark", number, path="noise")
         self.prepare()
 
-    def load_image(self, image_id):
+    def load_image(self, image_id: int) -> np.ndarray:
         masks, class_ids = self.load_mask(image_id)
         rng = np.random.default_rng(image_id)
         image = rng.integers(0, 64, (*self.size, 3), dtype=np.uint8)
@@ -29,7 +33,7 @@ class Rectangles(Dataset):
             image[masks[:, :, index]] += np.uint8(64 + 120 * class_id // self.classes)
         return image
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         height, width = self.size
         rng = np.random.default_rng(image_id)
         masks = np.zeros((height, width, self.instances), bool)
@@ -43,7 +47,7 @@ class Rectangles(Dataset):
         return masks[:, :, there], rng.integers(1, self.classes + 1, there.sum(), dtype=np.int32)
 
 
-def training_step(arguments):
+def training_step(arguments: argparse.Namespace) -> Callable[[], Any]:
     """A function that takes one training step with one image."""
     size = arguments.size
     config = configuration(arguments)
@@ -55,7 +59,7 @@ def training_step(arguments):
     return lambda: model.keras_model.train_on_batch(batch)
 
 
-def main():
+def main() -> None:
     arguments = parser(__doc__, size=512).parse_args()
     own, yardstick = milliseconds(
         training_step(arguments), resnet50_forward(arguments.size), repeats=arguments.repeats

@@ -7,7 +7,7 @@ NOTICE = "Research use only – not a medical device – not for diagnosis."
 __all__ = ["NOTICE", "Analyzer", "__version__"]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> type:
     # Only who asks for it waits for the libraries behind it.
     if name == "Analyzer":
         from lesion.analyzer import Analyzer

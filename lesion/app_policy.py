@@ -1,6 +1,7 @@
 """Whom the page answers, and what it lets a browser load: an ASGI middleware around it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any
 from urllib.parse import urlsplit
 
 # Gradio evaluates the templates of its components, and writes styles into elements.
@@ -28,11 +29,13 @@ class Policy:
         hosts: names that requests may address; None: any, as where others are let in.
     """
 
-    def __init__(self, app, hosts: Iterable[str] | None = None):
+    def __init__(self, app: Callable, hosts: Iterable[str] | None = None):
         self.app = app
         self.hosts = None if hosts is None else {host.strip("[]").lower() for host in hosts}
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: Callable, send: Callable
+    ) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
         elif self._is_foreign(scope) and scope["type"] == "http":

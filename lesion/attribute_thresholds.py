@@ -8,10 +8,14 @@ sums alone, so that the best choice for all of them together can be found exactl
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lesion.samples import ATTRIBUTES
+
+if TYPE_CHECKING:  # it imports this module
+    from lesion.attributes import Evidence
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +72,7 @@ class ThresholdSearch:
         self._inside = []  # by image [5, semantic, instances]: share of pixels, true ones
         self._outside = []  # and others
 
-    def add(self, evidence, truth: Mapping[str, np.ndarray]) -> None:
+    def add(self, evidence: "Evidence", truth: Mapping[str, np.ndarray]) -> None:
         """Takes in one image.
 
         Args:

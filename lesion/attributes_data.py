@@ -119,12 +119,12 @@ class AttributesDataset(Dataset):
                 seen[sample.key] += 1
                 self.add_image(NAME, image_id=key, **kept)
 
-    def load_image(self, image_id):
+    def load_image(self, image_id: int) -> np.ndarray:
         """The image or a square of it, uint8 [height, width, 3], as large as the cache keeps it."""
         info = self.image_info[image_id]
         return self._whole_image(info["sample"])[info["part"]]
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """bool masks [height, width, n] of the loaded image's size and int32 class ids [n]."""
         info = self.image_info[image_id]
         sample, shape, part = (info[name] for name in ("sample", "shape", "part"))

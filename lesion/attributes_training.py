@@ -1,11 +1,15 @@
 """How the attributes task is trained: its options, configuration, start weights and data."""
 
+import argparse
 import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from lesion import boundary_training
-from lesion.cache import reduce_mask
+from lesion.cache import ImageCache, reduce_mask
 from lesion.options import (
     add_frozen_stages,
     check_frozen_stages,
@@ -13,9 +17,11 @@ from lesion.options import (
     refuse_coco,
     share,
 )
-from lesion.samples import ATTRIBUTES
+from lesion.samples import ATTRIBUTES, Sample
 from mrcnn.arrays import load_arrays, save_arrays
+from mrcnn.config import Config
 from mrcnn.images import read_image, read_mask
+from mrcnn.runs import InRun
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +37,7 @@ RUN_SETTINGS = ("with_boundary", "repeat_threshold", "semantic_loss", "frozen_st
 load_start_weights = boundary_training.load_start_weights
 
 
-def add_options(parser):
+def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--with-boundary",
@@ -53,12 +59,12 @@ def add_options(parser):
     add_frozen_stages(parser)
 
 
-def check_arguments(arguments):
+def check_arguments(arguments: argparse.Namespace) -> None:
     refuse_coco(arguments)
     check_frozen_stages(arguments)
 
 
-def build_model(arguments, samples):
+def build_model(arguments: argparse.Namespace, samples: Sequence[Sample]) -> InRun:
     """The `MaskRCNN` that is to learn from `samples`."""
     from lesion.attributes import AttributesConfig
     from mrcnn.model import MaskRCNN
@@ -66,7 +72,9 @@ def build_model(arguments, samples):
     return MaskRCNN("training", configure(AttributesConfig, arguments, samples), arguments.logs)
 
 
-def configure(config_class, arguments, samples):
+def configure(
+    config_class: type[Config], arguments: argparse.Namespace, samples: Sequence[Sample]
+) -> Config:
     """The configuration; without `--steps` an epoch has as many squares as there are images."""
     side = arguments.image_size
     backbone = arguments.backbone or config_class.BACKBONE
@@ -88,13 +96,15 @@ def configure(config_class, arguments, samples):
     )
 
 
-def augmentation(arguments):
+def augmentation(arguments: argparse.Namespace) -> Callable:
     from lesion.augment import DermoscopyAugmentation
 
     return DermoscopyAugmentation(far=boundary_training.FAR, blur=BLUR * arguments.image_size)
 
 
-def datasets(arguments, parts, cache):
+def datasets(
+    arguments: argparse.Namespace, parts: Sequence[Sequence[Sample]], cache: ImageCache
+) -> Sequence[Any]:
     """The training part, rare attributes repeated, and the validation part."""
     from lesion.attributes_data import AttributesDataset
 
@@ -112,7 +122,12 @@ def datasets(arguments, parts, cache):
     return training, validation
 
 
-def finish(arguments, weights, training, validation):
+def finish(
+    arguments: argparse.Namespace,
+    weights: str | Path,
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
+) -> None:
     """Chooses the thresholds on the validation part and stores them with the weights."""
     from lesion.attribute_thresholds import METHODS, ThresholdSearch
     from lesion.attributes import load_attributes

@@ -34,14 +34,14 @@ class DermoscopyAugmentation:
 
     def __init__(
         self,
-        scale=(0.7, 1.4),
-        shift=0.1,
-        stretch=0.1,
-        colour=0.2,
-        blur=1.2,
-        compression=0.2,
-        far=0.0,
-        side=None,
+        scale: tuple[float, float] = (0.7, 1.4),
+        shift: float = 0.1,
+        stretch: float = 0.1,
+        colour: float = 0.2,
+        blur: float = 1.2,
+        compression: float = 0.2,
+        far: float = 0.0,
+        side: int | None = None,
     ):
         self.scale = scale
         self.shift = shift
@@ -52,7 +52,9 @@ class DermoscopyAugmentation:
         self.far = far
         self.side = side
 
-    def __call__(self, image, masks, rng):
+    def __call__(
+        self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Args: uint8 [h, w, 3], bool [h, w, n], a `numpy.random.Generator`. Returns the same."""
         height, width = (self.side, self.side) if self.side else image.shape[:2]
         coefficients = self._inverse_affine(image.shape[:2], (height, width), rng)
@@ -123,7 +125,7 @@ def _compressed(image, quality):
     return np.asarray(Image.open(file))
 
 
-def rim_colour(image):
+def rim_colour(image: np.ndarray) -> np.ndarray:
     """Median colour [3] of the outermost pixels."""
     rim = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     return np.median(rim, axis=0)
@@ -142,13 +144,13 @@ class Obstacles:
         drawings: number of hair and ruler layers to choose from.
     """
 
-    def __init__(self, side, overlay=0.2, cutout=0.3, drawings=48):
+    def __init__(self, side: int, overlay: float = 0.2, cutout: float = 0.3, drawings: int = 48):
         self.side = side
         self.overlay = overlay
         self.cutout = cutout
         self.drawings = drawings
 
-    def __call__(self, image, rng):
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Args: uint8 [side, side, 3], a `numpy.random.Generator`. Returns a new uint8 image."""
         if rng.random() < self.overlay:
             for layer in self._layers[rng.integers(len(self._layers))]:

@@ -1,6 +1,7 @@
 """The boundary task: Mask R-CNN with one class, one lesion per image."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +109,7 @@ class BoundaryPredictor:
         views: how many views of an image are averaged (`lesion.boundary_views.VIEWS`).
     """
 
-    def __init__(self, model, weights, views=1):
+    def __init__(self, model: MaskRCNN, weights: str | Path, views: int = 1):
         if views not in VIEWS:
             raise ValueError(f"`views` must be one of {VIEWS}, received {views}.")
         self.model = model
@@ -116,7 +117,7 @@ class BoundaryPredictor:
         self.views = views
         self._sha256 = sha256_of(self.weights)
 
-    def predict(self, images):
+    def predict(self, images: Sequence[np.ndarray]) -> list[Boundary]:
         """The boundary in each of a list of images [height, width(, channels)]: `Boundary`s."""
         require_several(images)
         if self.views == 1 and not self.model.config.SEMANTIC_BRANCH:
@@ -128,11 +129,11 @@ class BoundaryPredictor:
             return [_outlined(s) for start in starts for s in self.look(images[start:][:size])]
         return [_outlined(look_twice(self.look, as_rgb8(image))) for image in images]
 
-    def look(self, images):
+    def look(self, images: Sequence[np.ndarray]) -> list[Look]:
         """One view of each of a list of images uint8 [height, width, 3]: `Look`s."""
         return [_surest(found) for found in self.model.detect(images, mask_threshold=None)]
 
-    def describe(self):
+    def describe(self) -> dict:
         """Name, weights and input size, as plain JSON values."""
         height, width = (int(side) for side in self.model.config.IMAGE_SHAPE[:2])
         return {
@@ -177,7 +178,7 @@ def _outlined(look):
     return Boundary(mask, look.score, tuple(box))
 
 
-def one_region(mask):
+def one_region(mask: np.ndarray) -> np.ndarray:
     """The largest region of a mask bool [height, width], without holes; empty as it is."""
     if not mask.any():
         return mask
@@ -191,7 +192,7 @@ def _largest_region(mask):
     return regions == 1 + np.argmax(np.bincount(regions.ravel())[1:])
 
 
-def load_predictor(weights, batch=4, views=1):
+def load_predictor(weights: str | Path, batch: int = 4, views: int = 1) -> BoundaryPredictor:
     """The predictor of a weights file of the boundary task.
 
     Args:
@@ -209,7 +210,9 @@ def load_predictor(weights, batch=4, views=1):
     return BoundaryPredictor(model, path, views)
 
 
-def build_model(config_class, metadata, batch, path):
+def build_model(
+    config_class: type[Config], metadata: Mapping, batch: int, path: str | Path
+) -> MaskRCNN:
     """The `MaskRCNN` that the metadata of a weights file describe, without its weights.
 
     Raises:

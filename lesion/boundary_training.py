@@ -1,11 +1,20 @@
 """How the boundary task is trained: its options, configuration, start weights and data."""
 
+import argparse
 import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from lesion.cache import ImageCache
 from lesion.options import choose_precision
+from lesion.samples import Sample
 from lesion.splits import FRACTIONS as FRACTIONS
 from lesion.weights import say_other_settings
 from mrcnn.config import Config
+from mrcnn.runs import InRun
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +38,7 @@ _SEEN = {
 }
 
 
-def add_options(parser):
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mask-size", type=int, default=56, choices=[28, 56, 112], help="side of predicted masks"
     )
@@ -40,13 +49,13 @@ def add_options(parser):
     )
 
 
-def check_arguments(arguments):
+def check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.weights == "coco":  # these weights fit the widths of their own network alone
         arguments.released_heads = True
         arguments.backbone = arguments.backbone or "resnet101"
 
 
-def build_model(arguments, samples):
+def build_model(arguments: argparse.Namespace, samples: Sequence[Sample]) -> InRun:
     """The `MaskRCNN` that is to learn from `samples`."""
     from lesion.boundary import BoundaryConfig
     from mrcnn.model import MaskRCNN
@@ -55,7 +64,9 @@ def build_model(arguments, samples):
     return MaskRCNN("training", config, arguments.logs)
 
 
-def configure(config_class, arguments, image_count, **settings):
+def configure(
+    config_class: type[Config], arguments: argparse.Namespace, image_count: int, **settings: Any
+) -> Config:
     """The configuration for an epoch of `image_count` images, with some settings more."""
     width = arguments.image_size
     backbone = arguments.backbone or config_class.BACKBONE
@@ -86,14 +97,14 @@ def configure(config_class, arguments, image_count, **settings):
     )
 
 
-def mean_pixel(config_class, backbone):
+def mean_pixel(config_class: type[Config], backbone: str) -> Sequence[float] | np.ndarray:
     """What a backbone's ImageNet weights want taken off each channel."""
     if backbone in ("resnet50", "resnet101"):
         return [123.7, 116.8, 103.9]
     return config_class.MEAN_PIXEL
 
 
-def load_start_weights(model, arguments, last):
+def load_start_weights(model: Any, arguments: argparse.Namespace, last: str | None) -> None:
     """Loads what `--weights` names; `last` is the checkpoint of the run to be continued."""
     from mrcnn.backbone import load_imagenet
     from mrcnn.weights import CLASS_LAYERS
@@ -112,7 +123,9 @@ def load_start_weights(model, arguments, last):
         model.set_log_dir()  # a run of its own, also from the weights of another run
 
 
-def datasets(arguments, parts, cache):
+def datasets(
+    arguments: argparse.Namespace, parts: Sequence[Sequence[Sample]], cache: ImageCache
+) -> Sequence[Any]:
     """Each part's samples as `mrcnn` wants them."""
     from lesion.dataset import LesionDataset
 
@@ -122,11 +135,16 @@ def datasets(arguments, parts, cache):
     return prepared
 
 
-def augmentation(arguments):
+def augmentation(arguments: argparse.Namespace) -> Callable:
     from lesion.augment import DermoscopyAugmentation
 
     return DermoscopyAugmentation(far=FAR)
 
 
-def finish(arguments, weights, training, validation):
+def finish(
+    arguments: argparse.Namespace,
+    weights: str | Path,
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
+) -> None:
     """Nothing remains to be done after the last epoch."""

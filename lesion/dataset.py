@@ -73,7 +73,7 @@ class LesionDataset(Dataset):
                 )
             self.add_image("lesion", image_id=sample.key, path=str(sample.image), sample=sample)
 
-    def load_image(self, image_id):
+    def load_image(self, image_id: int) -> np.ndarray:
         """The image, uint8 [height, width, 3], as large as the cache keeps it."""
         info = self.image_info[image_id]
         path = info["sample"].image
@@ -81,7 +81,7 @@ class LesionDataset(Dataset):
         info["shape"] = image.shape[:2]
         return image
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """bool masks [height, width, N] of the loaded image's size and int32 class ids [N].
 
         N is 1, or 0 where the mask is empty.

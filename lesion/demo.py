@@ -21,7 +21,7 @@ from lesion.options import positive  # noqa: E402
 TRAINING_SEED, SHOWN_SEED = 1, 2
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lesion demo", description="Trains briefly on phantoms and reports.", epilog=NOTICE
     )
@@ -38,7 +38,7 @@ def build_parser():
     return parser
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     from lesion import analyze, evaluate, train
     from lesion.phantom import IMAGE_FOLDER, write_phantoms

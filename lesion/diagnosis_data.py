@@ -128,7 +128,7 @@ class DiagnosisBatches(keras.utils.PyDataset):
         self.epoch = epoch
         self.failure, self.preparing = None, deque(maxlen=1_000_000)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.steps
 
     def order(self, epoch: int) -> np.ndarray:
@@ -152,7 +152,7 @@ class DiagnosisBatches(keras.utils.PyDataset):
         """Paths of the images of batch `index`, for messages."""
         return [str(self.dataset.samples[i].image) for i in self._positions(index)]
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray | tuple[np.ndarray, ...], np.ndarray]:
         begun = time.perf_counter()
         with FailureKept(self):
             positions = self._positions(index)

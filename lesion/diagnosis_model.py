@@ -4,6 +4,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -72,7 +73,7 @@ class DiagnosisModel(InRun):
         workers: int = 2,
         keep_checkpoints: int | None = None,
         metadata: Mapping | None = None,
-    ):
+    ) -> keras.callbacks.History | None:
         """Trains up to epoch `epochs`, counted from the first epoch of the run.
 
         After `load_weights` of the run's last checkpoint it continues as if it had never stopped.
@@ -184,19 +185,19 @@ def adjusted_crossentropy(config: DiagnosisConfig, labels: np.ndarray) -> Callab
 class BalancedAccuracy(keras.metrics.Metric):
     """Mean recall of the categories that occur, from one-hot truth and logits."""
 
-    def __init__(self, name="balanced_accuracy", **kwargs):
+    def __init__(self, name: str = "balanced_accuracy", **kwargs: Any):
         super().__init__(name=name, **kwargs)
         size = (len(DIAGNOSES),)
         self.right = self.add_weight(shape=size, initializer="zeros", name="right")
         self.count = self.add_weight(shape=size, initializer="zeros", name="count")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         truth = ops.cast(y_true, "float32")
         hit = ops.cast(ops.argmax(y_pred, axis=-1) == ops.argmax(truth, axis=-1), "float32")
         self.right.assign_add(ops.sum(truth * hit[:, None], axis=0))
         self.count.assign_add(ops.sum(truth, axis=0))
 
-    def result(self):
+    def result(self) -> Any:
         occurs = ops.cast(self.count > 0, "float32")
         recall = self.right / ops.maximum(self.count, 1.0)
         return ops.sum(recall) / ops.maximum(ops.sum(occurs), 1.0)
@@ -209,11 +210,17 @@ class AveragedCheckpoint(Checkpoint):
         swap: the `SwapEMAWeights` of the training, where there is one.
     """
 
-    def __init__(self, run, metadata, keep=None, swap=None):
+    def __init__(
+        self,
+        run: InRun,
+        metadata: Mapping,
+        keep: int | None = None,
+        swap: keras.callbacks.SwapEMAWeights | None = None,
+    ):
         super().__init__(run, metadata, keep)
         self.swap = swap
 
-    def save_weights(self, path, metadata):
+    def save_weights(self, path: str | Path, metadata: Mapping) -> None:
         if self.swap is None:
             return super().save_weights(path, metadata)
         self.swap.on_test_begin()

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -101,12 +102,12 @@ class ShadesOfGray(keras.layers.Layer):
 
     order = 6
 
-    def call(self, images):
+    def call(self, images: Any) -> Any:
         means = ops.mean((images / 255.0) ** self.order, axis=(1, 2), keepdims=True)
         light = ops.maximum(means, 1e-12) ** (1 / self.order)
         return ops.clip(images * self.gains(light), 0.0, 255.0)
 
-    def gains(self, light):
+    def gains(self, light: Any) -> Any:
         """Factors [B, 1, 1, 3] of the channels, of their means [B, 1, 1, 3], 0..1."""
         length = ops.sqrt(ops.mean(ops.square(light), axis=-1, keepdims=True))
         return length / light
@@ -126,14 +127,14 @@ class UsualLight(ShadesOfGray):
     usual = (0.780, 0.579, 0.610)
     """Geometric mean of the channels' means over the training part of HAM10000."""
 
-    def __init__(self, share: float, **kwargs):
+    def __init__(self, share: float, **kwargs: Any):
         super().__init__(**kwargs)
         self.share = share
 
-    def gains(self, light):
+    def gains(self, light: Any) -> Any:
         return (ops.convert_to_tensor(self.usual, light.dtype) / light) ** self.share
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "share": self.share}
 
 
@@ -173,11 +174,13 @@ class DiagnosisNetwork(keras.Model):
         self.frozen_layers = frozen_layers(image, stages, config.frozen_stages, config.backbone)
         self.config = config
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"config": dataclasses.asdict(self.config)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> "DiagnosisNetwork":
         return cls(DiagnosisConfig(**config["config"]))
 
 

@@ -3,9 +3,13 @@
 import argparse
 import dataclasses
 import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lesion.cache import ImageCache
 from lesion.options import (
     add_frozen_stages,
     check_frozen_stages,
@@ -14,9 +18,11 @@ from lesion.options import (
     refuse_coco,
     share,
 )
-from lesion.samples import DIAGNOSES
+from lesion.samples import DIAGNOSES, Sample
+from lesion.splits import Split
 from lesion.weights import find_weights, member_files, say_other_settings, weights_path
 from mrcnn.arrays import load_arrays, save_arrays
+from mrcnn.runs import InRun
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +64,7 @@ _SEEN = {
 CHANGEABLE = {"prevalence_power": 0.25}
 
 
-def add_options(parser):
+def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--folds",
@@ -167,7 +173,7 @@ def add_options(parser):
     )
 
 
-def check_arguments(arguments):
+def check_arguments(arguments: argparse.Namespace) -> None:
     refuse_coco(arguments)
     if arguments.crop_weights:
         # Known to the run, which may go on from another folder.
@@ -216,7 +222,7 @@ def _check_teacher(arguments):
             find_weights(member, "diagnosis")  # says what is wrong before any image is read
 
 
-def build_model(arguments, samples):
+def build_model(arguments: argparse.Namespace, samples: Sequence[Sample]) -> InRun:
     """The `DiagnosisModel` that is to learn from `samples`."""
     from lesion.diagnosis_model import DiagnosisModel
     from lesion.diagnosis_network import DiagnosisConfig
@@ -234,7 +240,7 @@ def build_model(arguments, samples):
     return DiagnosisModel(config, arguments.logs)
 
 
-def load_start_weights(model, arguments, last):
+def load_start_weights(model: Any, arguments: argparse.Namespace, last: str | None) -> None:
     """Loads what `--weights` names; `last` is the checkpoint of the run to be continued."""
     from mrcnn.backbone import load_imagenet
 
@@ -249,7 +255,9 @@ def load_start_weights(model, arguments, last):
         model.set_log_dir()  # a run of its own, also from the weights of another run
 
 
-def find_more(arguments, samples, split):
+def find_more(
+    arguments: argparse.Namespace, samples: Sequence[Sample], split: Split
+) -> list[Sample]:
     """Samples besides those of the data sets: images that a teacher answers for."""
     if not arguments.unlabelled:
         return []
@@ -260,7 +268,9 @@ def find_more(arguments, samples, split):
     return find_unlabelled(arguments.unlabelled, samples, split, listed)
 
 
-def datasets(arguments, parts, cache):
+def datasets(
+    arguments: argparse.Namespace, parts: Sequence[Sequence[Sample]], cache: ImageCache
+) -> Sequence[Any]:
     """Each part's samples with their images, cropped if that is wanted; the first one is taught."""
     from lesion.diagnosis_data import DiagnosisDataset
 
@@ -281,7 +291,7 @@ def datasets(arguments, parts, cache):
     return [training, *others]
 
 
-def augmentation(arguments):
+def augmentation(arguments: argparse.Namespace) -> Callable:
     """Milder than for the boundary: here colour and fine structure mean something.
 
     With `--strong-changes` light, focus and compression change nearly as much as there.
@@ -302,7 +312,12 @@ def augmentation(arguments):
     return augment
 
 
-def finish(arguments, weights, training, validation):
+def finish(
+    arguments: argparse.Namespace,
+    weights: str | Path,
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
+) -> None:
     """Fits the temperatures on the validation part and stores them with the weights."""
     from lesion.calibration import FEW, Calibration
     from lesion.diagnosis import VIEWS, load_classifier, logits_of_samples, with_boundary

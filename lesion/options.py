@@ -3,25 +3,26 @@
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 from lesion.boundary_views import VIEWS
 
 
-def natural(text):
+def natural(text: str) -> int:
     """A whole number from 0 on."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, not {text!r}")
     return int(text)
 
 
-def positive(text):
+def positive(text: str) -> int:
     """A whole number from 1 on."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
     return int(text)
 
 
-def rate(text):
+def rate(text: str) -> float:
     """A finite number above 0."""
     value = _number(text)
     if not 0 < value < math.inf:
@@ -29,7 +30,7 @@ def rate(text):
     return value
 
 
-def share(text):
+def share(text: str) -> float:
     """A number from 0 to 1."""
     value = _number(text)
     if not 0 <= value <= 1:
@@ -44,7 +45,7 @@ def _number(text):
         return math.nan
 
 
-def add_analyzer(parser):
+def add_analyzer(parser: argparse.ArgumentParser) -> None:
     """The options of an `Analyzer`, by the names of its arguments, for `analyzer_options`."""
     for task, options, action, several in (
         ("boundary", ("--weights", "--boundary"), "store", ""),
@@ -63,13 +64,13 @@ def add_analyzer(parser):
     add_referral(parser)
 
 
-def analyzer_options(arguments):
+def analyzer_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """What an `Analyzer` is given, by name, from the options of `add_analyzer`."""
     names = ("boundary", "attributes", "diagnosis", "views", "risk", "melanoma_sensitivity")
     return {name: getattr(arguments, name) for name in names}
 
 
-def add_views(parser):
+def add_views(parser: argparse.ArgumentParser) -> None:
     """The option of boundary and diagnosis, which know the same numbers of views."""
     parser.add_argument(
         "--views",
@@ -81,7 +82,7 @@ def add_views(parser):
     )
 
 
-def add_frozen_stages(parser):
+def add_frozen_stages(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frozen-stages",
         type=natural,
@@ -91,7 +92,7 @@ def add_frozen_stages(parser):
     )
 
 
-def check_frozen_stages(arguments):
+def check_frozen_stages(arguments: argparse.Namespace) -> None:
     if arguments.frozen_stages > 4:
         raise ValueError(
             f"--frozen-stages={arguments.frozen_stages} leaves nothing of the backbone to learn; "
@@ -99,7 +100,7 @@ def check_frozen_stages(arguments):
         )
 
 
-def add_referral(parser, risk=None):
+def add_referral(parser: argparse._ActionsContainer, risk: float | None = None) -> None:
     """Options that say which answers of the diagnosis are referred; `risk` by default."""
     parser.add_argument(
         "--risk",
@@ -117,7 +118,7 @@ def add_referral(parser, risk=None):
     )
 
 
-def refuse_coco(arguments):
+def refuse_coco(arguments: argparse.Namespace) -> None:
     """For tasks whose network is not the one of the released weights."""
     if arguments.weights == "coco":
         raise ValueError(
@@ -126,7 +127,7 @@ def refuse_coco(arguments):
         )
 
 
-def choose_precision(precision, backbone):
+def choose_precision(precision: str, backbone: str) -> str:
     """float32 or mixed_bfloat16; "auto" decides by hardware and backbone.
 
     bfloat16 pays where dense convolutions meet matrix units. TensorFlow's depthwise convolutions

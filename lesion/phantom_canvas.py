@@ -5,13 +5,14 @@ Lengths are in units of the frame's short side, so that a drawing is the same at
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage, sparse
 
 
 # The scalars below are Python's, as NumPy's would turn float32 arrays into float64.
-def pick(rng: np.random.Generator, values: list, odds: list[float]):
+def pick(rng: np.random.Generator, values: list, odds: list[float]) -> Any:
     return values[int(rng.choice(len(values), p=odds))]
 
 
@@ -132,14 +133,19 @@ class Frame:
         np.maximum.at(coverage, (pixels[keep][:, 0], pixels[keep][:, 1]), value[keep])
         return coverage
 
-    def disc(self, centre, radius: float, softness: float = 0.0) -> np.ndarray:
+    def disc(self, centre: np.ndarray, radius: float, softness: float = 0.0) -> np.ndarray:
         """Antialiased disc, float32 [height, width]; `softness` widens its rim, in short sides."""
         distance = np.hypot(self.y - np.float32(centre[0]), self.x - np.float32(centre[1]))
         rim = max(1.0 / self.short, softness)
         return np.clip((np.float32(radius) - distance) / rim + 0.5, 0, 1)
 
     def discs(
-        self, centres: np.ndarray, radii: np.ndarray, softness: float, stretches=1.0, angles=0.0
+        self,
+        centres: np.ndarray,
+        radii: np.ndarray,
+        softness: float,
+        stretches: float | np.ndarray = 1.0,
+        angles: float | np.ndarray = 0.0,
     ) -> np.ndarray:
         """Many small discs, or ellipses of the same area, float32 [height, width] coverage.
 

@@ -4,6 +4,8 @@ Each class here is an `Answer` of `mrcnn.export`: called with a batch and how to
 it gives tensors [batch, ...] by name. The tests hold them to the predictors.
 """
 
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from lesion import NOTICE
@@ -14,6 +16,9 @@ from lesion.samples import ATTRIBUTES
 from lesion.squares import LONGEST, NEARLY_SQUARE
 from mrcnn.export import Detector, Read
 from mrcnn.molding_graph import resize_antialias
+
+if TYPE_CHECKING:
+    from lesion.diagnosis import DiagnosisPredictor
 
 
 class BoundaryAnswer:
@@ -217,7 +222,7 @@ def _reduced(image):
     return resize_antialias(image, _reduced_size(tf.shape(image)[:2]), box=True)
 
 
-def require_one_view(predictor):
+def require_one_view(predictor: "BoundaryPredictor | DiagnosisPredictor") -> None:
     """Raises ValueError for a predictor that averages several views."""
     if predictor.views != 1:
         raise ValueError(
@@ -226,7 +231,7 @@ def require_one_view(predictor):
         )
 
 
-def notice_of(elements):
+def notice_of(elements: tf.Tensor) -> tf.Tensor:
     """string [batch]"""
     return tf.fill(tf.shape(elements)[:1], NOTICE)
 

@@ -136,7 +136,7 @@ def ship(
     return target
 
 
-def learned_of(records, split):
+def learned_of(records: Sequence[Mapping], split: Split) -> dict[str, int]:
     """Numbers of images in the parts of an ensemble that its members learned by, by their records.
 
     In a cross-validation each member's validation part is among what the others learned from.

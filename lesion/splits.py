@@ -152,7 +152,7 @@ class Split:
         return _part_by(self.marks)
 
     @functools.cached_property
-    def knows_files(self):
+    def knows_files(self) -> bool:
         """Whether it knows what is in files whose names are their folder's own."""
         return any(name.startswith("sha256 ") for names in self.marks.values() for name in names)
 

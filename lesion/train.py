@@ -28,12 +28,12 @@ from lesion.crop import MIN_SHARE  # noqa: E402
 from lesion.layouts import find_collections  # noqa: E402
 from lesion.options import natural, positive, rate, share  # noqa: E402
 from lesion.patient import NOTHING_KNOWN, known_of, told  # noqa: E402
-from lesion.samples import TASKS, DatasetError, said_of  # noqa: E402
+from lesion.samples import TASKS, DatasetError, Sample, said_of  # noqa: E402
 from lesion.splits import RUN_FILE, SPLIT_FILE, UNLABELLED, Split  # noqa: E402
 from lesion.training_split import choose_split, refuse_seen_folds  # noqa: E402
 from lesion.weights import checked_metadata, member_files  # noqa: E402
 from mrcnn.files import write_json  # noqa: E402
-from mrcnn.runs import find_last  # noqa: E402
+from mrcnn.runs import InRun, find_last  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ RUN_SETTINGS = (
 # === Command line ===
 
 
-def build_parser(task="boundary"):
+def build_parser(task: str = "boundary") -> argparse.ArgumentParser:
     """The parser of a task's options; `parse` finds out which task is meant."""
     training = _training_of(task)
     parser = argparse.ArgumentParser(
@@ -156,7 +156,7 @@ def _options_of_others(task):
     return textwrap.fill(" ".join(sentences), 79, break_on_hyphens=False)
 
 
-def parse(argv=None):
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The arguments of a command line, by the parser of the task that it names."""
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--task", nargs="?")
@@ -178,7 +178,7 @@ def _training_of(task):
     }[task]
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code.
 
     0, 1 for a training that diverged or stopped, 2 for what the user has to mend, 130 for Ctrl-C.
@@ -210,7 +210,7 @@ def main(argv=None):
 # === Training ===
 
 
-def train(arguments):
+def train(arguments: argparse.Namespace) -> InRun:
     """Trains as the parsed `arguments` say; returns the model, such as a `MaskRCNN`."""
     task = _training_of(arguments.task)
     last = _last_run(arguments, task) if arguments.weights == "last" else None
@@ -305,7 +305,7 @@ def _train_several(arguments):
     several(arguments, samples, split, train, settings, changeable)
 
 
-def load_samples(arguments):
+def load_samples(arguments: argparse.Namespace) -> list[Sample]:
     """Sound samples of all `--dataset`s; says what was left out.
 
     Raises:
@@ -348,7 +348,7 @@ def load_samples(arguments):
     return samples
 
 
-def cache_folder(arguments):
+def cache_folder(arguments: argparse.Namespace) -> Path:
     return Path(arguments.cache or Path(arguments.logs) / "cache")
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lesion.samples import Sample
 from lesion.splits import SPLIT_FILE, Split, knows_any, learned_keys
@@ -108,7 +108,7 @@ def member_files(weights: Sequence[str | Path], task: str = "diagnosis") -> list
 
 
 def write_ensemble(
-    path: Path, task: str, members: Sequence[str], calibration: Mapping | None = None, **more
+    path: Path, task: str, members: Sequence[str], calibration: Mapping | None = None, **more: Any
 ) -> None:
     """Writes the file that names the members of an ensemble.
 

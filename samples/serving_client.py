@@ -8,6 +8,7 @@ See docs/serving.md for the server.
 
 import argparse
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ else:
 MAX_MESSAGE = 256 * 2**20  # a full-size mask takes a byte per pixel
 
 
-def build_request(model, contents, outputs=()):
+def build_request(
+    model: str, contents: Sequence[bytes], outputs: Iterable[str] = ()
+) -> "predict_pb2.PredictRequest":
     """A request about encoded images; all outputs unless some are named."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
@@ -36,14 +39,16 @@ def build_request(model, contents, outputs=()):
     return request
 
 
-def ask(channel, request, timeout=60):
+def ask(
+    channel: "grpc.Channel", request: "predict_pb2.PredictRequest", timeout: float = 60
+) -> dict[str, np.ndarray]:
     """The answer as arrays [batch, ...] by name."""
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     answer = stub.Predict(request, timeout)
     return {name: tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
 
 
-def describe(found, row):
+def describe(found: Mapping[str, np.ndarray], row: int) -> list[str]:
     """What was found in one image of a batch, a line for each thing."""
     if "probabilities" in found:
         pairs = zip(found["class_names"][row], found["probabilities"][row], strict=True)
@@ -62,7 +67,7 @@ def _count(found, row):
     return found["num_detections"][row] if "num_detections" in found else found["masks"].shape[1]
 
 
-def write_masks(found, row, folder, stem):
+def write_masks(found: Mapping[str, np.ndarray], row: int, folder: Path, stem: str) -> None:
     """The mask of each detection, or of each attribute, as a PNG of the image's size."""
     height, width = found["image_size"][row]
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +80,7 @@ def write_masks(found, row, folder, stem):
         Image.fromarray(mask).save(folder / f"{stem}_{n}.png", pnginfo=text)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Asks TensorFlow Serving about images.")
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--server", default="localhost:8500", help="host:port of its gRPC")

@@ -18,7 +18,9 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # Runs from a checkout that is not installed, too.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -74,14 +76,14 @@ class CocoDataset(coco.CocoDataset):
 
     def load_coco(
         self,
-        dataset_dir,
-        subset,
-        year="2014",
-        class_ids=None,
-        class_map=None,
-        return_coco=False,
-        auto_download=False,
-    ):
+        dataset_dir: str | os.PathLike,
+        subset: str,
+        year: str = "2014",
+        class_ids: Sequence[int] | None = None,
+        class_map: Any = None,
+        return_coco: bool = False,
+        auto_download: bool = False,
+    ) -> Any | None:
         """Adds a part of COCO and prepares the data set.
 
         Args:
@@ -116,7 +118,7 @@ class CocoDataset(coco.CocoDataset):
         return None
 
 
-def unpack(url, folder):
+def unpack(url: str, folder: Path) -> None:
     """Fetches an archive and unpacks it in a folder."""
     path = download(url, folder / url.rpartition("/")[2].removesuffix("?dl=0"))
     print(f"Unpacking {path}")
@@ -144,7 +146,7 @@ def _move(entry, target):
         entry.replace(target)
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -173,19 +175,19 @@ def build_parser():
     return parser
 
 
-def natural(text):
+def natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, not {text!r}")
     return int(text)
 
 
-def boolean(text):
+def boolean(text: str) -> bool:
     if text not in ("True", "False"):
         raise argparse.ArgumentTypeError(f"must be True or False, not {text!r}")
     return text == "True"
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -197,7 +199,7 @@ def main(argv=None):
     return 0
 
 
-def train(arguments):
+def train(arguments: argparse.Namespace) -> None:
     import keras
 
     from mrcnn.model import MaskRCNN
@@ -222,7 +224,7 @@ def train(arguments):
             )
 
 
-def evaluate(arguments):
+def evaluate(arguments: argparse.Namespace) -> None:
     from mrcnn.coco_metrics import METRICS, evaluate_dataset
     from mrcnn.model import MaskRCNN
 
@@ -245,14 +247,16 @@ def evaluate(arguments):
     print(f"\n{seconds / max(1, len(image_ids)):.2f} seconds per image")
 
 
-def load(arguments, subset, dataset=None):
+def load(
+    arguments: argparse.Namespace, subset: str, dataset: CocoDataset | None = None
+) -> CocoDataset:
     """Adds a part of the data set to `dataset`, or to a new one."""
     dataset = dataset or CocoDataset()
     dataset.load_coco(arguments.dataset, subset, arguments.year, auto_download=arguments.download)
     return dataset
 
 
-def small():
+def small() -> dict[str, Any]:
     """Settings of a network that only tries the commands out, where that is asked for."""
     return SMALL if os.environ.get("MRCNN_SAMPLE_SMALL", "0") not in ("", "0") else {}
 

@@ -9,7 +9,9 @@ folder of runs than logs/ of the repository.
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -30,7 +32,7 @@ TRAIN_IMAGES, VALIDATION_IMAGES = (16, 8) if SMALL else (800, 50)
 EPOCHS = 1 if SMALL else 15
 
 
-def light_backbone(input_image, stage5, train_bn):
+def light_backbone(input_image: Any, stage5: bool, train_bn: bool | None) -> list[Any]:
     """Five stages of two convolutions; the names let `layers="3+"` and its like work."""
     features = keras.layers.Rescaling(1 / 64, name="rescale")(input_image)
     stages = []
@@ -94,7 +96,7 @@ class InferenceConfig(ShapesConfig):
 class ShapesDataset(utils.Dataset):
     """Images that exist as descriptions only and are drawn when they are asked for."""
 
-    def load_shapes(self, count, height, width, seed=0):
+    def load_shapes(self, count: int, height: int, width: int, seed: int = 0) -> None:
         """Makes up `count` images, the same ones for the same seed."""
         for class_id, name in enumerate(SHAPES, start=1):
             self.add_class("shapes", class_id, name)
@@ -110,26 +112,28 @@ class ShapesDataset(utils.Dataset):
                 shapes=shapes,
             )
 
-    def load_image(self, image_id):
+    def load_image(self, image_id: int) -> np.ndarray:
         info = self.image_info[image_id]
         image = np.full((*info["size"], 3), info["background"], np.uint8)
         for name, color, place in info["shapes"]:
             image[outline(name, place, info["size"])] = color
         return image
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """What is seen of each shape, bool [height, width, shapes], and their class ids."""
         info = self.image_info[image_id]
         masks = visible([outline(name, place, info["size"]) for name, _, place in info["shapes"]])
         class_ids = [self.class_names.index(name) for name, _, _ in info["shapes"]]
         return np.stack(masks, axis=-1), np.array(class_ids, np.int32)
 
-    def image_reference(self, image_id):
+    def image_reference(self, image_id: int) -> str:
         names = [name for name, _, _ in self.image_info[image_id]["shapes"]]
         return f"image {image_id} ({', '.join(names)})"
 
 
-def random_image(height, width, rng):
+def random_image(
+    height: int, width: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[tuple[str, np.ndarray, tuple[int, int, int]]]]:
     """A background's colour, a greyish one, and two to five shapes, the hindmost first.
 
     Returns:
@@ -153,7 +157,7 @@ def random_image(height, width, rng):
     return background, shapes
 
 
-def outline(name, place, size):
+def outline(name: str, place: tuple[int, int, int], size: tuple[int, int]) -> np.ndarray:
     """Mask bool [height, width] of a whole shape at (y, x, half the side)."""
     y, x, half = place
     mask = np.zeros(size, bool)
@@ -167,7 +171,7 @@ def outline(name, place, size):
     return mask
 
 
-def visible(outlines):
+def visible(outlines: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The masks without what later ones cover."""
     covered = np.zeros_like(outlines[0])
     result = []
@@ -177,7 +181,7 @@ def visible(outlines):
     return result[::-1]
 
 
-def train():
+def train() -> None:
     """Trains the network as train_shapes.ipynb does."""
     config = ShapesConfig()
     keras.utils.set_random_seed(0)
@@ -191,7 +195,7 @@ def train():
     )
 
 
-def datasets(config):
+def datasets(config: Config) -> list[ShapesDataset]:
     """Prepared data sets for training and validation, without a common image."""
     made = []
     for count, seed in ((TRAIN_IMAGES, 1), (VALIDATION_IMAGES, 2)):
@@ -202,7 +206,7 @@ def datasets(config):
     return made
 
 
-def trained_model():
+def trained_model() -> modellib.MaskRCNN:
     """A `MaskRCNN` for inference with the latest weights of train_shapes.ipynb, or new ones."""
     model = modellib.MaskRCNN("inference", InferenceConfig(), MODEL_DIR)
     try:

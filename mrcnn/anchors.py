@@ -8,6 +8,7 @@ import numpy as np
 
 from mrcnn.boxes import clip_boxes, compute_overlaps, norm_boxes
 from mrcnn.config import Config
+from mrcnn.dataset import Dataset
 from mrcnn.masks import extract_bboxes
 from mrcnn.molding import resize_image
 
@@ -137,7 +138,7 @@ class AnchorSuggestion(NamedTuple):
     recall_after: dict[float, float]
 
 
-def suggest_anchors(dataset, config: Config, limit: int | None = 1000) -> AnchorSuggestion:
+def suggest_anchors(dataset: Dataset, config: Config, limit: int | None = 1000) -> AnchorSuggestion:
     """Anchor scales and ratios from the boxes of a data set, as the network will see them.
 
     Scales are the centres of a k-means clustering of the logarithm of the boxes' sides (the root
@@ -201,11 +202,11 @@ class AnchorCache:
 
     LARGEST = 8  # with inputs of any size they would pile up
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         self.config = config
         self._known = {}
 
-    def __call__(self, image_shape):
+    def __call__(self, image_shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Normalised anchors float32 [a, 4] and those in pixels."""
         key = tuple(int(side) for side in image_shape[:2])
         both = self._known.get(key)  # another thread may clear it at any moment

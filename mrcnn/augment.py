@@ -8,6 +8,8 @@ import functools
 import logging
 import sys
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +23,9 @@ _NORMALISES = "Leave out what normalises: the network subtracts MEAN_PIXEL itsel
 _LOCK = threading.Lock()
 
 
-def augment_instances(augmentation, image, masks, rng):
+def augment_instances(
+    augmentation: Callable, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Applies one random augmentation to an image and all its masks.
 
     Args:
@@ -77,7 +81,7 @@ def _warn_once(message):
     logger.warning("%s", message)
 
 
-def require_augmentation(augmentation):
+def require_augmentation(augmentation: Any) -> None:
     """Raises TypeError for what `augment_instances` does not take."""
     if not callable(augmentation):
         raise TypeError(
@@ -144,7 +148,7 @@ def _by_imgaug(augmenter, image, masks, rng):
     return augmented, fixed.augment_segmentation_maps([maps])[0].arr > 0
 
 
-def restore_numpy_names():
+def restore_numpy_names() -> None:
     """Gives NumPy 2 the names that imgaug 0.4.0 reads; done when this module is imported."""
     if not hasattr(np, "sctypes"):
         np.sctypes = {
@@ -156,7 +160,7 @@ def restore_numpy_names():
         np.complex = complex
 
 
-def mend_elastic_transformation():
+def mend_elastic_transformation() -> None:
     """Lets imgaug's `ElasticTransformation` take an integer `alpha` with OpenCV.
 
     Its displacements are then float64, which `cv2.convertMaps` refuses.

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from mrcnn.config import Config
 from mrcnn.download import cache_folder, fetch, is_known_file
 from mrcnn.efficientnet_lite import SCALES, efficientnet_lite
 from mrcnn.files import data_folders
@@ -52,7 +53,9 @@ _PREPROCESSING = {
 }
 
 
-def build_backbone(input_image, config) -> list:
+def build_backbone(
+    input_image: keras.KerasTensor, config: Config
+) -> list[keras.KerasTensor | None]:
     """The feature maps of the network that `config.BACKBONE` names.
 
     Names are "resnet50", "resnet101", "efficientnetlite0" to "efficientnetlite4" and, in lower
@@ -165,14 +168,14 @@ def lite_file(backbone_name: str) -> str:
     return f"{backbone_name.replace('net', 'net_')}_imagenet1k.weights.h5"
 
 
-def is_imagenet_file(path: str | os.PathLike, config) -> bool:
+def is_imagenet_file(path: str | os.PathLike, config: Config) -> bool:
     """Whether a file has the name of the one that Keras offers for `config.BACKBONE`."""
     return not callable(config.BACKBONE) and Path(path).name == _file_name(config.BACKBONE)
 
 
 def load_imagenet(
     model: keras.Model,
-    config,
+    config: Config,
     path: str | os.PathLike | None = None,
     exclude: Iterable[str] | None = None,
 ) -> LoadReport:

@@ -6,9 +6,13 @@ outside. Normalised boxes have both corners inside, so that the pixel box `(0, 0
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
+
+from mrcnn.tensors import Tensor
 
 # A box grows at most by the factor 1000 / 16 in one refinement (Detectron's bound); the
 # exponential of an unbounded prediction overflows.
@@ -21,7 +25,7 @@ def _namespace(array):
     return np if isinstance(array, np.ndarray) else ops
 
 
-def box_area(boxes):
+def box_area(boxes: Tensor) -> Tensor:
     """Areas [...] of boxes [..., 4]; inverted boxes have area zero."""
     xp = _namespace(boxes)
     height = xp.maximum(boxes[..., 2] - boxes[..., 0], 0)
@@ -29,7 +33,7 @@ def box_area(boxes):
     return height * width
 
 
-def box_refinement(box, gt_box):
+def box_refinement(box: Tensor, gt_box: Tensor) -> Tensor:
     """Deltas that move `box` onto `gt_box` (Girshick et al., R-CNN, appendix C).
 
     Args:
@@ -50,7 +54,7 @@ def box_refinement(box, gt_box):
     return xp.stack([dy, dx, xp.log(gt_height / height), xp.log(gt_width / width)], axis=-1)
 
 
-def apply_box_deltas(boxes, deltas, max_log_scale=None):
+def apply_box_deltas(boxes: Tensor, deltas: Tensor, max_log_scale: float | None = None) -> Tensor:
     """Inverse of `box_refinement`.
 
     Args:
@@ -71,7 +75,7 @@ def apply_box_deltas(boxes, deltas, max_log_scale=None):
     return xp.concatenate([corner, corner + size], axis=-1)
 
 
-def clip_boxes(boxes, window):
+def clip_boxes(boxes: Tensor, window: Tensor) -> Tensor:
     """Boxes [..., 4] clipped to `window`, broadcastable [..., 4]."""
     xp = _namespace(boxes)
     y1, x1, y2, x2 = (window[..., i] for i in range(4))
@@ -86,14 +90,14 @@ def clip_boxes(boxes, window):
     )
 
 
-def scale_boxes(boxes, factor):
+def scale_boxes(boxes: Tensor, factor: float) -> Tensor:
     """Boxes [..., 4] enlarged by `factor` about their centres."""
     xp = _namespace(boxes)
     margin = 0.5 * (factor - 1.0) * (boxes[..., 2:4] - boxes[..., 0:2])
     return xp.concatenate([boxes[..., 0:2] - margin, boxes[..., 2:4] + margin], axis=-1)
 
 
-def compute_overlaps(boxes1, boxes2):
+def compute_overlaps(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Intersection over union [..., n1, n2] of boxes [..., n1, 4] and [..., n2, 4].
 
     Zero where a union is empty (padding against padding).
@@ -109,7 +113,12 @@ def compute_overlaps(boxes1, boxes2):
     return xp.where(union > 0, intersection / xp.where(union > 0, union, 1), 0)
 
 
-def compute_iou(box, boxes, box_area=None, boxes_area=None):
+def compute_iou(
+    box: ArrayLike,
+    boxes: ArrayLike,
+    box_area: float | None = None,
+    boxes_area: ArrayLike | None = None,
+) -> np.ndarray:
     """Intersection over union [n] of one box [4] with boxes [n, 4].
 
     The areas are accepted for compatibility and not needed.
@@ -117,19 +126,19 @@ def compute_iou(box, boxes, box_area=None, boxes_area=None):
     return compute_overlaps(np.asarray(box)[None], np.asarray(boxes))[0]
 
 
-def norm_boxes(boxes, shape):
+def norm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
     """Pixel boxes [..., 4] in normalised coordinates; `shape` is `(height, width)` in pixels."""
     scale, shift = _pixel_frame(shape)
     return ((np.asarray(boxes) - shift) / scale).astype(np.float32)
 
 
-def denorm_boxes(boxes, shape):
+def denorm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
     """Inverse of `norm_boxes`, rounded to int32 pixels."""
     scale, shift = _pixel_frame(shape)
     return np.around(np.asarray(boxes) * scale + shift).astype(np.int32)
 
 
-def norm_boxes_graph(boxes, shape):
+def norm_boxes_graph(boxes: Tensor, shape: Tensor | Sequence[int]) -> Tensor:
     """`norm_boxes` for tensors; `shape` is a tensor or pair `(height, width)`."""
     height, width = ops.cast(shape[0], "float32"), ops.cast(shape[1], "float32")
     scale = ops.stack([height, width, height, width]) - 1.0
@@ -137,7 +146,7 @@ def norm_boxes_graph(boxes, shape):
     return (ops.cast(boxes, "float32") - shift) / scale
 
 
-def denorm_boxes_graph(boxes, shape):
+def denorm_boxes_graph(boxes: Tensor, shape: Tensor | Sequence[int]) -> Tensor:
     """`denorm_boxes` for tensors; the result is int32."""
     height, width = ops.cast(shape[0], "float32"), ops.cast(shape[1], "float32")
     scale = ops.stack([height, width, height, width]) - 1.0
@@ -151,7 +160,7 @@ def _pixel_frame(shape):
     return scale, np.array([0, 0, 1, 1])
 
 
-def non_max_suppression(boxes, scores, threshold):
+def non_max_suppression(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> np.ndarray:
     """Greedy non-maximum suppression in NumPy.
 
     Args:

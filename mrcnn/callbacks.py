@@ -3,14 +3,19 @@
 import csv
 import logging
 import math
+import os
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from mrcnn.config import Config
 from mrcnn.distribution import process_share
 from mrcnn.files import atomic_path
-from mrcnn.training import STATE_FILE, save_state
+from mrcnn.runs import InRun
+from mrcnn.training import STATE_FILE, Stage, save_state
 from mrcnn.weights import save_weights
 
 logger = logging.getLogger(__name__)
@@ -22,7 +27,7 @@ class NonFiniteLossError(FloatingPointError):
     """The loss of a batch was not a finite number; the message names the batch's images."""
 
 
-def refuse_rate_callbacks(config, callbacks):
+def refuse_rate_callbacks(config: Config, callbacks: Iterable[keras.callbacks.Callback]) -> None:
     """Raises ValueError where callbacks would change a rate that follows a schedule.
 
     Keras finds out when they first do, which may be hours later.
@@ -46,11 +51,11 @@ class EpochOfBatches(keras.callbacks.Callback):
     batch of an epoch has been learned from: counting there would go wrong.
     """
 
-    def __init__(self, batches):
+    def __init__(self, batches: keras.utils.PyDataset):
         super().__init__()
         self.batches = batches
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.batches.epoch = epoch
 
 
@@ -61,11 +66,11 @@ class EpochOfModel(keras.callbacks.Callback):
         owner: has the attribute `epoch`.
     """
 
-    def __init__(self, owner):
+    def __init__(self, owner: Any):
         super().__init__()
         self.owner = owner
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.owner.epoch = epoch + 1
 
 
@@ -76,11 +81,11 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         batches: the `Batches` of the training.
     """
 
-    def __init__(self, batches):
+    def __init__(self, batches: keras.utils.PyDataset):
         super().__init__()
         self.batches = batches
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
         if math.isfinite(loss):
             return
@@ -101,19 +106,19 @@ class Pace(keras.callbacks.Callback):
 
     BUSY = 0.9  # share of their time from which the network may wait for the threads
 
-    def __init__(self, batches):
+    def __init__(self, batches: keras.utils.PyDataset):
         super().__init__()
         self.batches = batches
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._begun, self._steps = time.perf_counter(), 0
         self.batches.preparing.clear()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._steps += 1
         self._taken = time.perf_counter() - self._begun
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if not self._steps:
             return
         preparing, workers = list(self.batches.preparing), max(1, self.batches.workers)
@@ -135,7 +140,7 @@ class Checkpoint(keras.callbacks.Callback):
         keep: number of weights files to keep, the latest; None keeps all.
     """
 
-    def __init__(self, run, metadata, keep=None):
+    def __init__(self, run: InRun, metadata: Mapping, keep: int | None = None):
         super().__init__()
         if keep is not None and keep < 1:
             raise ValueError(f"`keep_checkpoints` must be at least 1, or None; received {keep}.")
@@ -143,7 +148,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.metadata = metadata
         self.keep = keep
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if process_share()[0]:
             return
         template = str(self.run.checkpoint_path)
@@ -154,7 +159,7 @@ class Checkpoint(keras.callbacks.Callback):
         for old in range(1, epoch + 2 - (self.keep or epoch + 1)):
             Path(template.format(epoch=old)).unlink(missing_ok=True)
 
-    def save_weights(self, path, metadata):
+    def save_weights(self, path: str | os.PathLike, metadata: Mapping) -> None:
         """Writes the weights by which the network is to be judged."""
         save_weights(self.model, path, metadata)
 
@@ -170,16 +175,16 @@ class State(keras.callbacks.Callback):
         stage: the `Stage` in progress.
     """
 
-    def __init__(self, folder, stage):
+    def __init__(self, folder: str | os.PathLike, stage: Stage):
         super().__init__()
         self.path = Path(folder) / STATE_FILE
         self.stage = stage
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         if not self.path.exists():  # so that there is an epoch before the first one, too
             self._write(self.stage.first_epoch)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._write(epoch + 1)
 
     def _write(self, epoch):
@@ -196,11 +201,11 @@ class HistoryFile(keras.callbacks.Callback):
     stage with other callbacks or from one that does not measure every time.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike):
         super().__init__()
         self.path = Path(path)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         rows = [{"epoch": epoch, **(logs or {})}]
         if self.path.exists():
             with open(self.path, newline="") as file:
@@ -212,7 +217,7 @@ class HistoryFile(keras.callbacks.Callback):
             writer.writerows(rows)
 
 
-def log_callbacks(folder, epoch):
+def log_callbacks(folder: str | os.PathLike, epoch: int) -> list[keras.callbacks.Callback]:
     """TensorBoard's logs and `history.csv`, which a training continued at `epoch` goes on with.
 
     Of several processes the first writes them.

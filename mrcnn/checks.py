@@ -35,7 +35,7 @@ class DatasetCheck:
     crowded: Sequence[int]
     problems: Sequence[str]
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{self.images} images, {sum(self.instances.values())} instances"]
         lines += [f"  {name}: {count}" for name, count in self.instances.items()]
         for what, count in (

@@ -8,7 +8,10 @@ import json
 import logging
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +57,7 @@ class CocoDataset(Dataset):
         self,
         annotations: str | os.PathLike,
         images: str | os.PathLike,
-        class_ids=None,
+        class_ids: Sequence[int] | None = None,
         source: str = "coco",
     ) -> None:
         """Adds the images of one annotation file and prepares the data set.
@@ -105,7 +108,7 @@ class CocoDataset(Dataset):
                 )
         self.add_class(source, class_id, name)
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Masks bool [height, width, instances] and int32 class ids, negative ones for crowds."""
         masks = coco_masks()
         info = self.image_info[image_id]
@@ -126,7 +129,7 @@ class CocoDataset(Dataset):
             return np.zeros((info["height"], info["width"], 0), bool), np.zeros(0, np.int32)
         return np.stack(planes, axis=2), np.array(class_ids, np.int32)
 
-    def coco_annotations(self, image_id) -> list[dict]:
+    def coco_annotations(self, image_id: int) -> list[dict]:
         """The image's annotations in COCO's format, by which COCO's own measure is computed.
 
         `category_id` is the class id here, `segmentation` a compressed RLE, `bbox` and `area` are
@@ -154,7 +157,7 @@ class CocoDataset(Dataset):
         return result
 
 
-def coco_masks():
+def coco_masks() -> ModuleType:
     """The mask functions of faster-coco-eval; ImportError saying what to install without it."""
     try:
         from faster_coco_eval.core import mask
@@ -165,7 +168,7 @@ def coco_masks():
     return mask
 
 
-def read_json(path: str | os.PathLike):
+def read_json(path: str | os.PathLike) -> Any:
     """The content of a JSON file.
 
     Raises:

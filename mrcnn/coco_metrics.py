@@ -1,14 +1,23 @@
 """Average precision of a data set as COCO measures it, and the confusion of its classes."""
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
 from mrcnn.coco import CocoDataset, coco_masks
+from mrcnn.config import Config
 from mrcnn.data import load_sample, problems_of
+from mrcnn.dataset import Dataset
 from mrcnn.evaluate import compute_matches
 from mrcnn.weights import named_weights
+
+if TYPE_CHECKING:
+    from mrcnn.model import MaskRCNN
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +40,9 @@ IoU 0.50 to 0.95, at 0.50 and at 0.75, of objects below 32^2, up to 96^2 and fro
 average recall with 1, 10 and 100 detections per image, and by size as before."""
 
 
-def evaluate_dataset(model, dataset, image_ids=None) -> dict:
+def evaluate_dataset(
+    model: MaskRCNN, dataset: Dataset, image_ids: Sequence[int] | np.ndarray | None = None
+) -> dict:
     """Measures the detections of a network on a data set as COCO does.
 
     All detections count that `config.DETECTION_MIN_CONFIDENCE` lets pass: 0 gives the values that
@@ -111,7 +122,14 @@ class AveragePrecision(keras.callbacks.Callback):
         ValueError: if `every` or `limit` is below 1, or without `config` for a network that crops.
     """
 
-    def __init__(self, model, dataset, every=1, limit=None, config=None):
+    def __init__(
+        self,
+        model: MaskRCNN,
+        dataset: Dataset,
+        every: int = 1,
+        limit: int | None = None,
+        config: Config | None = None,
+    ):
         super().__init__()
         if config is None and model.config.IMAGE_RESIZE_MODE == "crop":
             raise ValueError(
@@ -131,7 +149,7 @@ class AveragePrecision(keras.callbacks.Callback):
         self.limit = limit
         self.values = {}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         # What is wrong is to show before an epoch has passed.
         coco_masks()
         _require_usable(self.dataset, self.detector.config)
@@ -144,7 +162,7 @@ class AveragePrecision(keras.callbacks.Callback):
                 confidence,
             )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         due = (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]
         if self.values and not due:
             logs.update(self.values)  # without any Keras's ModelCheckpoint takes it for the best
@@ -163,7 +181,11 @@ class AveragePrecision(keras.callbacks.Callback):
 
 
 def confusion_matrix(
-    model, dataset, image_ids=None, iou_threshold=0.5, score_threshold=0.5
+    model: MaskRCNN,
+    dataset: Dataset,
+    image_ids: Sequence[int] | np.ndarray | None = None,
+    iou_threshold: float = 0.5,
+    score_threshold: float = 0.5,
 ) -> np.ndarray:
     """Counts which class each instance was found as.
 

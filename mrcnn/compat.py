@@ -5,10 +5,14 @@ lists of inputs on the one side, the layers and functions that do the work on th
 """
 
 import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from mrcnn import detection, heads, resnet, roi_align, rpn, targets
 from mrcnn.anchors import compute_backbone_shapes, generate_pyramid_anchors
@@ -22,6 +26,7 @@ from mrcnn.boxes import (
     norm_boxes,
     norm_boxes_graph,
 )
+from mrcnn.config import Config
 from mrcnn.data import load_image_gt
 from mrcnn.download import download, known_file
 from mrcnn.generator import build_detection_targets, data_generator, generate_random_rois
@@ -45,6 +50,7 @@ from mrcnn.molding import (
 from mrcnn.resnet import conv_block, identity_block, resnet_graph
 from mrcnn.rpn import build_rpn_model
 from mrcnn.targets import build_rpn_targets
+from mrcnn.tensors import Tensor
 
 __all__ = [
     "BatchNorm",
@@ -111,7 +117,7 @@ log2_graph = ops.log2
 class BatchNorm(resnet.BatchNorm):
     """Batch normalization that keeps to the `training` it is given when a network is built."""
 
-    def __call__(self, inputs, *args, training=None, **kwargs):
+    def __call__(self, inputs: Tensor, *args, training: bool | None = None, **kwargs) -> Tensor:
         if training is not None and isinstance(inputs, keras.KerasTensor):
             self.train_bn = training
         return super().__call__(inputs, *args, training=training, **kwargs)
@@ -120,7 +126,9 @@ class BatchNorm(resnet.BatchNorm):
 class ProposalLayer(rpn.ProposalLayer):
     """`mrcnn.rpn.ProposalLayer` of a `Config`; takes `[scores, deltas, anchors]`."""
 
-    def __init__(self, proposal_count, nms_threshold, config=None, **kwargs):
+    def __init__(
+        self, proposal_count: int, nms_threshold: float, config: Config | None = None, **kwargs
+    ):
         if config is not None:
             kwargs = {
                 "pre_nms_limit": config.PRE_NMS_LIMIT,
@@ -130,7 +138,7 @@ class ProposalLayer(rpn.ProposalLayer):
             }
         super().__init__(proposal_count, nms_threshold, **kwargs)
 
-    def __call__(self, inputs, *rest, **kwargs):
+    def __call__(self, inputs: Tensor | Sequence[Tensor], *rest, **kwargs) -> Tensor:
         if not rest:
             inputs, *rest = inputs
         return super().__call__(inputs, *rest, **kwargs)
@@ -139,7 +147,7 @@ class ProposalLayer(rpn.ProposalLayer):
 class PyramidROIAlign(roi_align.PyramidROIAlign):
     """`mrcnn.roi_align.PyramidROIAlign`; takes `[boxes, image_meta, P2, P3, P4, P5]`."""
 
-    def __call__(self, inputs, *rest, **kwargs):
+    def __call__(self, inputs: Tensor | Sequence[Tensor], *rest, **kwargs) -> Tensor:
         if not rest:
             inputs, _, *pyramid = inputs  # the size of the image follows from P2
             rest = (pyramid,)
@@ -152,7 +160,7 @@ class DetectionTargetLayer(targets.DetectionTargetLayer):
     Called so, it gives masks for all `TRAIN_ROIS_PER_IMAGE` regions.
     """
 
-    def __call__(self, inputs, *rest, **kwargs):
+    def __call__(self, inputs: Tensor | Sequence[Tensor], *rest, **kwargs) -> tuple[Tensor, ...]:
         if rest:
             return super().__call__(inputs, *rest, **kwargs)
         frame = self.config.IMAGE_SHAPE[:2]
@@ -164,7 +172,7 @@ class DetectionTargetLayer(targets.DetectionTargetLayer):
 class DetectionLayer(detection.DetectionLayer):
     """`mrcnn.detection.DetectionLayer`; takes `[rois, mrcnn_class, mrcnn_bbox, image_meta]`."""
 
-    def __call__(self, inputs, *rest, **kwargs):
+    def __call__(self, inputs: Tensor | Sequence[Tensor], *rest, **kwargs) -> Tensor:
         if not rest:
             *inputs, meta = inputs
             meta = parse_image_meta_graph(meta)
@@ -175,20 +183,20 @@ class DetectionLayer(detection.DetectionLayer):
 # ---- graphs of one part --------------------------------------------------------------------------
 
 
-def rpn_graph(feature_map, anchors_per_location, anchor_stride):
+def rpn_graph(feature_map: Tensor, anchors_per_location: int, anchor_stride: int) -> list[Tensor]:
     """Class logits, probabilities and deltas of one pyramid level, by a head of its own."""
     return build_rpn_model(anchor_stride, anchors_per_location, feature_map.shape[-1])(feature_map)
 
 
 def fpn_classifier_graph(
-    rois,
-    feature_maps,
-    image_meta,
-    pool_size,
-    num_classes,
-    train_bn=True,
-    fc_layers_size=1024,
-):
+    rois: Tensor,
+    feature_maps: Sequence[Tensor],
+    image_meta: Tensor,
+    pool_size: int,
+    num_classes: int,
+    train_bn: bool | None = True,
+    fc_layers_size: int = 1024,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Class logits [B, n, c], probabilities and deltas [B, n, c, 4] of normalised regions.
 
     `image_meta` is not needed.
@@ -199,7 +207,14 @@ def fpn_classifier_graph(
     return heads.BoxBranch(align, head, name="mrcnn_box_branch")(rois, feature_maps)
 
 
-def build_fpn_mask_graph(rois, feature_maps, image_meta, pool_size, num_classes, train_bn=True):
+def build_fpn_mask_graph(
+    rois: Tensor,
+    feature_maps: Sequence[Tensor],
+    image_meta: Tensor,
+    pool_size: int,
+    num_classes: int,
+    train_bn: bool | None = True,
+) -> Tensor:
     """Masks [B, n, 2 pool, 2 pool, c] of normalised regions; `image_meta` is not needed."""
     depth = feature_maps[0].shape[-1]
     align = roi_align.PyramidROIAlign((pool_size, pool_size), name="roi_align_mask")
@@ -207,14 +222,18 @@ def build_fpn_mask_graph(rois, feature_maps, image_meta, pool_size, num_classes,
     return heads.MaskBranch(align, head, name="mrcnn_mask_branch")(rois, feature_maps)
 
 
-def detection_targets_graph(proposals, gt_class_ids, gt_boxes, gt_masks, config):
+def detection_targets_graph(
+    proposals: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor, gt_masks: Tensor, config: Config
+) -> tuple[Tensor, ...]:
     """`DetectionTargetLayer` for one image: arrays as there without the batch's axis."""
     inputs = (proposals, gt_class_ids, gt_boxes, gt_masks)
     outputs = DetectionTargetLayer(config)([ops.expand_dims(part, 0) for part in inputs])
     return tuple(output[0] for output in outputs)
 
 
-def refine_detections_graph(rois, probs, deltas, window, config):
+def refine_detections_graph(
+    rois: Tensor, probs: Tensor, deltas: Tensor, window: Tensor, config: Config
+) -> Tensor:
     """`DetectionLayer` for one image; `window` is normalised.
 
     Returns:
@@ -229,23 +248,28 @@ def refine_detections_graph(rois, probs, deltas, window, config):
 # ---- tensors -------------------------------------------------------------------------------------
 
 
-def parse_image_meta_graph(meta):
+def parse_image_meta_graph(meta: Tensor) -> dict[str, Tensor]:
     """`parse_image_meta` for a tensor [batch, 12 + classes]; all parts keep its type."""
     return {name: meta[:, place] for name, place in META.items()}
 
 
-def trim_zeros_graph(boxes, name="trim_zeros"):
+def trim_zeros_graph(boxes: Tensor, name: str = "trim_zeros") -> tuple[Tensor, Tensor]:
     """The rows of [n, 4] that are not all zero, and a bool [n] of which these are."""
     there = ops.any(ops.convert_to_tensor(boxes) != 0, axis=1)
     return ops.take(boxes, ops.nonzero(there)[0], axis=0), there
 
 
-def batch_pack_graph(x, counts, num_rows):
+def batch_pack_graph(x: Tensor, counts: Tensor | Sequence[int], num_rows: int) -> Tensor:
     """The first `counts[i]` values of each of `num_rows` rows, one after the other."""
     return ops.concatenate([x[row, : counts[row]] for row in range(num_rows)], axis=0)
 
 
-def batch_slice(inputs, graph_fn, batch_size, names=None):
+def batch_slice(
+    inputs: Tensor | list[Tensor] | tuple[Tensor, ...],
+    graph_fn: Callable[..., Any],
+    batch_size: int,
+    names: Sequence[str] | None = None,
+) -> Tensor | list[Tensor]:
     """Applies a function for single images to each image of a batch.
 
     Args:
@@ -268,14 +292,14 @@ def batch_slice(inputs, graph_fn, batch_size, names=None):
 # ---- the rest ------------------------------------------------------------------------------------
 
 
-def mold_mask(mask, config):
+def mold_mask(mask: np.ndarray, config: Config) -> np.ndarray:
     """Masks bool [h, w, n] as the network takes them: cut to their boxes with `USE_MINI_MASK`."""
     if not config.USE_MINI_MASK:
         return mask
     return minimize_mask(extract_bboxes(mask), mask, config.MINI_MASK_SHAPE)
 
 
-def download_trained_weights(coco_model_path, verbose=1):
+def download_trained_weights(coco_model_path: str | os.PathLike, verbose: int = 1) -> None:
     """Fetches the weights trained on COCO to a path.
 
     Raises:
@@ -287,7 +311,7 @@ def download_trained_weights(coco_model_path, verbose=1):
     download(file.url, coco_model_path, file.size, file.md5, file.sha256)
 
 
-def log(text, array=None):
+def log(text: str, array: ArrayLike | None = None) -> None:
     """Prints a text and, where an array is given, its shape, range and type."""
     if array is not None:
         array = np.asarray(array)

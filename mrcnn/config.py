@@ -3,6 +3,8 @@
 import difflib
 import inspect
 import logging
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 
@@ -168,12 +170,12 @@ class Config:
         self.IMAGE_SHAPE = np.array([height, width, self.IMAGE_CHANNEL_COUNT])
         self.IMAGE_META_SIZE = 12 + self.NUM_CLASSES  # as `mrcnn.molding.META` lays it out
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         if not hasattr(self, name) and name not in COMPUTED:
             _check_attribute(type(self), name)
         super().__setattr__(name, value)
 
-    def validate(self):
+    def validate(self) -> None:
         """Checks that the settings fit one another.
 
         Raises:
@@ -255,11 +257,11 @@ class Config:
             )
 
     @property
-    def TRAIN_MASK_ROIS(self):
+    def TRAIN_MASK_ROIS(self) -> int:
         """Slots for positive ROIs in training, the only ones that reach the mask head."""
         return max(1, int(self.TRAIN_ROIS_PER_IMAGE * self.ROI_POSITIVE_RATIO))
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON types; of a callable backbone this is "function NAME"."""
         return {
             name: _plain(getattr(self, name))
@@ -268,11 +270,11 @@ class Config:
         }
 
     @classmethod
-    def from_dict(cls, settings):
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
         """Inverse of `to_dict`; computed settings are computed anew, unknown ones refused."""
         return cls(**{name: value for name, value in settings.items() if name not in COMPUTED})
 
-    def differences(self, settings):
+    def differences(self, settings: Mapping[str, Any]) -> list[str]:
         """How settings that weights were trained with differ in what these mean, as phrases.
 
         Args:
@@ -285,7 +287,7 @@ class Config:
             if name in settings and settings[name] != own[name]
         ]
 
-    def display(self):
+    def display(self) -> None:
         """Prints all settings, one a line."""
         own = {n: getattr(self, n) for n in dir(self) if not (n.startswith("_") or n.isupper())}
         own = {name: value for name, value in own.items() if not callable(value)}

@@ -6,12 +6,14 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
 
 from mrcnn.anchors import anchors_of
 from mrcnn.augment import augment_instances, require_augmentation
+from mrcnn.config import Config
 from mrcnn.dataset import Dataset
 from mrcnn.distribution import process_share
 from mrcnn.images import as_channels
@@ -36,14 +38,14 @@ class SampleError(ValueError):
 
 
 def load_image_gt(
-    dataset,
-    config,
-    image_id,
-    augment=False,
-    augmentation=None,
-    use_mini_mask=False,
-    rng=None,
-):
+    dataset: Dataset,
+    config: Config,
+    image_id: int,
+    augment: bool = False,
+    augmentation: Callable | None = None,
+    use_mini_mask: bool = False,
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """One image with its instances, resized for the network and augmented.
 
     Args:
@@ -102,7 +104,9 @@ def load_image_gt(
     return image, meta, class_ids, bbox, mask
 
 
-def load_sample(dataset, image_id, channels):
+def load_sample(
+    dataset: Dataset, image_id: int, channels: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image [h, w, channels], masks bool [h, w, n] and class ids int32 [n], checked.
 
     Raises:
@@ -137,7 +141,7 @@ def load_sample(dataset, image_id, channels):
     return image, mask.astype(bool), class_ids
 
 
-def reference_of(dataset, image_id):
+def reference_of(dataset: Dataset, image_id: int) -> str | os.PathLike:
     """What messages call an image: its path, or source and id, where it has no other name.
 
     Many an `image_reference` copied from matterport's samples fails for its own images, which
@@ -154,7 +158,7 @@ def reference_of(dataset, image_id):
 class NamedInFailure(contextlib.AbstractContextManager):
     """Makes whatever a user's own code raises a `SampleError` that names the image."""
 
-    def __init__(self, dataset, image_id, deed):
+    def __init__(self, dataset: Dataset, image_id: int, deed: str):
         self.dataset, self.image_id, self.deed = dataset, image_id, deed
 
     def __exit__(self, kind, error, traceback):
@@ -167,7 +171,7 @@ class NamedInFailure(contextlib.AbstractContextManager):
         ) from error
 
 
-def problems_of(dataset, config=None):
+def problems_of(dataset: Dataset, config: Config | None = None) -> Iterator[str]:
     """Sentences about what keeps a training from a data set, whatever its images show.
 
     Args:
@@ -194,7 +198,7 @@ def problems_of(dataset, config=None):
         )
 
 
-def default_workers():
+def default_workers() -> int:
     """Number of threads that prepare batches: one for each core, up to 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(8, cores or 1)
@@ -233,16 +237,16 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        dataset,
-        config,
-        steps=None,
-        shuffle=True,
-        augment=False,
-        augmentation=None,
-        no_augmentation_sources=None,
-        seed=0,
-        epoch=0,
-        workers=2,
+        dataset: Dataset,
+        config: Config,
+        steps: float | None = None,
+        shuffle: bool = True,
+        augment: bool = False,
+        augmentation: Callable | None = None,
+        no_augmentation_sources: str | Iterable[str] | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        workers: int = 2,
     ):
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=8)
         if problem := next(problems_of(dataset, config), None):
@@ -264,10 +268,10 @@ class Batches(keras.utils.PyDataset):
         self.anchors = anchors_of(config, config.IMAGE_SHAPE)
         self.share = process_share()  # of which the threads that prepare batches know nothing
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.steps
 
-    def image_ids(self, index):
+    def image_ids(self, index: int) -> list[int]:
         """The images of batch `index` of the current epoch."""
         count, size = len(self.dataset.image_ids), self.config.BATCH_SIZE
         first = (self.epoch * self.steps + index) * size
@@ -279,11 +283,11 @@ class Batches(keras.utils.PyDataset):
             ids.append(self.dataset.image_ids[place])
         return ids
 
-    def references(self, index):
+    def references(self, index: int) -> list[str]:
         """Names of the images of batch `index`, for messages."""
         return [str(reference_of(self.dataset, i)) for i in self.image_ids(index)]
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[tuple[np.ndarray, ...]]:
         begun = time.perf_counter()
         with FailureKept(self):
             ids = self.image_ids(index)
@@ -357,7 +361,7 @@ class FailureKept(contextlib.AbstractContextManager):
     TensorFlow hands on no more of it than its text; `FailuresRaised` gives back the rest.
     """
 
-    def __init__(self, batches):
+    def __init__(self, batches: keras.utils.PyDataset):
         self.batches = batches
 
     def __exit__(self, kind, error, traceback):
@@ -371,7 +375,7 @@ class FailuresRaised(contextlib.AbstractContextManager):
     What a callback raises meanwhile is not hidden by it.
     """
 
-    def __init__(self, *batches):
+    def __init__(self, *batches: keras.utils.PyDataset):
         self.batches = batches
 
     def __exit__(self, kind, error, traceback):

@@ -1,5 +1,8 @@
 """The collection of images and instance masks that a user subclasses."""
 
+import os
+from typing import Any
+
 import numpy as np
 
 from mrcnn.images import read_image
@@ -12,14 +15,14 @@ class Dataset:
     `load_image` reads `image_info[i]["path"]` unless overridden, too.
     """
 
-    def __init__(self, class_map=None):
+    def __init__(self, class_map: Any = None):
         self._image_ids = np.zeros(0, np.int64)
         self.image_info = []
         self.class_info = [{"source": "", "id": 0, "name": "BG"}]
         self.source_class_ids = {}
         self.class_map = class_map
 
-    def add_class(self, source, class_id, class_name):
+    def add_class(self, source: str, class_id: int, class_name: str) -> None:
         """Registers a class once; `source` names the data set and may not contain a dot."""
         if "." in source:
             raise ValueError(f"A source's name may not contain a dot; received {source!r}.")
@@ -27,15 +30,17 @@ class Dataset:
             return
         self.class_info.append({"source": source, "id": class_id, "name": class_name})
 
-    def add_image(self, source, image_id, path, **kwargs):
+    def add_image(
+        self, source: str, image_id: int | str, path: str | os.PathLike | None, **kwargs
+    ) -> None:
         """Registers an image; keyword arguments are kept in `image_info`."""
         self.image_info.append({"id": image_id, "source": source, "path": path, **kwargs})
 
-    def image_reference(self, image_id):
+    def image_reference(self, image_id: int) -> str:
         """A name of the image for people, in messages; the path, or "", unless overridden."""
         return str(self.image_info[image_id]["path"] or "")
 
-    def prepare(self, class_map=None):
+    def prepare(self, class_map: Any = None) -> None:
         """Numbers classes and images; call it once after the last `add_image`.
 
         `class_map` is accepted for compatibility.
@@ -65,14 +70,14 @@ class Dataset:
         }
 
     @property
-    def image_ids(self):
+    def image_ids(self) -> np.ndarray:
         return self._image_ids
 
-    def map_source_class_id(self, source_class_id):
+    def map_source_class_id(self, source_class_id: str) -> int:
         """The class id here of `"<source>.<id>"` there."""
         return self.class_from_source_map[source_class_id]
 
-    def get_source_class_id(self, class_id, source):
+    def get_source_class_id(self, class_id: int, source: str) -> int:
         """The class id in `source` of a class id here."""
         info = self.class_info[class_id]
         if info["source"] != source:
@@ -82,15 +87,15 @@ class Dataset:
             )
         return info["id"]
 
-    def source_image_link(self, image_id):
+    def source_image_link(self, image_id: int) -> str | os.PathLike | None:
         """The path or URL of the image."""
         return self.image_info[image_id]["path"]
 
-    def load_image(self, image_id):
+    def load_image(self, image_id: int) -> np.ndarray:
         """The image as uint8 RGB [height, width, 3], whatever the file holds."""
         return read_image(self.image_info[image_id]["path"])
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """The image's instances, to be overridden; here there are none.
 
         Returns:

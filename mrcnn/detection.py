@@ -1,5 +1,8 @@
 """From classified regions to final detections."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -13,11 +16,16 @@ from mrcnn.boxes import (
     norm_boxes_graph,
     scale_boxes,
 )
-from mrcnn.masks import compact_masks
+from mrcnn.config import Config
+from mrcnn.masks import CompactMasks, compact_masks
 from mrcnn.nms import suppress
-from mrcnn.tensors import gather_rows
+from mrcnn.tensors import Tensor, gather_rows
 
 MAX_CANDIDATES = 2000
+
+Arrays = Sequence[np.ndarray]  # or one array of several
+Found = list[dict[str, Any]]
+"""What `MaskRCNN.detect` gives: a dict for each image."""
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -32,15 +40,19 @@ class DetectionLayer(keras.layers.Layer):
         config: the network's `Config`.
     """
 
-    def __init__(self, config, **kwargs):
+    def __init__(self, config: Config, **kwargs):
         super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
         self.config = config
 
-    def compute_output_spec(self, rois, probabilities, deltas, windows, frame):
+    def compute_output_spec(
+        self, rois: Tensor, probabilities: Tensor, deltas: Tensor, windows: Tensor, frame: Tensor
+    ) -> keras.KerasTensor:
         shape = (rois.shape[0], self.config.DETECTION_MAX_INSTANCES, 6)
         return keras.KerasTensor(shape, dtype="float32")
 
-    def call(self, rois, probabilities, deltas, windows, frame):
+    def call(
+        self, rois: Tensor, probabilities: Tensor, deltas: Tensor, windows: Tensor, frame: Tensor
+    ) -> Tensor:
         """Detections [batch, DETECTION_MAX_INSTANCES, 6], zero-padded, best score first.
 
         Args:
@@ -95,15 +107,15 @@ def _all_classes(rois, probabilities, deltas):
 
 
 def unmold_detections(
-    detections,
-    mrcnn_mask,
-    original_image_shape,
-    image_shape,
-    window,
-    box_scale=1.0,
-    threshold=0.5,
-    compact=False,
-):
+    detections: np.ndarray,
+    mrcnn_mask: np.ndarray,
+    original_image_shape: Sequence[int],
+    image_shape: Sequence[int],
+    window: Sequence[int],
+    box_scale: float = 1.0,
+    threshold: float | None = 0.5,
+    compact: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | CompactMasks]:
     """Detections of one image in the pixels of the original image.
 
     Args:

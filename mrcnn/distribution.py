@@ -8,11 +8,15 @@ needs to be added up.
 
 import contextlib
 import functools
+from collections.abc import Callable
 
 import keras
 
+from mrcnn.config import Config
+from mrcnn.tensors import Tensor
 
-def training_scope(config):
+
+def training_scope(config: Config) -> Callable[[], contextlib.AbstractContextManager]:
     """Where a network that trains on `GPU_COUNT` devices is built and compiled.
 
     Under TensorFlow these are the GPUs or, where there are fewer, the logical processors that
@@ -38,7 +42,7 @@ def training_scope(config):
     return contextlib.nullcontext
 
 
-def device_names(network):
+def device_names(network: keras.layers.Layer) -> list[str]:
     """Names of the devices that hold a network's weights, such as `["gpu:0"]`."""
     value = network.variables[0].value
     backend = keras.backend.backend()
@@ -70,7 +74,7 @@ def _mirrored_strategy(count):
 # ---- TensorFlow: replicas ------------------------------------------------------------------------
 
 
-def replica_count():
+def replica_count() -> int:
     """Number of replicas among which the batch at hand is divided; 1 without a strategy."""
     if keras.backend.backend() != "tensorflow":
         return 1
@@ -79,7 +83,7 @@ def replica_count():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def sum_over_replicas(values):
+def sum_over_replicas(values: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
     """The sum of a tensor, or of each tensor of a list, over all replicas."""
     if replica_count() == 1:
         return values
@@ -91,7 +95,7 @@ def sum_over_replicas(values):
     return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
-def own_rows(draw, shape):
+def own_rows(draw: Callable[[tuple], Tensor], shape: tuple[int | Tensor, ...]) -> Tensor:
     """The rows of this replica in what `draw` gives for the whole batch.
 
     With it random numbers are those of one device, whose generator stands at the same place.
@@ -140,7 +144,9 @@ class ReplicatedAdamW(_ClipsWholeGradient, keras.optimizers.AdamW):
 # ---- JAX: processes ------------------------------------------------------------------------------
 
 
-def join(address=None, processes=None, index=None):
+def join(
+    address: str | None = None, processes: int | None = None, index: int | None = None
+) -> None:
     """Makes all devices of all processes train one network together; JAX only.
 
     Every process calls it with the same address before anything is computed, builds the same
@@ -165,7 +171,7 @@ def join(address=None, processes=None, index=None):
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
 
 
-def process_share():
+def process_share() -> tuple[int, int]:
     """`(index, count)`: which of how many equal parts of a batch this process prepares."""
     if keras.backend.backend() != "jax" or keras.distribution.distribution() is None:
         return 0, 1

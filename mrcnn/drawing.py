@@ -23,6 +23,9 @@ from mrcnn.files import atomic_path
 from mrcnn.images import as_rgb8
 from mrcnn.masks import CompactMasks, extract_bboxes, paste_mask
 
+Color = str | Sequence[float]
+SaveTo = str | os.PathLike | None
+
 # plt.show() warns under these.
 _BACKENDS_WITHOUT_WINDOWS = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
 
@@ -87,7 +90,17 @@ def draw_box(image: np.ndarray, box: Sequence[int], color: Sequence[int]) -> np.
     return image
 
 
-def draw_rois(image, rois, refined_rois, mask, class_ids, class_names, limit=10, *, save_to=None):
+def draw_rois(
+    image: np.ndarray,
+    rois: np.ndarray,
+    refined_rois: np.ndarray,
+    mask: np.ndarray,
+    class_ids: np.ndarray,
+    class_names: Sequence[str],
+    limit: int = 10,
+    *,
+    save_to: SaveTo = None,
+) -> Axes:
     """Shows regions, what they were refined to and their masks, and returns the axes.
 
     Background is grey. The title tells how many regions there are of either kind.
@@ -130,17 +143,17 @@ def draw_rois(image, rois, refined_rois, mask, class_ids, class_names, limit=10,
 
 
 def draw_boxes(
-    image,
-    boxes=None,
-    refined_boxes=None,
-    masks=None,
-    captions=None,
-    visibilities=None,
-    title="",
-    ax=None,
+    image: np.ndarray,
+    boxes: np.ndarray | None = None,
+    refined_boxes: np.ndarray | None = None,
+    masks: np.ndarray | CompactMasks | None = None,
+    captions: Sequence[str] | None = None,
+    visibilities: Sequence[int] | None = None,
+    title: str = "",
+    ax: Axes | None = None,
     *,
-    save_to=None,
-):
+    save_to: SaveTo = None,
+) -> Axes:
     """Draws boxes and what they were refined to, and returns the axes.
 
     Args:
@@ -242,7 +255,7 @@ def save_or_show(figure: Figure, save_to: str | os.PathLike | None, show: bool =
         plt.show()
 
 
-def draw_rectangle(axes: Axes, box: Sequence[float], color, **style) -> None:
+def draw_rectangle(axes: Axes, box: Sequence[float], color: Color, **style) -> None:
     """The box (y1, x1, y2, x2) around the pixels it holds; `style` as of matplotlib's patches."""
     y1, x1, y2, x2 = box[:4]
     # Integers are the centres of pixels in matplotlib, and their upper left corners in boxes.
@@ -259,7 +272,7 @@ def one_mask(masks: np.ndarray | CompactMasks, index: int) -> np.ndarray:
 
 
 def draw_mask(
-    axes: Axes, picture: np.ndarray, mask: np.ndarray, color, tinted: bool = True
+    axes: Axes, picture: np.ndarray, mask: np.ndarray, color: Color, tinted: bool = True
 ) -> None:
     """Outlines a mask [height, width] on the axes, and tints it in the picture, in place."""
     inside = mask > 0.5
@@ -282,7 +295,7 @@ def draw_mask(
 
 
 def draw_caption(
-    axes: Axes, picture: np.ndarray, box: Sequence[float], caption: str, color
+    axes: Axes, picture: np.ndarray, box: Sequence[float], caption: str, color: Color
 ) -> None:
     """Writes on a ground of `color` above a box, or inside where there is no room above.
 

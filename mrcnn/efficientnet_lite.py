@@ -5,10 +5,12 @@ Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Net
 """
 
 import math
+from collections.abc import Iterable
 
 from keras import layers
 
 from mrcnn.resnet import BatchNorm
+from mrcnn.tensors import Tensor
 
 MEAN_PIXEL = 127.0  # of its training, for all three channels
 PIXEL_SCALE = 128.0
@@ -35,7 +37,7 @@ STAGES = (
 TAPS = (1, 2, 3, 5, 7)
 
 
-def scaled_stages(name):
+def scaled_stages(name: str) -> tuple[tuple[int, ...], ...]:
     """`STAGES` of a network of `SCALES`: channels to the nearest eight, repeats rounded up.
 
     Channels that would lose more than a tenth go up instead. The first stage and the last are as
@@ -55,12 +57,12 @@ def scaled_stages(name):
 
 
 def efficientnet_lite(
-    input_image,
-    name="efficientnetlite0",
-    train_bn=False,
-    include_top=False,
-    mean_pixel=MEAN_PIXEL,
-):
+    input_image: Tensor,
+    name: str = "efficientnetlite0",
+    train_bn: bool | None = False,
+    include_top: bool = False,
+    mean_pixel: float | Iterable[float] = MEAN_PIXEL,
+) -> list[Tensor] | Tensor:
     """The feature maps of an EfficientNet-Lite, or its classification.
 
     Args:
@@ -107,7 +109,7 @@ def efficientnet_lite(
     return layers.Dense(1000, activation="softmax", name="predictions")(x)
 
 
-def top_features(x, train_bn=False):
+def top_features(x: Tensor, train_bn: bool | None = False) -> Tensor:
     """The 1280 channels from which the network classifies, of its last feature map."""
     x = layers.Conv2D(1280, 1, padding="same", use_bias=False, name="top_conv")(x)
     x = BatchNorm(train_bn, name="top_bn")(x)

@@ -1,12 +1,17 @@
 """One stage of a training in its run, of whatever network: Keras's `fit` and what belongs to it."""
 
 import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+import keras
 
 from mrcnn import callbacks
 from mrcnn.data import FailuresRaised
 from mrcnn.distribution import device_names
+from mrcnn.runs import InRun
 from mrcnn.training import (
+    Stage,
     count_parameters,
     find_state,
     fingerprint,
@@ -18,7 +23,7 @@ from mrcnn.training import (
 logger = logging.getLogger(__name__)
 
 
-def find_run_state(run):
+def find_run_state(run: InRun) -> None:
     """Finds the state beside the weights just loaded into a run, for `fit` to go on with."""
     reached = run.epoch
     run.state_path, run.epoch = find_state(run.log_dir, reached)
@@ -26,7 +31,15 @@ def find_run_state(run):
     run.loaded = fingerprint(run.keras_model) if run.state_path else None
 
 
-def fit(run, stage, batches, validation, compile_network, checkpoint, custom_callbacks=()):
+def fit(
+    run: InRun,
+    stage: Stage,
+    batches: keras.utils.PyDataset,
+    validation: keras.utils.PyDataset | None,
+    compile_network: Callable[[int], None],
+    checkpoint: callbacks.Checkpoint,
+    custom_callbacks: Iterable[keras.callbacks.Callback] = (),
+) -> keras.callbacks.History:
     """Trains the network of a run up to the last epoch of a stage, as if it had never stopped.
 
     The weights of an epoch are written before `custom_callbacks` see its end, which may read them;

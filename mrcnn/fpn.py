@@ -1,9 +1,13 @@
 """The feature pyramid (Lin et al. 2017, section 3), with matterport's layer names."""
 
+from collections.abc import Sequence
+
 import keras
 
+from mrcnn.tensors import Tensor
 
-def feature_pyramid(stages, channels):
+
+def feature_pyramid(stages: Sequence[Tensor | None], channels: int) -> list[Tensor]:
     """Pyramid levels [P2, P3, P4, P5, P6] of strides 4 to 64 from backbone stages [C1, ..., C5].
 
     Args:

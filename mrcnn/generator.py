@@ -4,16 +4,22 @@
 """
 
 import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from mrcnn.boxes import denorm_boxes, norm_boxes
+from mrcnn.config import Config
 from mrcnn.data import Batches
+from mrcnn.dataset import Dataset
 from mrcnn.targets import DetectionTargetLayer
 
 
-def generate_random_rois(image_shape, count, gt_class_ids, gt_boxes):
+def generate_random_rois(
+    image_shape: Sequence[int], count: int, gt_class_ids: ArrayLike, gt_boxes: ArrayLike
+) -> np.ndarray:
     """Random boxes int32 [count, 4] in pixels, nine in ten of them about an instance.
 
     Args:
@@ -36,7 +42,13 @@ def generate_random_rois(image_shape, count, gt_class_ids, gt_boxes):
     return np.hstack([np.minimum(first, second), np.maximum(first, second)]).astype(np.int32)
 
 
-def build_detection_targets(rpn_rois, gt_class_ids, gt_boxes, gt_masks, config):
+def build_detection_targets(
+    rpn_rois: ArrayLike,
+    gt_class_ids: ArrayLike,
+    gt_boxes: ArrayLike,
+    gt_masks: np.ndarray,
+    config: Config,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Targets of given regions of one image, by `mrcnn.targets.DetectionTargetLayer`.
 
     Args:
@@ -78,16 +90,16 @@ def build_detection_targets(rpn_rois, gt_class_ids, gt_boxes, gt_masks, config):
 
 
 def data_generator(
-    dataset,
-    config,
-    shuffle=True,
-    augment=False,
-    augmentation=None,
-    random_rois=0,
-    batch_size=1,
-    detection_targets=False,
-    no_augmentation_sources=None,
-):
+    dataset: Dataset,
+    config: Config,
+    shuffle: bool = True,
+    augment: bool = False,
+    augmentation: Callable | None = None,
+    random_rois: int = 0,
+    batch_size: int = 1,
+    detection_targets: bool = False,
+    no_augmentation_sources: str | Iterable[str] | None = None,
+) -> Iterator[tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]]:
     """Endless training batches `(inputs, outputs)` of a data set, from `mrcnn.data.Batches`.
 
     Args:

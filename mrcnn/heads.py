@@ -1,12 +1,15 @@
 """The two heads on pooled regions: class and box, and mask (He et al. 2017, figure 4 right)."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from mrcnn.boxes import scale_boxes
+from mrcnn.config import Config
 from mrcnn.resnet import BatchNorm
 from mrcnn.roi_align import PyramidROIAlign
-from mrcnn.tensors import batch_indices
+from mrcnn.tensors import Tensor, batch_indices
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -17,13 +20,15 @@ class WholeConv2D(keras.layers.Conv2D):
     quicker on processors.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         kernel = ops.reshape(self.kernel, (-1, self.filters))
         outputs = ops.matmul(ops.reshape(inputs, (-1, kernel.shape[0])), kernel)
         return ops.reshape(ops.add(outputs, self.bias), (-1, 1, 1, self.filters))
 
 
-def box_head(pool_size, depth, channels, class_count, train_bn):
+def box_head(
+    pool_size: int, depth: int, channels: int, class_count: int, train_bn: bool | None
+) -> keras.Model:
     """Model from pooled features [n, pool, pool, depth] to logits [n, c] and deltas [n, c, 4]."""
     pooled = keras.Input((pool_size, pool_size, depth), name="input_box_features")
     x = WholeConv2D(channels, pool_size, name="mrcnn_class_conv1")(pooled)
@@ -39,7 +44,9 @@ def box_head(pool_size, depth, channels, class_count, train_bn):
     return keras.Model(pooled, [logits, deltas], name="mrcnn_box_head")
 
 
-def mask_head(pool_size, depth, channels, class_count, train_bn):
+def mask_head(
+    pool_size: int, depth: int, channels: int, class_count: int, train_bn: bool | None
+) -> keras.Model:
     """Model from pooled features [n, pool, pool, depth] to masks [n, 2 pool, 2 pool, c] in 0..1."""
     pooled = x = keras.Input((pool_size, pool_size, depth), name="input_mask_features")
     for index in (1, 2, 3, 4):
@@ -63,20 +70,22 @@ class BoxBranch(keras.Model):
         head: the model built by `box_head`.
     """
 
-    def __init__(self, align, head, **kwargs):
+    def __init__(self, align: PyramidROIAlign, head: keras.Model, **kwargs):
         super().__init__(autocast=False, **kwargs)  # boxes stay float32
         self.align = align
         self.head = head
         self.built = True  # the head came with its weights
 
-    def compute_output_spec(self, rois, pyramid):
+    def compute_output_spec(
+        self, rois: Tensor, pyramid: Sequence[Tensor]
+    ) -> tuple[keras.KerasTensor, ...]:
         logits, deltas = (output.shape[1:] for output in self.head.outputs)
         return tuple(
             keras.KerasTensor((*rois.shape[:2], *shape), dtype="float32")
             for shape in (logits, logits, deltas)
         )
 
-    def call(self, rois, pyramid):
+    def call(self, rois: Tensor, pyramid: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [batch, n, c], probabilities [batch, n, c], deltas [batch, n, c, 4]."""
         count = rois.shape[1]
         pooled = self.align(rois, pyramid)
@@ -98,18 +107,18 @@ class MaskBranch(keras.Model):
         box_scale: factor by which boxes are enlarged first.
     """
 
-    def __init__(self, align, head, box_scale=1.0, **kwargs):
+    def __init__(self, align: PyramidROIAlign, head: keras.Model, box_scale: float = 1.0, **kwargs):
         super().__init__(autocast=False, **kwargs)  # boxes stay float32
         self.align = align
         self.head = head
         self.built = True  # the head came with its weights
         self.box_scale = box_scale
 
-    def compute_output_spec(self, boxes, pyramid):
+    def compute_output_spec(self, boxes: Tensor, pyramid: Sequence[Tensor]) -> keras.KerasTensor:
         shape = (*boxes.shape[:2], *self.head.outputs[0].shape[1:])
         return keras.KerasTensor(shape, dtype="float32")
 
-    def call(self, boxes, pyramid):
+    def call(self, boxes: Tensor, pyramid: Sequence[Tensor]) -> Tensor:
         """Masks float32 [batch, n, m, m, c] in 0..1 of normalised boxes [batch, n, 4]."""
         batch, count = ops.shape(boxes)[0], boxes.shape[1]
         rows = ops.reshape(boxes, (-1, 4))
@@ -140,7 +149,9 @@ class MaskBranch(keras.Model):
         return tf.ensure_shape(masks, [None, side, side, classes])
 
 
-def build_branches(config, depth, train_bn):
+def build_branches(
+    config: Config, depth: int, train_bn: bool | None
+) -> tuple[BoxBranch, MaskBranch]:
     """The box and the mask branch of a configuration, on a pyramid of `depth` channels."""
 
     def align(size, canonical_size, name):

@@ -1,17 +1,26 @@
 """Looking into a network: its layers, the tensors between them, and why it found nothing."""
 
 import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from mrcnn.compat import log
+from mrcnn.config import Config
+from mrcnn.network import MaskRCNNNetwork
 
 
 class LookInside:
     """A `MaskRCNN`'s ways to look inside, by matterport's names, as a base class."""
 
-    def run_graph(self, images, outputs, image_metas=None):
+    def run_graph(
+        self,
+        images: Sequence[np.ndarray],
+        outputs: Iterable[tuple[str, keras.KerasTensor]],
+        image_metas: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
         """Values of tensors inside the network, printed and returned in a dict by name.
 
         Args:
@@ -31,27 +40,29 @@ class LookInside:
             log(name, value)
         return values
 
-    def ancestor(self, tensor, name, checked=None):
+    def ancestor(
+        self, tensor: keras.KerasTensor, name: str | re.Pattern, checked: Any = None
+    ) -> keras.KerasTensor | None:
         """See `mrcnn.inspection.ancestor`; `checked` is accepted for compatibility."""
         return ancestor(tensor, name)
 
-    def get_trainable_layers(self):
+    def get_trainable_layers(self) -> list[keras.layers.Layer]:
         """The layers that hold weights, in the models inside the network, too."""
         return weighted_layers(self.keras_model)
 
-    def find_trainable_layer(self, layer):
+    def find_trainable_layer(self, layer: keras.layers.Layer) -> keras.layers.Layer:
         """The layer that holds the weights, where others are wrapped around it."""
         return self.find_trainable_layer(layer.layer) if hasattr(layer, "layer") else layer
 
 
-def weighted_layers(network):
+def weighted_layers(network: keras.Model) -> list[keras.layers.Layer]:
     """The layers that hold weights themselves, however deep they lie, each once."""
     layers = network._flatten_layers(include_self=False, recursive=True)
     inner = {id(la): la for la in layers if not list(la._flatten_layers(include_self=False))}
     return [layer for layer in inner.values() if layer.weights]
 
 
-def ancestor(tensor, name):
+def ancestor(tensor: keras.KerasTensor, name: str | re.Pattern) -> keras.KerasTensor | None:
     """The nearest tensor of a layer's name among those that a tensor was computed from.
 
     Args:
@@ -85,7 +96,11 @@ def ancestor(tensor, name):
     return None
 
 
-def run_graph(network, arrays, outputs):
+def run_graph(
+    network: MaskRCNNNetwork,
+    arrays: Sequence[np.ndarray],
+    outputs: Iterable[tuple[str, keras.KerasTensor]],
+) -> dict[str, np.ndarray]:
     """Values of tensors between the layers of a network.
 
     Args:
@@ -119,7 +134,7 @@ def run_graph(network, arrays, outputs):
     return {name: keras.ops.convert_to_numpy(values[name]) for name in outputs}
 
 
-def why_nothing(rois, probabilities, config):
+def why_nothing(rois: np.ndarray, probabilities: np.ndarray, config: Config) -> str:
     """The stage at which nothing was left of an image, in a sentence.
 
     Args:

@@ -4,10 +4,12 @@ Every one is a mean over what counts, and zero where nothing does. On several de
 its share of the mean over the whole batch (`mrcnn.distribution`).
 """
 
+from typing import Any
+
 from keras import ops
 
 from mrcnn.distribution import replica_count, sum_over_replicas
-from mrcnn.tensors import gather_rows
+from mrcnn.tensors import Tensor, gather_rows
 
 LOSS_NAMES = (
     "rpn_class_loss",
@@ -19,13 +21,13 @@ LOSS_NAMES = (
 SEMANTIC_LOSS_NAMES = ("semantic_loss", "presence_loss")
 
 
-def smooth_l1_loss(y_true, y_pred):
+def smooth_l1_loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """Huber's loss with its knee at 1 (Girshick 2015, equation 3), element by element."""
     difference = ops.abs(y_true - y_pred)
     return ops.where(difference < 1.0, 0.5 * ops.square(difference), difference - 0.5)
 
 
-def rpn_class_loss_graph(rpn_match, rpn_class_logits):
+def rpn_class_loss_graph(rpn_match: Tensor, rpn_class_logits: Tensor) -> Tensor:
     """Cross-entropy of object against background over the anchors that are not ignored.
 
     Args:
@@ -37,7 +39,9 @@ def rpn_class_loss_graph(rpn_match, rpn_class_logits):
     return _weighted_mean(_crossentropy(ops.cast(match == 1, "int32"), rpn_class_logits), weight)
 
 
-def rpn_bbox_loss_graph(config, target_bbox, rpn_match, rpn_bbox):
+def rpn_bbox_loss_graph(
+    config: Any, target_bbox: Tensor, rpn_match: Tensor, rpn_bbox: Tensor
+) -> Tensor:
     """Smooth L1 over the deltas of the objects' anchors.
 
     Args:
@@ -52,7 +56,12 @@ def rpn_bbox_loss_graph(config, target_bbox, rpn_match, rpn_bbox):
     return _weighted_mean(ops.mean(loss, axis=-1), ops.cast(positive, "float32"))
 
 
-def mrcnn_class_loss_graph(target_class_ids, pred_class_logits, active_class_ids, weight=None):
+def mrcnn_class_loss_graph(
+    target_class_ids: Tensor,
+    pred_class_logits: Tensor,
+    active_class_ids: Tensor,
+    weight: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy of the regions' classes.
 
     A region counts only if the class predicted for it exists in its image's data set.
@@ -69,7 +78,9 @@ def mrcnn_class_loss_graph(target_class_ids, pred_class_logits, active_class_ids
     return _weighted_mean(loss, active if weight is None else active * weight)
 
 
-def mrcnn_bbox_loss_graph(target_bbox, target_class_ids, pred_bbox):
+def mrcnn_bbox_loss_graph(
+    target_bbox: Tensor, target_class_ids: Tensor, pred_bbox: Tensor
+) -> Tensor:
     """Smooth L1 over the deltas that the positive regions' own classes predict.
 
     Args:
@@ -83,7 +94,9 @@ def mrcnn_bbox_loss_graph(target_bbox, target_class_ids, pred_bbox):
     return _weighted_mean(ops.mean(smooth_l1_loss(target_bbox, predicted), axis=-1), positive)
 
 
-def mrcnn_mask_loss_graph(target_masks, target_class_ids, pred_masks, dice=False):
+def mrcnn_mask_loss_graph(
+    target_masks: Tensor, target_class_ids: Tensor, pred_masks: Tensor, dice: bool = False
+) -> Tensor:
     """Binary cross-entropy of the mask of each positive region's own class.
 
     Args:
@@ -106,7 +119,7 @@ def mrcnn_mask_loss_graph(target_masks, target_class_ids, pred_masks, dice=False
     return _weighted_mean(loss, positive)
 
 
-def semantic_loss_graph(target, logits, dice=False):
+def semantic_loss_graph(target: Tensor, logits: Tensor, dice: bool = False) -> Tensor:
     """Binary cross-entropy of every cell and class (Kirillov et al. 2019 have one class a cell).
 
     Args:
@@ -132,7 +145,7 @@ def semantic_loss_graph(target, logits, dice=False):
     return loss + ops.sum(missed) / ops.maximum(ops.sum(occurs), 1.0) / replica_count()
 
 
-def presence_loss_graph(target, logits):
+def presence_loss_graph(target: Tensor, logits: Tensor) -> Tensor:
     """Binary cross-entropy of which classes an image shows.
 
     Args:

@@ -4,7 +4,9 @@ import functools
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,7 @@ class MaskFolderDataset(NamedInstances):
         self,
         images: str | os.PathLike,
         masks: str | os.PathLike,
-        classes=None,
+        classes: Sequence[str] | None = None,
         source: str = "masks",
         labels: bool = False,
     ) -> None:
@@ -54,7 +56,9 @@ class MaskFolderDataset(NamedInstances):
         pairs = [(path, Path(masks) / path.stem) for path in paths]
         self._add_pairs(pairs, classes, source, labels, _files_by_stem(Path(masks)))
 
-    def load_nucleus(self, root: str | os.PathLike, classes=None, source: str = "nucleus") -> None:
+    def load_nucleus(
+        self, root: str | os.PathLike, classes: Sequence[str] | None = None, source: str = "nucleus"
+    ) -> None:
         """Adds ROOT/<id>/images/*.png with ROOT/<id>/masks/*.png, for every id.
 
         That is the layout of the Data Science Bowl 2018. Arguments and errors are those of
@@ -105,11 +109,18 @@ class MaskFolderDataset(NamedInstances):
             records.append(record_of(path, path, instances))
         self.add_all(source, classes, records)
 
-    def instance_masks(self, info, contents):
+    def instance_masks(
+        self, info: dict[str, Any], contents: Iterable[tuple[Path, int | None]]
+    ) -> list[np.ndarray]:
         read = functools.lru_cache(maxsize=1)(read_labels)  # one for all instances of an image
         return [self.instance_mask(info, content, read) for content in contents]
 
-    def instance_mask(self, info, content, read=None):
+    def instance_mask(
+        self,
+        info: dict[str, Any],
+        content: tuple[Path, int | None],
+        read: Callable[[Path], np.ndarray] | None = None,
+    ) -> np.ndarray:
         file, value = content
         mask = read_mask(file) if value is None else (read or read_labels)(file) == value
         if mask.shape != (info["height"], info["width"]):

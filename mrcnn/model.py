@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -13,8 +14,8 @@ from mrcnn.anchors import AnchorCache
 from mrcnn.backbone import imagenet_weights, is_imagenet_file, load_imagenet
 from mrcnn.compat import *  # noqa: F403  # the names that old scripts import from here
 from mrcnn.compat import log
-from mrcnn.data import Batches, default_workers
-from mrcnn.detection import unmold_detections
+from mrcnn.data import Batches, Dataset, default_workers
+from mrcnn.detection import Arrays, CompactMasks, Found, unmold_detections
 from mrcnn.distribution import training_scope
 from mrcnn.fitting import find_run_state, fit
 from mrcnn.inspection import LookInside, why_nothing
@@ -22,7 +23,7 @@ from mrcnn.molding import mold_inputs, require_halvable, require_several
 from mrcnn.network import MaskRCNNNetwork
 from mrcnn.runs import InRun, find_last
 from mrcnn.semantic import unmold_semantic
-from mrcnn.start_weights import chosen_weights, read_config
+from mrcnn.start_weights import Config, chosen_weights, read_config
 from mrcnn.weights import CLASS_LAYERS, load_weights, read_metadata
 
 __all__ = ["CLASS_LAYERS", "MaskRCNN", "MaskRCNNNetwork", *compat.__all__]
@@ -48,7 +49,7 @@ class MaskRCNN(InRun, LookInside):
         ValueError: for another mode or a configuration that contradicts itself.
     """
 
-    def __init__(self, mode, config, model_dir):
+    def __init__(self, mode: str, config: Config, model_dir: str | Path):
         if mode not in ("training", "inference"):
             raise ValueError(f"mode must be 'training' or 'inference'; received {mode!r}.")
         self.mode = mode
@@ -63,18 +64,18 @@ class MaskRCNN(InRun, LookInside):
             self.get_anchors(config.IMAGE_SHAPE)
 
     @property
-    def run_name(self):
+    def run_name(self) -> str | None:
         """`Config.NAME`, by which the run's files are called."""
         return self.config.NAME
 
-    def build(self, mode, config):
+    def build(self, mode: str, config: Config) -> MaskRCNNNetwork:
         """The network of a configuration."""
         return MaskRCNNNetwork(mode, config)
 
     # ---- files -------------------------------------------------------------------------------
 
     @classmethod
-    def from_weights(cls, filepath, mode="inference", model_dir="logs", **settings):
+    def from_weights(cls, filepath, mode="inference", model_dir="logs", **settings) -> "MaskRCNN":
         """The network of a weights file of this project, with its weights.
 
         Args:
@@ -95,7 +96,7 @@ class MaskRCNN(InRun, LookInside):
         model.load_weights(Path(filepath))  # also where its name is one of the words
         return model
 
-    def find_last(self):
+    def find_last(self) -> str:
         """Path of the latest checkpoint of the latest run that has one.
 
         Raises:
@@ -103,7 +104,7 @@ class MaskRCNN(InRun, LookInside):
         """
         return find_last(self.model_dir, self.config.NAME)
 
-    def load_weights(self, filepath, by_name=False, exclude=None, skip_mismatch=False):
+    def load_weights(self, filepath: str | Path, by_name=False, exclude=None, skip_mismatch=False):
         """Loads a weights file by the names of layers and weights.
 
         Args:
@@ -147,26 +148,26 @@ class MaskRCNN(InRun, LookInside):
             logger.warning("%s was trained with %s; detections suffer.", filepath, ", ".join(other))
         return report
 
-    def get_imagenet_weights(self):
+    def get_imagenet_weights(self) -> str:
         """Path of the backbone's ImageNet weights, fetched if need be, for `load_weights`."""
         return str(imagenet_weights(self.config.BACKBONE))
 
-    def metadata(self):
+    def metadata(self) -> dict:
         """What a weights file says of its network: config, class names, version."""
         return self.keras_model.metadata()
 
     @property
-    def class_names(self):
+    def class_names(self) -> list[str] | None:
         """Names of the classes, the background first, where they are known; or None."""
         return self.keras_model.class_names and list(self.keras_model.class_names)
 
     @class_names.setter
-    def class_names(self, names):
+    def class_names(self, names: Sequence[str] | None) -> None:
         self.keras_model.class_names = names and tuple(names)
 
     # ---- training ----------------------------------------------------------------------------
 
-    def set_trainable(self, layer_regex, keras_model=None, indent=0, verbose=1):
+    def set_trainable(self, layer_regex: str, keras_model=None, indent=0, verbose=1) -> None:
         """See `mrcnn.training.set_trainable`; `indent` is accepted for compatibility."""
         names = training.set_trainable(keras_model or self.keras_model, layer_regex)
         if verbose:
@@ -174,19 +175,19 @@ class MaskRCNN(InRun, LookInside):
 
     def train(
         self,
-        train_dataset,
-        val_dataset,
-        learning_rate,
-        epochs,
-        layers,
-        augmentation=None,
-        custom_callbacks=None,
-        no_augmentation_sources=None,
-        seed=0,
-        workers=None,
-        keep_checkpoints=None,
-        metadata=None,
-    ):
+        train_dataset: Dataset,
+        val_dataset: Dataset | None,
+        learning_rate: float,
+        epochs: int,
+        layers: str,
+        augmentation: Callable | None = None,
+        custom_callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        no_augmentation_sources: str | Iterable[str] | None = None,
+        seed: int = 0,
+        workers: int | None = None,
+        keep_checkpoints: int | None = None,
+        metadata: Mapping | None = None,
+    ) -> keras.callbacks.History | None:
         """Trains up to epoch `epochs`, counted from the first epoch of the run.
 
         After `load_weights(find_last())` it continues as if it had never stopped: weights,
@@ -263,7 +264,7 @@ class MaskRCNN(InRun, LookInside):
             custom_callbacks or (),
         )
 
-    def compile(self, learning_rate, momentum=None, steps=1):
+    def compile(self, learning_rate: float, momentum: float | None = None, steps: int = 1) -> None:
         """Gives the network its optimizer for `steps` steps; `momentum` replaces the setting."""
         with self._scope():
             optimizer = training.build_optimizer(self.config, learning_rate, steps)
@@ -277,7 +278,7 @@ class MaskRCNN(InRun, LookInside):
 
     # ---- detection ---------------------------------------------------------------------------
 
-    def detect(self, images, verbose=0, mask_threshold=0.5, compact=False):
+    def detect(self, images: Arrays, verbose=0, mask_threshold=0.5, compact=False) -> Found:
         """Finds the instances in images.
 
         Args:
@@ -319,7 +320,7 @@ class MaskRCNN(InRun, LookInside):
             results += found
         return results
 
-    def detect_molded(self, molded_images, image_metas, verbose=0):
+    def detect_molded(self, molded_images: Arrays, image_metas: Arrays, verbose: int = 0) -> Found:
         """As `detect` for images that are molded already; results are in their pixels."""
         shapes = [image.shape for image in molded_images]
         windows = [(0, 0, *shape[:2]) for shape in shapes]
@@ -369,31 +370,31 @@ class MaskRCNN(InRun, LookInside):
         anchors = np.broadcast_to(anchors, (len(molded), *anchors.shape))
         return [molded, metas.astype(np.float32), anchors]
 
-    def mold_inputs(self, images):
+    def mold_inputs(self, images: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See `mrcnn.molding.mold_inputs`."""
         return mold_inputs(images, self.config)
 
     def unmold_detections(
         self,
-        detections,
-        mrcnn_mask,
-        original_image_shape,
-        image_shape,
-        window,
-        threshold=0.5,
-        compact=False,
-    ):
+        detections: np.ndarray,
+        mrcnn_mask: np.ndarray,
+        original_image_shape: Sequence[int],
+        image_shape: Sequence[int],
+        window: Sequence[int],
+        threshold: float | None = 0.5,
+        compact: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | CompactMasks]:
         """See `mrcnn.detection.unmold_detections`."""
         shapes = original_image_shape, image_shape, window
         scale = self.config.MASK_BOX_SCALE
         return unmold_detections(detections, mrcnn_mask, *shapes, scale, threshold, compact)
 
-    def get_anchors(self, image_shape):
+    def get_anchors(self, image_shape: Sequence[int]) -> np.ndarray:
         """Normalised anchors float32 [a, 4] of an input of `image_shape`; `anchors` has pixels."""
         normalised, self.anchors = self._anchors(image_shape)
         return normalised
 
-    def export(self, path, limit=None):
+    def export(self, path: str | Path, limit: int | None = None) -> None:
         """See `mrcnn.export.export_saved_model`."""
         export = importlib.import_module("mrcnn.export")  # TensorFlow's alone
         export.export_saved_model(self, path, limit)

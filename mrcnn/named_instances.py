@@ -3,7 +3,9 @@
 import abc
 import logging
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,14 +24,14 @@ class NamedInstances(Dataset, abc.ABC):
     """Images whose instances have the name of a class; what an instance is, a subclass knows."""
 
     @abc.abstractmethod
-    def instance_mask(self, info, content):
+    def instance_mask(self, info: dict[str, Any], content: Any) -> np.ndarray:
         """The mask bool [height, width] of one instance of the image with this `image_info`."""
 
-    def instance_masks(self, info, contents):
+    def instance_masks(self, info: dict[str, Any], contents: Iterable[Any]) -> list[np.ndarray]:
         """The masks of several instances of one image."""
         return [self.instance_mask(info, content) for content in contents]
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Masks bool [height, width, instances] and int32 class ids."""
         info = self.image_info[image_id]
         instances = info["instances"]  # of its own: other threads shorten the list, too
@@ -49,7 +51,9 @@ class NamedInstances(Dataset, abc.ABC):
         class_ids = [numbers[label] for label, _ in instances]
         return np.stack(masks, axis=2), np.array(class_ids, np.int32)
 
-    def add_all(self, source, classes, records):
+    def add_all(
+        self, source: str, classes: Iterable[str] | None, records: Sequence[dict[str, Any]]
+    ) -> None:
         """Adds images with their classes and prepares the data set.
 
         Args:
@@ -76,7 +80,9 @@ class NamedInstances(Dataset, abc.ABC):
         self.prepare()
 
 
-def record_of(file, path, instances):
+def record_of(
+    file: str | os.PathLike, path: str | os.PathLike, instances: list[tuple[str, Any]]
+) -> dict[str, Any]:
     """What `NamedInstances.add_all` takes of an image that `file` says is at `path`."""
     if not os.path.isfile(path):  # also of a name that no file can have
         raise FileNotFoundError(f"{file} names the image {path}, which does not exist.")
@@ -90,7 +96,7 @@ def record_of(file, path, instances):
     }
 
 
-def image_files(folder, empty=False):
+def image_files(folder: str | os.PathLike, empty: bool = False) -> list[Path]:
     """Image files of a folder by name; hidden ones are none."""
     folder = Path(folder)
     if not folder.is_dir():

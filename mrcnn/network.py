@@ -8,6 +8,7 @@ also detect (`MaskRCNNNetwork.inference`).
 
 import functools
 import os
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -26,8 +27,8 @@ from mrcnn.molding import META
 from mrcnn.rpn import ProposalLayer, build_rpn_model
 from mrcnn.semantic import STRIDE, semantic_head
 from mrcnn.targets import DetectionTargetLayer
-from mrcnn.tensors import leave_uncompiled, precision_policy
-from mrcnn.weights import load_weights, save_weights
+from mrcnn.tensors import Tensor, leave_uncompiled, precision_policy
+from mrcnn.weights import LoadReport, load_weights, save_weights
 
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)
 
@@ -61,7 +62,7 @@ class MaskRCNNNetwork(_Network):
             the stage before.
     """
 
-    def __init__(self, mode, config, **kwargs):
+    def __init__(self, mode: str, config: Config, **kwargs):
         config.validate()
         with precision_policy(config.PRECISION):
             shared = _Layers(config)
@@ -79,7 +80,7 @@ class MaskRCNNNetwork(_Network):
             self.loss_trackers = [keras.metrics.Mean(name=name) for name in names]
 
     @functools.cached_property  # which Keras does not track as a layer of this model
-    def inference(self):
+    def inference(self) -> keras.Model:
         if self.mode == "inference":
             return self
         inputs, outputs = map(list, self._detecting)  # plain ones, as JAX's jit wants to see them
@@ -87,18 +88,18 @@ class MaskRCNNNetwork(_Network):
         leave_uncompiled(network)
         return network
 
-    def __dir__(self):  # where Keras looks for what to save, which `inference` is not
+    def __dir__(self) -> list[str]:  # where Keras looks for what to save, which `inference` is not
         return [name for name in super().__dir__() if name != "inference"]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"mode": self.mode, "config": self.config.to_dict()}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
         known = {name: value for name, value in config["config"].items() if hasattr(Config, name)}
         return cls(config["mode"], Config.from_dict(known))
 
-    def metadata(self):
+    def metadata(self) -> dict[str, Any]:
         """What a weights file says of its network: version, config, class names."""
         return {
             "network": "mask_rcnn",
@@ -107,7 +108,7 @@ class MaskRCNNNetwork(_Network):
             "class_names": self.class_names and list(self.class_names),
         }
 
-    def save_weights(self, filepath, overwrite=True):
+    def save_weights(self, filepath: str | os.PathLike, overwrite: bool = True) -> None:
         """`mrcnn.weights.save_weights`, to a file of any name.
 
         Raises:
@@ -117,7 +118,9 @@ class MaskRCNNNetwork(_Network):
             raise FileExistsError(f"{filepath} exists already.")
         save_weights(self, filepath, self.metadata())
 
-    def load_weights(self, filepath, by_name=False, skip_mismatch=False):
+    def load_weights(
+        self, filepath: str | os.PathLike, by_name: bool = False, skip_mismatch: bool = False
+    ) -> LoadReport:
         """`mrcnn.weights.load_weights`; unless `by_name`, the file must hold every weight."""
         return load_weights(self, filepath, by_name=by_name, skip_mismatch=skip_mismatch)
 
@@ -143,7 +146,7 @@ class MaskRCNNNetwork(_Network):
             with self._distribute_strategy.scope():
                 self._symbolic_build()
 
-    def weight_decay_loss(self):
+    def weight_decay_loss(self) -> Tensor:
         """L2: over kernels and biases, each divided by its size, as matterport does.
 
         Without `DIVIDE_WEIGHT_DECAY` it is half the sum of the squares of the kernels.

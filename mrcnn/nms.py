@@ -9,10 +9,18 @@ import keras
 from keras import ops
 
 from mrcnn.boxes import compute_overlaps
-from mrcnn.tensors import gather_rows
+from mrcnn.tensors import Tensor, gather_rows
 
 
-def suppress(boxes, scores, classes, class_count, iou_threshold, limit, across=False):
+def suppress(
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    class_count: int,
+    iou_threshold: float,
+    limit: int,
+    across: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Greedy non-maximum suppression within each class.
 
     Args:
@@ -53,7 +61,15 @@ def _suppress_tensorflow(boxes, scores, classes, class_count, iou_threshold, lim
     return kept_boxes, kept_scores, tf.cast(kept_classes, tf.int32)
 
 
-def suppress_ops(boxes, scores, classes, class_count, iou_threshold, limit, across=False):
+def suppress_ops(
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    class_count: int,
+    iou_threshold: float,
+    limit: int,
+    across: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
     """`suppress` in `keras.ops` alone.
 
     A box is kept when no kept box of better score suppresses it. Starting from "all kept", each

@@ -10,6 +10,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ class ViaDataset(_DrawnInstances):
         annotations: str | os.PathLike,
         images: str | os.PathLike | None = None,
         class_attribute: str | None = None,
-        classes=None,
+        classes: Sequence[str] | None = None,
         keep_empty: bool = False,
         source: str = "via",
     ) -> None:
@@ -116,7 +117,10 @@ class LabelmeDataset(_DrawnInstances):
     """Images annotated with labelme."""
 
     def load_annotations(
-        self, folder: str | os.PathLike, classes=None, source: str = "labelme"
+        self,
+        folder: str | os.PathLike,
+        classes: Sequence[str] | None = None,
+        source: str = "labelme",
     ) -> None:
         """Adds the images of a folder of labelme files and prepares the data set.
 

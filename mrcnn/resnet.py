@@ -4,8 +4,13 @@ He et al., "Deep Residual Learning for Image Recognition", CVPR 2016 (arXiv 1512
 form of its Caffe release: biased convolutions, and the stride on a block's first 1x1.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import layers
+
+from mrcnn.tensors import Tensor
 
 # Blocks in the stages 2 to 5 (table 1 of the paper).
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -24,11 +29,13 @@ class BatchNorm(layers.BatchNormalization):
         **kwargs: of `keras.layers.BatchNormalization`.
     """
 
-    def __init__(self, train_bn=None, **kwargs):
+    def __init__(self, train_bn: bool | None = None, **kwargs):
         super().__init__(**kwargs)
         self.train_bn = train_bn
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         if self.train_bn is not None:
             training = self.train_bn
         maps = len(inputs.shape) == 4 and self.axis in (-1, 3)
@@ -63,11 +70,19 @@ class BatchNorm(layers.BatchNormalization):
                 moving.assign(moving * self.momentum + now * (1 - self.momentum))
         return outputs
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "train_bn": self.train_bn}
 
 
-def identity_block(input_tensor, kernel_size, filters, stage, block, use_bias=True, train_bn=True):
+def identity_block(
+    input_tensor: Tensor,
+    kernel_size: int,
+    filters: Sequence[int],
+    stage: int,
+    block: str,
+    use_bias: bool = True,
+    train_bn: bool | None = True,
+) -> Tensor:
     """A residual block whose shortcut is the input itself.
 
     Args:
@@ -88,15 +103,15 @@ def identity_block(input_tensor, kernel_size, filters, stage, block, use_bias=Tr
 
 
 def conv_block(
-    input_tensor,
-    kernel_size,
-    filters,
-    stage,
-    block,
-    strides=(2, 2),
-    use_bias=True,
-    train_bn=True,
-):
+    input_tensor: Tensor,
+    kernel_size: int,
+    filters: Sequence[int],
+    stage: int,
+    block: str,
+    strides: int | tuple[int, int] = (2, 2),
+    use_bias: bool = True,
+    train_bn: bool | None = True,
+) -> Tensor:
     """A residual block whose shortcut is a 1x1 convolution, for other sizes and channels.
 
     Args:
@@ -117,7 +132,9 @@ def conv_block(
     return layers.Activation("relu", name=f"res{stage}{block}_out")(x)
 
 
-def resnet_graph(input_image, architecture, stage5=False, train_bn=True):
+def resnet_graph(
+    input_image: Tensor, architecture: str, stage5: bool = False, train_bn: bool | None = True
+) -> list[Tensor | None]:
     """The feature maps of a ResNet.
 
     Args:

@@ -5,10 +5,13 @@ reaches from corner to corner of the box. The aligned one follows the paper: the
 samples per bin, pixel centres at half-integers.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
-from mrcnn.tensors import batch_indices
+from mrcnn.tensors import Tensor, batch_indices
 
 SAMPLES_PER_BIN = 2
 
@@ -24,7 +27,14 @@ class PyramidROIAlign(keras.layers.Layer):
         canonical_size: pixels of the box that is pooled from level 4.
     """
 
-    def __init__(self, pool_shape, aligned=False, rounding="round", canonical_size=224, **kwargs):
+    def __init__(
+        self,
+        pool_shape: Sequence[int],
+        aligned: bool = False,
+        rounding: str = "round",
+        canonical_size: float = 224,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)  # boxes stay float32
         self.pool_shape = tuple(pool_shape)
         self.aligned = aligned
@@ -32,7 +42,7 @@ class PyramidROIAlign(keras.layers.Layer):
         self.canonical_size = canonical_size
         self.built = True  # it has no weights
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "pool_shape": self.pool_shape,
@@ -41,7 +51,7 @@ class PyramidROIAlign(keras.layers.Layer):
             "canonical_size": self.canonical_size,
         }
 
-    def call(self, boxes, pyramid):
+    def call(self, boxes: Tensor, pyramid: Sequence[Tensor]) -> Tensor:
         """Pooled features [batch, n, height, width, channels] of normalised `boxes` [batch, n, 4].
 
         `pyramid` is [P2, P3, P4, P5].
@@ -51,7 +61,7 @@ class PyramidROIAlign(keras.layers.Layer):
         pooled = self.pool(flat, batch_indices(batch, count), pyramid)
         return ops.reshape(pooled, (-1, count) + tuple(pooled.shape[1:]))
 
-    def pool(self, boxes, box_indices, pyramid):
+    def pool(self, boxes: Tensor, box_indices: Tensor, pyramid: Sequence[Tensor]) -> Tensor:
         """Pooled features [n, height, width, channels] of `boxes` [n, 4] of images [n]."""
         boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
         height, width = (ops.shape(pyramid[0])[axis] * 4 for axis in (1, 2))  # P2 has stride 4
@@ -67,7 +77,7 @@ class PyramidROIAlign(keras.layers.Layer):
             samples = ops.average_pool(samples, SAMPLES_PER_BIN, SAMPLES_PER_BIN)
         return samples
 
-    def levels(self, boxes, height, width):
+    def levels(self, boxes: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
         """Index int32 [n] into [P2, ..., P5] for normalised boxes [n, 4]."""
         extent = ops.maximum(boxes[:, 2:4] - boxes[:, 0:2], 0.0)
         area = ops.cast(height, "float32") * ops.cast(width, "float32")
@@ -107,7 +117,9 @@ def _frame(features):
     return ops.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
 
 
-def crop_and_resize(images, boxes, box_indices, size):
+def crop_and_resize(
+    images: Tensor, boxes: Tensor, box_indices: Tensor, size: Sequence[int]
+) -> Tensor:
     """Bilinear crops; the first and last samples of each axis lie on the box's corners.
 
     Args:
@@ -126,7 +138,13 @@ def crop_and_resize(images, boxes, box_indices, size):
     return crop_levels_ops([images], [boxes], ops.zeros_like(box_indices), box_indices, size)
 
 
-def crop_levels(maps, boxes, level, box_indices, size):
+def crop_levels(
+    maps: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    level: Tensor,
+    box_indices: Tensor,
+    size: Sequence[int],
+) -> Tensor:
     """Crops of each box from its own level, as quickly as the backend can.
 
     Args:
@@ -208,7 +226,13 @@ def _uncrop_levels_tensorflow(crops, maps, boxes, level, box_indices):
     ]
 
 
-def crop_levels_ops(maps, boxes, level, box_indices, size):
+def crop_levels_ops(
+    maps: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    level: Tensor,
+    box_indices: Tensor,
+    size: Sequence[int],
+) -> Tensor:
     """`crop_levels` on any backend: one gather over all flattened maps."""
     channels = maps[0].shape[-1]
     flat = ops.concatenate([ops.reshape(m, (-1, channels)) for m in maps], axis=0)

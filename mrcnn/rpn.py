@@ -1,14 +1,19 @@
 """The region proposal network (Ren et al. 2015, section 3) and its proposals."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from mrcnn.boxes import MAX_LOG_SCALE, apply_box_deltas, clip_boxes
 from mrcnn.nms import suppress
-from mrcnn.tensors import gather_rows
+from mrcnn.tensors import Tensor, gather_rows
 
 
-def build_rpn_model(anchor_stride, anchors_per_location, depth, channels=512):
+def build_rpn_model(
+    anchor_stride: int, anchors_per_location: int, depth: int, channels: int = 512
+) -> keras.Model:
     """The head shared by all pyramid levels.
 
     Args:
@@ -54,12 +59,12 @@ class ProposalLayer(keras.layers.Layer):
 
     def __init__(
         self,
-        proposal_count,
-        nms_threshold,
-        pre_nms_limit=6000,
-        bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
-        clamp_deltas=False,
-        per_level=False,
+        proposal_count: int,
+        nms_threshold: float,
+        pre_nms_limit: int = 6000,
+        bbox_std_dev: Iterable[float] = (0.1, 0.1, 0.2, 0.2),
+        clamp_deltas: bool = False,
+        per_level: bool = False,
         **kwargs,
     ):
         super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
@@ -70,7 +75,7 @@ class ProposalLayer(keras.layers.Layer):
         self.clamp_deltas = clamp_deltas
         self.per_level = per_level
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "proposal_count": self.proposal_count,
@@ -81,10 +86,22 @@ class ProposalLayer(keras.layers.Layer):
             "per_level": self.per_level,
         }
 
-    def compute_output_spec(self, scores, deltas, anchors, levels=None):
+    def compute_output_spec(
+        self,
+        scores: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        levels: Sequence[Tensor] | None = None,
+    ) -> keras.KerasTensor:
         return keras.KerasTensor((scores.shape[0], self.proposal_count, 4), dtype="float32")
 
-    def call(self, scores, deltas, anchors, levels=None):
+    def call(
+        self,
+        scores: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        levels: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """Normalised proposals [batch, proposal_count, 4].
 
         Args:

@@ -4,6 +4,7 @@ MODEL_DIR/<name><YYYYMMDD>T<HHMM>/mask_rcnn_<name>_<epoch>.h5
 """
 
 import datetime
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,13 +27,13 @@ class Run:
     prefix: str = "mask_rcnn_"
 
     @property
-    def template(self):
+    def template(self) -> Path:
         """Path of the checkpoints with `{epoch:04d}` in it, for `str.format`."""
         path = str(self.folder / f"{self.prefix}{self.name}_")
         return Path(path.replace("{", "{{").replace("}", "}}") + "{epoch:04d}.h5")
 
 
-def new_run(model_dir, name, prefix="mask_rcnn_"):
+def new_run(model_dir: str | os.PathLike, name: str | None, prefix: str = "mask_rcnn_") -> Run:
     """A run that begins now; a second one within the same minute gets a number."""
     name = (name or "mask_rcnn").lower()
     base = Path(model_dir) / f"{name}{datetime.datetime.now():%Y%m%dT%H%M}"
@@ -43,7 +44,7 @@ def new_run(model_dir, name, prefix="mask_rcnn_"):
     return Run(folder, name, prefix=prefix)
 
 
-def run_of(checkpoint, name):
+def run_of(checkpoint: str | os.PathLike, name: str | None) -> Run | None:
     """The run that a checkpoint's path belongs to, or None for a path of another form."""
     name, path = (name or "mask_rcnn").lower(), Path(checkpoint).absolute()
     match = re.fullmatch(rf"(mask_rcnn_|){re.escape(name)}_(\d{{4,}})\.h5", path.name)
@@ -52,7 +53,7 @@ def run_of(checkpoint, name):
     return Run(path.parent, name, int(match[2]), match[1])
 
 
-def find_last(model_dir, name):
+def find_last(model_dir: str | os.PathLike, name: str | None) -> str:
     """Path of the latest checkpoint of the latest run that has one.
 
     Raises:
@@ -88,13 +89,13 @@ class InRun:
 
     run_prefix = "mask_rcnn_"
 
-    def set_log_dir(self, model_path=None):
+    def set_log_dir(self, model_path: str | os.PathLike | None = None) -> None:
         """Takes folder and epoch from a checkpoint's path, or names a new folder for epoch 0."""
         run = run_of(model_path, self.run_name) if model_path else None
         self._has_folder = run is not None
         self._set_run(run or new_run(self.model_dir, self.run_name, self.run_prefix))
 
-    def make_log_dir(self):
+    def make_log_dir(self) -> None:
         """Makes the folder of this run, under the next name if another has just taken its own.
 
         A `log_dir` that somebody has set is taken as it is. Of several processes the first makes

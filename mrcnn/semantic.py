@@ -7,17 +7,21 @@ the image shows the class at all.
 """
 
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from mrcnn.masks import sample_axis
+from mrcnn.tensors import Tensor
 
 STRIDE = 4
 """Pixels of the network's input per cell of the branch."""
 
 
-def semantic_head(pyramid, channels, class_count):
+def semantic_head(
+    pyramid: Sequence[Tensor], channels: int, class_count: int
+) -> tuple[Tensor, Tensor]:
     """Logits of the classes, background left out.
 
     Args:
@@ -57,7 +61,7 @@ def semantic_head(pyramid, channels, class_count):
     return cells, presence
 
 
-def semantic_targets(masks, class_ids, class_count):
+def semantic_targets(masks: np.ndarray, class_ids: np.ndarray, class_count: int) -> np.ndarray:
     """What the branch should say: the share of each cell that instances of a class cover.
 
     Args:
@@ -79,7 +83,12 @@ def semantic_targets(masks, class_ids, class_count):
     return targets
 
 
-def unmold_semantic(cells, original_image_shape, image_shape, window):
+def unmold_semantic(
+    cells: np.ndarray,
+    original_image_shape: Sequence[int],
+    image_shape: Sequence[int],
+    window: Sequence[int],
+) -> np.ndarray:
     """The branch's map of one image in the pixels of the original image.
 
     Args:

@@ -11,6 +11,7 @@ A shape is a pair of its kind and its numbers, in pixels, x to the right and y d
 import base64
 import io
 import math
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,7 +23,7 @@ LABELME_LINES = ("point", "points", "line", "linestrip")
 _FARTHEST = 1e8
 
 
-def via_shape(where: str, region) -> tuple:
+def via_shape(where: str, region: Any) -> tuple:
     """The shape of a region of VIA 1.x or 2.x.
 
     Raises:
@@ -68,7 +69,7 @@ def via_class(where: str, region: dict, attribute: str) -> str:
     return value.strip()
 
 
-def labelme_shape(where: str, entry) -> tuple:
+def labelme_shape(where: str, entry: Any) -> tuple:
     """Label, group id (or None) and shape of an entry of labelme's `shapes`.
 
     Raises:
@@ -96,7 +97,7 @@ def labelme_shape(where: str, entry) -> tuple:
     return label, entry.get("group_id"), shape
 
 
-def has_area(kind: str, values) -> bool:
+def has_area(kind: str, values: np.ndarray | tuple) -> bool:
     """Whether a shape is more than a point or a line."""
     if kind == "polygon":
         return bool(np.ptp(values, axis=0).all())
@@ -110,7 +111,7 @@ def _nearest(value):
     return math.floor(value + 0.5)
 
 
-def draw_shape(mask: np.ndarray, kind: str, values) -> None:
+def draw_shape(mask: np.ndarray, kind: str, values: np.ndarray | tuple) -> None:
     """Sets the pixels of a mask bool [height, width] that lie inside a shape."""
     if kind == "box":
         x, y, width, height = values

@@ -1,7 +1,11 @@
 """Where a network's weights come from: words for files, and the configuration in a file."""
 
+from __future__ import annotations
+
 import logging
 import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from mrcnn.backbone import is_known_backbone
 from mrcnn.coco import CLASS_NAMES
@@ -9,13 +13,18 @@ from mrcnn.config import COMPUTED, Config
 from mrcnn.download import coco_weights
 from mrcnn.weights import CLASS_LAYERS, WeightsError, read_metadata
 
+if TYPE_CHECKING:  # it imports this module
+    from mrcnn.model import MaskRCNN
+
 logger = logging.getLogger(__name__)
 
 COCO_BACKBONE = "resnet101"
 """Of the weights that matterport trained on COCO."""
 
 
-def chosen_weights(model, word, exclude=None):
+def chosen_weights(
+    model: MaskRCNN, word: str | os.PathLike, exclude: Iterable[str] | str | None = None
+) -> tuple[str | os.PathLike, Iterable[str] | str | None, tuple[str, ...] | None]:
     """What a word for weights stands for: `(path, layers to leave out, class names or None)`.
 
     Args:

@@ -1,15 +1,22 @@
 """Tables of a network's weights and of anything else: HTML in Jupyter, text elsewhere."""
 
+from __future__ import annotations
+
 import html
 import itertools
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mrcnn.weights import named_weights
 
+if TYPE_CHECKING:
+    from mrcnn.model import MaskRCNN
 
-def display_table(table):
+
+def display_table(table: Iterable[Iterable[Any]]) -> None:
     """Shows rows of values as a table: in Jupyter as HTML, and printed elsewhere."""
     rows = [[str(value) for value in row] for row in table]
     if _in_jupyter():
@@ -24,7 +31,7 @@ def display_table(table):
         print(line.rstrip())  # noqa: T201
 
 
-def display_weight_stats(model):
+def display_weight_stats(model: MaskRCNN) -> None:
     """Shows shape, extremes and spread of each weight of a `MaskRCNN`.
 
     Marked are weights that are all the same, but for biases, which begin so ("dead?"), beyond

@@ -1,16 +1,27 @@
 """What the network should have said: targets of the anchors and of the regions of interest."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from mrcnn.boxes import box_refinement, compute_overlaps, scale_boxes
+from mrcnn.config import Config
 from mrcnn.distribution import own_rows
 from mrcnn.roi_align import crop_and_resize
-from mrcnn.tensors import batch_indices, gather_rows
+from mrcnn.tensors import Tensor, batch_indices, gather_rows
 
 
-def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, config, rng=None):
+def build_rpn_targets(
+    image_shape: Sequence[int] | None,
+    anchors: np.ndarray,
+    gt_class_ids: ArrayLike,
+    gt_boxes: ArrayLike,
+    config: Config,
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels the anchors of one image (Ren et al. 2015, section 3.1.2).
 
     Args:
@@ -92,12 +103,19 @@ class DetectionTargetLayer(keras.layers.Layer):
         seed: of the sampling, whose state is saved with the layer.
     """
 
-    def __init__(self, config, seed=0, **kwargs):
+    def __init__(self, config: Config, seed: int = 0, **kwargs):
         super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
         self.config = config
         self.random = keras.random.SeedGenerator(seed)
 
-    def compute_output_spec(self, proposals, gt_class_ids, gt_boxes, gt_masks, frame):
+    def compute_output_spec(
+        self,
+        proposals: Tensor,
+        gt_class_ids: Tensor,
+        gt_boxes: Tensor,
+        gt_masks: Tensor,
+        frame: Tensor,
+    ) -> tuple[keras.KerasTensor, ...]:
         config = self.config
         rows = (proposals.shape[0], config.TRAIN_ROIS_PER_IMAGE)
         masks = (proposals.shape[0], config.TRAIN_MASK_ROIS, *config.MASK_SHAPE)
@@ -108,7 +126,14 @@ class DetectionTargetLayer(keras.layers.Layer):
             keras.KerasTensor(masks, dtype="float32"),
         )
 
-    def call(self, proposals, gt_class_ids, gt_boxes, gt_masks, frame):
+    def call(
+        self,
+        proposals: Tensor,
+        gt_class_ids: Tensor,
+        gt_boxes: Tensor,
+        gt_masks: Tensor,
+        frame: Tensor,
+    ) -> tuple[Tensor, ...]:
         """Targets of one batch.
 
         Args:

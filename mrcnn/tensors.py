@@ -1,12 +1,17 @@
 """Small tensor helpers shared by the network's layers."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 from keras import ops
 
+# Of Keras's backend (TensorFlow, JAX, PyTorch), or a symbolic one.
+Tensor = Any
 
-def gather_rows(values, indices):
+
+def gather_rows(values: Tensor, indices: Tensor) -> Tensor:
     """Rows [batch, k, ...] of `values` [batch, n, ...] at int `indices` [batch, k].
 
     One gather over the flattened rows: quicker than `take_along_axis` on every backend.
@@ -17,13 +22,13 @@ def gather_rows(values, indices):
     return ops.take(flat, first + ops.cast(indices, "int32"), axis=0)
 
 
-def batch_indices(batch, count):
+def batch_indices(batch: int | Tensor, count: int) -> Tensor:
     """int32 [batch * count]: the image's number for each of `count` rows of each image."""
     return ops.repeat(ops.arange(batch, dtype="int32"), count)
 
 
 @contextlib.contextmanager
-def precision_policy(policy):
+def precision_policy(policy: str) -> Iterator[None]:
     """Layers built inside get this dtype policy; variables stay float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
@@ -34,7 +39,7 @@ def precision_policy(policy):
 
 
 @contextlib.contextmanager
-def step_by_step():
+def step_by_step() -> Iterator[None]:
     """Networks run operation by operation inside, where TensorFlow is the backend.
 
     Each step takes longer, and a few of them less than compiling does.
@@ -52,7 +57,7 @@ def step_by_step():
         tf.config.run_functions_eagerly(before)
 
 
-def leave_uncompiled(network):
+def leave_uncompiled(network: keras.Model) -> None:
     """On a GPU Keras would have XLA compile predictions, which lacks the suppression of boxes."""
     if keras.backend.backend() == "tensorflow":
         network.jit_compile = False

@@ -3,17 +3,22 @@
 import ctypes
 import logging
 import math
+import os
 import re
 import sys
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from mrcnn.config import Config
 from mrcnn.distribution import ReplicatedAdamW, ReplicatedSGD, replica_count
+from mrcnn.tensors import Tensor
 from mrcnn.weights import (
     assign_weights,
     load_arrays,
@@ -46,12 +51,12 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         decay_steps: step at which the cosine reaches zero; None keeps the rate constant.
     """
 
-    def __init__(self, learning_rate, warmup_steps=0, decay_steps=None):
+    def __init__(self, learning_rate: float, warmup_steps: int = 0, decay_steps: int | None = None):
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         step = ops.cast(step, "float32")
         rate = ops.ones_like(step) * self.learning_rate
         if self.warmup_steps:
@@ -62,7 +67,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
             rate = rate * 0.5 * (1.0 + ops.cos(math.pi * progress))
         return rate
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "learning_rate": self.learning_rate,
             "warmup_steps": self.warmup_steps,
@@ -70,7 +75,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def set_trainable(network, layer_regex):
+def set_trainable(network: keras.Model, layer_regex: str) -> list[str]:
     """Lets the layers learn whose names match the whole expression, and no others.
 
     `LAYER_SHORTCUTS` stand for expressions; "3+", "4+" and "5+" mean the heads and the backbone
@@ -107,7 +112,7 @@ def set_trainable(network, layer_regex):
     return names
 
 
-def build_optimizer(config, learning_rate, steps):
+def build_optimizer(config: Config, learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
     """The optimizer of a configuration for a stage of `steps` steps.
 
     Gradients are clipped by their joint norm, as Keras 2's `clipnorm` did for matterport. Without
@@ -147,11 +152,11 @@ class Stage:
     first_epoch: int
     last_epoch: int
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))
 
 
-def save_state(model, path, stage, epoch):
+def save_state(model: keras.Model, path: str | os.PathLike, stage: Stage, epoch: int) -> None:
     """Writes weights, optimizer and random states to one file."""
     arrays = {
         f"weights/{name}": weight.variable.numpy() for name, weight in named_weights(model).items()
@@ -163,7 +168,7 @@ def save_state(model, path, stage, epoch):
     save_arrays(path, arrays, {"epoch": epoch, "stage": stage.to_dict()})
 
 
-def find_state(folder, epoch):
+def find_state(folder: str | os.PathLike, epoch: int) -> tuple[Path | None, int]:
     """Where the training of a run stopped, for one who loaded its weights of `epoch`.
 
     Returns:
@@ -180,7 +185,7 @@ def find_state(folder, epoch):
     return None, epoch
 
 
-def stopped_stage(path, stage):
+def stopped_stage(path: str | os.PathLike | None, stage: Stage) -> Stage | None:
     """The stage whose state `path` holds, if it is `stage` and was stopped half-way; else None.
 
     Args:
@@ -202,7 +207,7 @@ def stopped_stage(path, stage):
     return replace(stage, first_epoch=stored.first_epoch)
 
 
-def fingerprint(model):
+def fingerprint(model: keras.Model) -> int:
     """A number that changes with any value of a network's weights."""
     number = 0
     for weight in model.weights:
@@ -210,7 +215,9 @@ def fingerprint(model):
     return number
 
 
-def restore_state(model, path, stage, weights=True):
+def restore_state(
+    model: keras.Model, path: str | os.PathLike, stage: Stage | None, weights: bool = True
+) -> None:
     """Inverse of `save_state` for a compiled model.
 
     Where another learning rate is asked for than before, it is the one that counts; without a
@@ -271,7 +278,7 @@ def _random_states(model):
     ]
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Lets glibc keep what a step has freed for the next step, instead of giving it back.
 
     Every step asks for the same large blocks. glibc returns them to the system, which clears their
@@ -284,6 +291,6 @@ def keep_freed_memory():
             mallopt(option, value)
 
 
-def count_parameters(variables):
+def count_parameters(variables: Iterable[keras.Variable]) -> int:
     """Number of values in a list of variables."""
     return int(sum(np.prod(variable.shape) for variable in variables))

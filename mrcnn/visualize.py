@@ -7,10 +7,16 @@ has a screen; where it has none, `plt.savefig` writes it as ever.
 
 import logging
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, Normalize
+from numpy.typing import ArrayLike
 
 from mrcnn.drawing import (
+    Color,
+    SaveTo,
     apply_mask,
     check_at_least,
     check_counts,
@@ -30,6 +36,7 @@ from mrcnn.drawing import (
 )
 from mrcnn.evaluate import compute_matches
 from mrcnn.images import as_rgb8
+from mrcnn.masks import CompactMasks
 from mrcnn.tables import display_table, display_weight_stats
 
 __all__ = [
@@ -57,8 +64,15 @@ PREDICTION_COLOR = (0.84, 0.37, 0.0)
 
 
 def display_images(
-    images, titles=None, cols=4, cmap=None, norm=None, interpolation=None, *, save_to=None
-):
+    images: Sequence[np.ndarray],
+    titles: Sequence[str] | None = None,
+    cols: int = 4,
+    cmap: str | Colormap | None = None,
+    norm: str | Normalize | None = None,
+    interpolation: str | None = None,
+    *,
+    save_to: SaveTo = None,
+) -> list[Axes]:
     """Shows images side by side and returns the axes of each.
 
     Args:
@@ -90,22 +104,22 @@ def display_images(
 
 
 def display_instances(
-    image,
-    boxes,
-    masks,
-    class_ids,
-    class_names,
-    scores=None,
-    title="",
-    figsize=(16, 16),
-    ax=None,
-    show_mask=True,
-    show_bbox=True,
-    colors=None,
-    captions=None,
+    image: np.ndarray,
+    boxes: np.ndarray,
+    masks: np.ndarray | CompactMasks,
+    class_ids: Sequence[int] | np.ndarray,
+    class_names: Sequence[str] | None,
+    scores: Sequence[float] | np.ndarray | None = None,
+    title: str = "",
+    figsize: tuple[float, float] = (16, 16),
+    ax: Axes | None = None,
+    show_mask: bool = True,
+    show_bbox: bool = True,
+    colors: Sequence[Color] | None = None,
+    captions: Sequence[str] | None = None,
     *,
-    save_to=None,
-):
+    save_to: SaveTo = None,
+) -> Axes:
     """Shows an image with its instances and returns the axes.
 
     Args:
@@ -158,24 +172,24 @@ def display_instances(
 
 
 def display_differences(
-    image,
-    gt_box,
-    gt_class_id,
-    gt_mask,
-    pred_box,
-    pred_class_id,
-    pred_score,
-    pred_mask,
-    class_names,
-    title="",
-    ax=None,
-    show_mask=True,
-    show_box=True,
-    iou_threshold=0.5,
-    score_threshold=0.5,
+    image: np.ndarray,
+    gt_box: np.ndarray,
+    gt_class_id: np.ndarray,
+    gt_mask: np.ndarray | CompactMasks,
+    pred_box: np.ndarray,
+    pred_class_id: np.ndarray,
+    pred_score: np.ndarray,
+    pred_mask: np.ndarray | CompactMasks,
+    class_names: Sequence[str] | None,
+    title: str = "",
+    ax: Axes | None = None,
+    show_mask: bool = True,
+    show_box: bool = True,
+    iou_threshold: float = 0.5,
+    score_threshold: float = 0.5,
     *,
-    save_to=None,
-):
+    save_to: SaveTo = None,
+) -> Axes:
     """Shows ground truth and predictions on one image and returns the axes.
 
     A prediction's caption is its score and its IoU with the instance it matches, or else with the
@@ -265,7 +279,15 @@ def display_augmented(dataset, config, image_id, augmentation, count=4, *, save_
     return display_images(pictures, titles, cols=min(4, len(pictures)), save_to=save_to)
 
 
-def display_top_masks(image, mask, class_ids, class_names, limit=4, *, save_to=None):
+def display_top_masks(
+    image: np.ndarray,
+    mask: np.ndarray | CompactMasks,
+    class_ids: Sequence[int] | np.ndarray,
+    class_names: Sequence[str],
+    limit: int = 4,
+    *,
+    save_to: SaveTo = None,
+) -> list[Axes]:
     """Shows an image and the masks of the classes that cover most of it; returns the axes.
 
     Args:
@@ -295,7 +317,9 @@ def display_top_masks(image, mask, class_ids, class_names, limit=4, *, save_to=N
     )
 
 
-def plot_precision_recall(AP, precisions, recalls, *, save_to=None):
+def plot_precision_recall(
+    AP: float, precisions: ArrayLike, recalls: ArrayLike, *, save_to: SaveTo = None
+) -> Axes:
     """Plots the curve that `mrcnn.evaluate.compute_ap` returns, and returns the axes."""
     axes = new_figure((6.4, 4.8), save_to).subplots()
     axes.plot(recalls, precisions)
@@ -306,8 +330,15 @@ def plot_precision_recall(AP, precisions, recalls, *, save_to=None):
 
 
 def plot_overlaps(
-    gt_class_ids, pred_class_ids, pred_scores, overlaps, class_names, threshold=0.5, *, save_to=None
-):
+    gt_class_ids: np.ndarray,
+    pred_class_ids: np.ndarray,
+    pred_scores: Sequence[float] | np.ndarray,
+    overlaps: np.ndarray,
+    class_names: Sequence[str],
+    threshold: float = 0.5,
+    *,
+    save_to: SaveTo = None,
+) -> Axes:
     """Plots a grid of the overlaps of predictions and ground truth, and returns the axes.
 
     Args:

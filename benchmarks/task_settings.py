@@ -48,7 +48,7 @@ VARIANTS = {
         "shades of grey": ["--colour-constancy"],
         "usual light": ["--usual-light=1"],
         "age, sex and site": ["--patient-data"],
-        "batch statistics learned": ["--batch-statistics"],
+        "ImageNet's batch statistics": ["--no-batch-statistics"],
         "images blended": ["--mixing=0.2"],
         "dropout 0.4, decay 0.1": ["--dropout=0.4", "--weight-decay=0.1"],
     },
@@ -125,6 +125,10 @@ def table(task: str, figures: Mapping[str, Any]) -> dict[str, float | None]:
     return {"global": figures["jaccard"], **each}
 
 
+def _figure(value):
+    return "unknown" if value is None else f"{value:.4f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=sorted(VARIANTS), required=True)
@@ -144,7 +148,7 @@ def main() -> None:
     for name in arguments.variant or variants:
         folder = arguments.out / name.replace(" ", "_").replace(",", "")
         rows[name] = table(arguments.task, train_and_score(arguments, folder, variants[name]))
-        print(name, *(f"{key} {value:.4f}" for key, value in rows[name].items()), sep=", ")
+        print(name, *(f"{key} {_figure(value)}" for key, value in rows[name].items()), sep=", ")
     results = arguments.out / "results.json"
     kept = json.loads(results.read_text()) if results.exists() else {}
     results.write_text(json.dumps({**kept, **rows}, indent=1) + "\n")

@@ -36,7 +36,7 @@ from tqdm import tqdm  # noqa: E402
 from lesion import NOTICE  # noqa: E402
 from lesion.analyzer import Analyzer  # noqa: E402
 from lesion.folders import not_read  # noqa: E402
-from lesion.metadata import image_name, read_patients  # noqa: E402
+from lesion.metadata import image_name, read_patients, rows_of  # noqa: E402
 from lesion.options import add_analyzer, analyzer_options, positive, rate  # noqa: E402
 from lesion.patient import known_of  # noqa: E402
 from lesion.report import page_of_another, write_report  # noqa: E402
@@ -172,6 +172,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"--out {out} is a file; give a folder.")
         stems = output_stems(find_images(arguments.inputs, out))
         patients = read_patients(arguments.patients) if arguments.patients else {}
+        rows = rows_of((image_name(path.name) for path in stems), patients)
+        patients = {name: patients[row] for name, row in rows.items()}
     except (OSError, ValueError) as error:
         parser.error(str(error))
     folders = [path for path in map(Path, arguments.inputs) if path.is_dir()]

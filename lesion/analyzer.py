@@ -15,7 +15,7 @@ from lesion import __version__
 from lesion.analysis import Analysis, Source
 from lesion.dicom import DicomImage, is_dicom, read_dicom
 from lesion.nearby import SMALL, WHOLE, box_of, diagnoses_of, part_to_show, put_back, shown
-from lesion.patient import takes_patients, told
+from lesion.patient import checked_patient, takes_patients, told
 from lesion.quality import QualityWarning, assess
 from lesion.reading import read_ahead
 from lesion.samples import TASKS, Problem
@@ -31,7 +31,7 @@ from mrcnn.molding import require_several
 
 logger = logging.getLogger(__name__)
 
-METHOD = 3
+METHOD = 4
 """Raised where the same weights and options come to give other results."""
 
 
@@ -81,7 +81,7 @@ class Analyzer:
                 raise ValueError(f"`{name}` is a share, from 0 to 1; received {value}.")
         given = zip(TASKS, (boundary, attributes, diagnosis), strict=True)
         self._found = {task: _find(task, weights) for task, weights in given}
-        if [boundary, attributes, diagnosis] == [NONE] * len(TASKS):
+        if all(weights in (NONE, [NONE]) for weights in (boundary, attributes, diagnosis)):
             raise ValueError(f"Every task is left out ({NONE!r}); give weights for one at least.")
         if not any(self._found.values()):
             raise FileNotFoundError(
@@ -90,10 +90,34 @@ class Analyzer:
                 "--weights=imagenet`, or with --task=attributes or --task=diagnosis, and give "
                 "their path."
             )
-        self.views, self.risk, self.batch = views, risk, batch
-        self.melanoma_sensitivity = melanoma_sensitivity
+        self.batch = batch
+        self.views = self._views_of_loaded(views)
+        self.risk, self.melanoma_sensitivity = self._referral_of_loaded(risk, melanoma_sensitivity)
         self._predictors: dict[str, Any] = {}
         self._turn = threading.RLock()
+
+    def _views_of_loaded(self, views):
+        """The views that predictors which are loaded already have; ValueError if they differ."""
+        predictors = {task: self._found[task] for task in ("boundary", "diagnosis")}
+        loaded = {task: p.views for task, p in predictors.items() if hasattr(p, "views")}
+        others = any(isinstance(predictor, tuple) for predictor in predictors.values())
+        if len({*loaded.values(), *([views] if others else [])}) < 2:
+            return next(iter(loaded.values()), views)
+        said = " and ".join(f"the {task}'s predictor has {own}" for task, own in loaded.items())
+        asked = f"; `views`, for the other task, is {views}" if others else ""
+        raise ValueError(f"Both tasks must have the same views: {said}{asked}.")
+
+    def _referral_of_loaded(self, risk, sensitivity):
+        """What a predictor that is loaded already refers by; ValueError if more is asked for."""
+        predictor = self._found["diagnosis"]
+        if predictor is None or isinstance(predictor, tuple):
+            return risk, sensitivity
+        if risk is not None or sensitivity is not None:
+            raise ValueError(
+                "The diagnosis' predictor is loaded already, and refers as it was told then: give "
+                "`risk` and `melanoma_sensitivity` to `lesion.ensemble.load_classifiers`."
+            )
+        return getattr(predictor, "risk", None), getattr(predictor, "melanoma_sensitivity", None)
 
     @property
     def boundary(self) -> Any | None:
@@ -202,7 +226,8 @@ class Analyzer:
         """
         (result,) = self.analyze_many([image], [patient], millimetres_per_pixel)
         if isinstance(result, Problem):
-            raise ImageError(str(result))
+            of_file = isinstance(image, (str, os.PathLike))
+            raise ImageError(str(result) if of_file else result.reason)
         return result
 
     def analyze_many(
@@ -219,8 +244,14 @@ class Analyzer:
 
         Yields:
             For each image, in order, its `Analysis`, or a `lesion.samples.Problem` that names a
-            file that cannot be read.
+            file that cannot be read, or the number of an array that is no image.
+
+        Raises:
+            TypeError: `images` is the path of one.
+            ValueError: a patient has a key that is none of `lesion.patient.NAMES`.
         """
+        if isinstance(images, (str, os.PathLike)):
+            raise TypeError(f"analyze_many takes several images; give [{str(images)!r}].")
         if millimetres_per_pixel is not None and not 0 < millimetres_per_pixel < float("inf"):
             raise ValueError(
                 "`millimetres_per_pixel` must be a number above 0 or None, received "
@@ -230,7 +261,8 @@ class Analyzer:
         given = patients is not None
         # The caller may fill the same memory with the next image.
         images = (np.array(i) if isinstance(i, np.ndarray) else i for i in images)
-        items = zip(images, patients if given else itertools.repeat(None), strict=given)
+        patients = map(checked_patient, patients) if given else itertools.repeat(None)
+        items = zip(itertools.count(1), zip(images, patients, strict=given), strict=False)
         for batch in read_ahead(_load, items, self.batch):
             loaded = [item for item in batch if isinstance(item, _Loaded)]
             found = iter(self._predict(loaded) if loaded else [])
@@ -283,10 +315,13 @@ class _Loaded(NamedTuple):
 
 
 def _load(item):
-    """`_Loaded` of an image and its patient, or the `Problem` of its file."""
-    image, patient = item
+    """`_Loaded` of an image and its patient, or the `Problem` of its file or number."""
+    number, (image, patient) = item
     if not isinstance(image, (str, os.PathLike)):
-        pixels = as_rgb8(image)
+        try:
+            pixels = as_rgb8(image)
+        except ImageError as error:
+            return Problem(Path(f"image {number}"), str(error))
         return _Loaded(pixels, tuple(assess(pixels)), patient)
     try:
         dicom = read_dicom(image) if is_dicom(image) else None

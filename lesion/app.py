@@ -88,7 +88,8 @@ def main(argv: list[str] | None = None) -> int:
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
-            print('The page needs gradio: pip install "mask-rcnn-lesion[demo]"', file=sys.stderr)
+            way = 'pip install -e ".[demo]", in the checkout'
+            print(f"The page needs gradio: {way}", file=sys.stderr)
             return 2
         # As Ctrl-C, so that the folder is removed; a terminal that is closed sends SIGHUP.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -50,8 +50,13 @@ class Policy:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         address = headers.get(b"host", "")
         origin = headers.get(b"origin")
-        own = self.hosts is None or (urlsplit(f"//{address}").hostname or "") in self.hosts
-        same = origin is None or urlsplit(origin).netloc.lower() == address.lower() != ""
+        try:
+            host = urlsplit(f"//{address}").hostname or ""
+            netloc = None if origin is None else urlsplit(origin).netloc.lower()
+        except ValueError:  # brackets that are left open
+            return True
+        own = self.hosts is None or host in self.hosts
+        same = origin is None or netloc == address.lower() != ""
         elsewhere = any(part in scope["path"].lower() for part in _ELSEWHERE)
         return not own or not same or elsewhere
 

@@ -6,7 +6,7 @@ clearly is what `lesion.attribute_thresholds` finds out on the validation part.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,15 +141,16 @@ class AttributesPredictor:
 
     def predict_by_method(
         self, images: Sequence[np.ndarray]
-    ) -> list[dict[str, dict[str, np.ndarray]]]:
-        """Masks by method and attribute, all from one pass through the network."""
-        return [
-            {
+    ) -> Iterator[dict[str, dict[str, np.ndarray]]]:
+        """Of each image masks by method and attribute, all from one pass through the network.
+
+        They are made when they are asked for: those of a batch of photographs are gigabytes.
+        """
+        for image, found in zip(images, self.evidence(images), strict=True):
+            yield {
                 method: _enlarged(found.masks(self.thresholds[method]), image.shape)
                 for method in METHODS
             }
-            for image, found in zip(images, self.evidence(images), strict=True)
-        ]
 
     def evidence(self, images: Sequence[np.ndarray]) -> list[Evidence]:
         """What the network says of images, no larger than `MAX_SIDE`, of long ones by `squares`.

@@ -9,14 +9,14 @@ import numpy as np
 from tqdm import tqdm
 
 from lesion.attribute_thresholds import METHODS
-from lesion.figures import AttributeCase, attribute_sheet
-from lesion.grouping import independent_groups
-from lesion.metrics import Confusion, bootstrap_weights
-from lesion.reading import predict_images
+from lesion.figures import AttributeCase, attribute_sheet, for_sheet
+from lesion.grouping import independent_groups, unit_of
+from lesion.metrics import Confusion, bootstrap_weights, percentile_interval
+from lesion.reading import predict_images, read_truth_mask
 from lesion.samples import ATTRIBUTES, Problem, Sample, distinct_names
 from lesion.submission import write_masks
 from lesion.tables import aligned, write_table
-from mrcnn.images import ImageError, read_mask
+from mrcnn.images import ImageError
 
 _CASES = 8
 
@@ -115,16 +115,11 @@ def _truths(sample, shape, problems):
     """The masks of a sample that can be scored, by attribute."""
     truths = {}
     for name, path in sample.attributes.items():
-        try:
-            truth = read_mask(path)
-        except (ImageError, OSError) as failure:
-            problems.append(Problem(path, str(failure).removeprefix(f"{path}: ")))
-            continue
-        if truth.shape != tuple(shape):
-            sizes = f"{truth.shape[1]} x {truth.shape[0]} pixels, its image {shape[1]} x {shape[0]}"
-            problems.append(Problem(path, f"mask of another size: {sizes}"))
-            continue
-        truths[name] = truth
+        truth = read_truth_mask(path, shape)
+        if isinstance(truth, Problem):
+            problems.append(truth)
+        else:
+            truths[name] = truth
     return truths
 
 
@@ -139,7 +134,8 @@ def summarize_attributes(evaluation: AttributesEvaluation, method: str) -> dict:
         `images`, `jaccard` (the challenge's, with `interval`, 95 % by lesion), `dice`,
         `attributes` (of each `jaccard` and `dice`, null where no image has a mask of it, `images`,
         `images_present`, `images_predicted`),
-        `methods` (the same of every method), `unscored`, `incomplete`, `failed` and `problems`.
+        `methods` (the same of every method), `grouped_by` (in words what the interval goes by),
+        `unscored`, `incomplete`, `failed` and `problems`, of files.
     """
     tables = {by: _table([scores[by] for scores in evaluation.scores]) for by in METHODS}
     groups = independent_groups(evaluation.samples)
@@ -149,6 +145,7 @@ def summarize_attributes(evaluation: AttributesEvaluation, method: str) -> dict:
         "interval": _interval([scores[method] for scores in evaluation.scores], groups),
         "method": method,
         "methods": tables,
+        "grouped_by": unit_of(evaluation.samples),
         "unscored": len(evaluation.unscored),
         "incomplete": evaluation.incomplete,
         "failed": len(evaluation.problems),
@@ -185,7 +182,7 @@ def _interval(scores, groups):
         (weights @ shared) / (weights @ united) if weights @ united else 1.0
         for weights in bootstrap_weights(groups)
     ]
-    return [float(bound) for bound in np.quantile(ratios, [0.025, 0.975])]
+    return list(percentile_interval(ratios))
 
 
 def format_attributes(summary: Mapping[str, Any]) -> str:
@@ -211,7 +208,10 @@ def format_attributes(summary: Mapping[str, Any]) -> str:
     rows.append(["all (global)", "", "", *whole])
     lines = aligned(rows)
     low, high = summary["interval"]
-    lines.append(f"{summary['images']} images; 95 % interval by lesion: {low:.4f} to {high:.4f}")
+    lines.append(
+        f"{summary['images']} images; 95 % interval by {summary['grouped_by']}: {low:.4f} to "
+        f"{high:.4f}"
+    )
     if summary["incomplete"]:
         lines.append(
             f"{summary['incomplete']} of these images lack masks of some attributes, and are "
@@ -273,8 +273,12 @@ def write_attributes(
             raise ImageError(f"{evaluation.samples[place].image} has gone meanwhile: {error}")
         sample = evaluation.samples[place]
         truths = _truths(sample, image.shape[:2], [])
+        # There may be photographs among them.
+        small, *masks = for_sheet(image, *found.masks.values(), *truths.values())
+        predicted = dict(zip(found.masks, masks[: len(found.masks)], strict=True))
+        truths = dict(zip(truths, masks[len(found.masks) :], strict=True))
         cases.append(
-            AttributeCase(sample.image_id, totals[place].jaccard, image, found.masks, truths)
+            AttributeCase(sample.image_id, totals[place].jaccard, small, predicted, truths)
         )
     attribute_sheet(cases, sheet)
     return [table, sheet]

@@ -13,7 +13,7 @@ from lesion.weights import find_weights, require_whole
 from mrcnn.config import Config
 from mrcnn.files import sha256_of
 from mrcnn.images import as_rgb8
-from mrcnn.masks import extract_bboxes
+from mrcnn.masks import mask_extent
 from mrcnn.model import MaskRCNN
 from mrcnn.molding import require_several
 from mrcnn.weights import WeightsError
@@ -120,8 +120,6 @@ class BoundaryPredictor:
     def predict(self, images: Sequence[np.ndarray]) -> list[Boundary]:
         """The boundary in each of a list of images [height, width(, channels)]: `Boundary`s."""
         require_several(images)
-        if self.views == 1 and not self.model.config.SEMANTIC_BRANCH:
-            return [_best(result) for result in self.model.detect(images)]
         if self.views == 1:  # batch by batch, since maps of large photographs take much memory
             large = max((np.size(image) for image in images), default=0) > _LARGE
             size = 1 if large else self.model.config.BATCH_SIZE
@@ -147,16 +145,6 @@ class BoundaryPredictor:
         }
 
 
-def _best(result):
-    """The detection of the best score as one region without holes, as the challenge asks."""
-    if not len(result["scores"]):
-        return Boundary(np.zeros(result["masks"].shape[:2], bool), 0.0, None)
-    best = int(np.argmax(result["scores"]))
-    mask = one_region(result["masks"][:, :, best])
-    box = tuple(int(side) for side in result["rois"][best])
-    return Boundary(mask, float(result["scores"][best]), box)
-
-
 def _surest(result):
     """The detection of the best score as a map of the image; its mean with a semantic one."""
     if not len(result["scores"]):
@@ -174,8 +162,7 @@ def _outlined(look):
     if not mask.any():
         return Boundary(mask, 0.0, None)
     mask = one_region(mask)
-    (box,) = extract_bboxes(mask[:, :, np.newaxis]).tolist()
-    return Boundary(mask, look.score, tuple(box))
+    return Boundary(mask, look.score, mask_extent(mask))
 
 
 def one_region(mask: np.ndarray) -> np.ndarray:

@@ -7,10 +7,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lesion.figures import Case, contact_sheet, jaccard_histogram
-from lesion.grouping import independent_groups
+from lesion.figures import Case, contact_sheet, for_sheet, jaccard_histogram
+from lesion.grouping import independent_groups, unit_of
 from lesion.metrics import METRICS, aggregate, bootstrap_interval, boundary_metrics
-from lesion.reading import predict_images
+from lesion.reading import predict_images, read_truth_mask
 from lesion.samples import Problem, Sample, distinct_names
 from lesion.submission import write_masks
 from lesion.tables import aligned, write_table
@@ -85,17 +85,9 @@ def evaluate_boundary(
         if sample.mask is None:
             evaluation.unscored.append(sample)
             continue
-        try:
-            truth = read_mask(sample.mask)
-        except (ImageError, OSError) as failure:
-            reason = str(failure).removeprefix(f"{sample.mask}: ")
-            evaluation.problems.append(Problem(sample.mask, reason))
-            continue
-        if truth.shape != image.shape[:2]:
-            sizes = f"{truth.shape[1]} x {truth.shape[0]} pixels, its image {image.shape[1]} x "
-            evaluation.problems.append(
-                Problem(sample.mask, f"mask of another size: {sizes}{image.shape[0]}")
-            )
+        truth = read_truth_mask(sample.mask, image.shape)
+        if isinstance(truth, Problem):
+            evaluation.problems.append(truth)
             continue
         evaluation.samples.append(sample)
         evaluation.scores.append(boundary_metrics(boundary.mask, truth))
@@ -112,7 +104,8 @@ def summarize_boundary(evaluation: BoundaryEvaluation, names: Sequence[str] = ()
     Returns:
         `images` and the means of all images; `datasets`, the same for each collection; `intervals`,
         95 % bootstrap intervals by lesion (by image where the lesion is unknown) for all and for
-        each collection; `unscored`, `failed` and `problems`. Means of no image are null.
+        each collection; `grouped_by`, in words what these go by; `unscored`, `failed` and
+        `problems`. Means of no image are null.
     """
     groups = independent_groups(evaluation.samples)
     positions = evaluation.by_collection()
@@ -142,6 +135,7 @@ def summarize_boundary(evaluation: BoundaryEvaluation, names: Sequence[str] = ()
             "all": intervals(everything),
             "datasets": {name: intervals(chosen) for name, chosen in parts.items()},
         },
+        "grouped_by": unit_of(evaluation.samples),
         "unscored": len(evaluation.unscored),
         "failed": len(evaluation.problems),
         "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
@@ -190,7 +184,8 @@ def write_boundary(
         sample = evaluation.samples[position]
         name = sample.key if len(positions) > 1 else sample.image_id
         truth = read_mask(sample.mask)
-        cases[position] = Case(name, jaccards[position], image, boundary.mask, truth)
+        shown = for_sheet(image, boundary.mask, truth)  # there may be photographs among them
+        cases[position] = Case(name, jaccards[position], *shown)
     contact_sheet({title: [cases[i] for i in row] for title, row in rows.items()}, sheet)
     return [table, histogram, sheet]
 
@@ -222,5 +217,6 @@ def format_table(summary: Mapping[str, Any]) -> str:
     for metric, interval in summary["intervals"]["all"].items():
         if interval is not None:
             low, high = interval
-            text.append(f"95 % interval of {metric}, by lesion: {low:.4f} to {high:.4f}")
+            unit = summary["grouped_by"]
+            text.append(f"95 % interval of {metric}, by {unit}: {low:.4f} to {high:.4f}")
     return "\n".join(text)

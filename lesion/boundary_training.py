@@ -30,7 +30,7 @@ DEFAULTS = {
 RUN_SETTINGS = ("released_heads", "mask_size", "semantic")
 # Share of images shown from afar: a lesion may fill the frame or a tenth of it.
 FAR = 0.15
-# Settings by which start weights may have learned otherwise; the attributes have the same.
+# Settings by which start weights may have learned otherwise, with their options.
 _SEEN = {
     "IMAGE_MAX_DIM": "--image-size",
     "MASK_SHAPE": "--mask-size",
@@ -51,8 +51,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.weights == "coco":  # these weights fit the widths of their own network alone
+        if arguments.backbone not in (None, "resnet101"):
+            raise ValueError(
+                f"--weights=coco has the backbone resnet101, and --backbone={arguments.backbone} "
+                "is another; leave it out."
+            )
         arguments.released_heads = True
-        arguments.backbone = arguments.backbone or "resnet101"
+        arguments.backbone = "resnet101"
 
 
 def build_model(arguments: argparse.Namespace, samples: Sequence[Sample]) -> InRun:
@@ -118,9 +123,15 @@ def load_start_weights(model: Any, arguments: argparse.Namespace, last: str | No
         report = model.load_weights("coco", exclude=CLASS_LAYERS, skip_mismatch=True)
         logger.info("%s", report.summary())
     elif start != "none":
-        logger.info("%s", model.load_weights(start, skip_mismatch=True).summary())
-        say_other_settings(start, model.config.to_dict(), _SEEN)
+        model.load_weights(start, skip_mismatch=True)
+        options = {name: option for name, option in _SEEN.items() if _has(arguments, option)}
+        say_other_settings(start, model.config.to_dict(), options)
         model.set_log_dir()  # a run of its own, also from the weights of another run
+
+
+def _has(arguments, option):
+    """Whether the task has an option; the attributes, which load their start here, lack some."""
+    return hasattr(arguments, option.removeprefix("--").replace("-", "_"))
 
 
 def datasets(

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mrcnn.images import fitted_size
-from mrcnn.masks import extract_bboxes
+from mrcnn.masks import mask_extent
 
 VIEWS = (1, 8)
 """Numbers of views that can be averaged: the image alone, or four mirror images of two looks."""
@@ -83,7 +83,7 @@ def close_up(mask: np.ndarray) -> tuple[slice, slice]:
     """
     if not mask.any():
         return slice(0, mask.shape[0]), slice(0, mask.shape[1])
-    top, left, bottom, right = extract_bboxes(mask[:, :, np.newaxis])[0].tolist()
+    top, left, bottom, right = mask_extent(mask)
     spans = [(top, bottom), (left, right)]
     shares = [(end - start) / size for (start, end), size in zip(spans, mask.shape, strict=True)]
     share = float(np.clip(MARGIN * max(shares), MIN_SHARE, 1))

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lesion.cache import ImageCache
 from mrcnn.files import write_json
-from mrcnn.masks import extract_bboxes
+from mrcnn.masks import mask_extent
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def lesion_square(
 
 def mask_ends(mask: np.ndarray) -> list[tuple[int, int]]:
     """First row and the one after the last of a mask that is not empty; columns likewise."""
-    top, left, bottom, right = extract_bboxes(mask[:, :, np.newaxis])[0].tolist()
+    top, left, bottom, right = mask_extent(mask)
     return [(top, bottom), (left, right)]
 
 

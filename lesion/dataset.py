@@ -30,6 +30,7 @@ from lesion.samples import (  # noqa: E402
     DatasetError,
     Problem,
     Sample,
+    printable,
     said_of,
 )
 from mrcnn.dataset import Dataset  # noqa: E402
@@ -156,10 +157,10 @@ def _describe(collection: Collection, summary: dict) -> str:
     unknown = summary["images_without_lesion_id"]
     known = f"{summary['lesions']:,} in {summary['sound'] - unknown:,} images"
     lines.append(f"  lesions     {known if summary['lesions'] else 'unknown, splits are by image'}")
-    lines += [f"  note        {note}" for note in summary["notes"]]
+    lines += [f"  note        {note}" for note in said_of(collection.notes)]
     lines.append(f"  problems    {len(summary['problems']):,}")
     lines += [f"    {line}" for line in said_of(collection.problems)]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -196,9 +197,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments):
     collections = find_collections(arguments.dataset, task=arguments.task)
-    summaries = []
+    summaries, used = [], {}  # copies count among all of them, as when they are learned from
     for collection in collections:
-        checked = check_samples(collection, arguments.task, arguments.workers)
+        checked = check_samples(collection, arguments.task, arguments.workers, used=used)
         summaries.append(summarize(checked))
         print(_describe(checked, summaries[-1]))
         if arguments.task == "diagnosis" and checked.samples:

@@ -52,7 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         write_phantoms(learned, arguments.images, seed=TRAINING_SEED, overwrite=True)
         write_phantoms(shown, arguments.shown, seed=SHOWN_SEED, **settings)
-    except OSError as error:  # a full disk, or a folder with somebody else's images
+    # A full disk, a folder with somebody else's images, or more phantoms than there are names.
+    except (OSError, ValueError) as error:
         print(f"lesion demo: {error}", file=sys.stderr)
         return 2
 
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"4. Analysing them by the weights {'of the project' if shipped else 'just trained'}")
     report = out / "report"
     chosen = [] if shipped else [f"--weights={weights}"]
-    code = analyze.main([str(shown / IMAGE_FOLDER), *chosen, f"--out={report}"])
+    code = analyze.main([str(shown / IMAGE_FOLDER), *chosen, f"--out={report}", "--overwrite"])
     if code in (0, 1):  # of 2 and 3 there is no report
         print(f"\nOpen {(report / 'report.html').absolute()} in a browser.")
     return code

@@ -109,6 +109,7 @@ class DiagnosisPredictor:
         self.views = views
         self.batch = batch
         self.boundary = boundary
+        self.risk, self.melanoma_sensitivity = risk, melanoma_sensitivity
         self.referral = self.calibration.referral(risk, melanoma_sensitivity)
         if risk is not None and self.referral.confidence is None:
             logger.warning("%s is not calibrated: no diagnosis is referred.", self.weights)

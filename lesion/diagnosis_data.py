@@ -62,6 +62,12 @@ def sampling_shares(labels: np.ndarray, power: float) -> np.ndarray:
     return weights / weights.sum()
 
 
+def log_shares(labels: np.ndarray, power: float) -> np.ndarray:
+    """float64 [7]: logarithms of `sampling_shares`; what is never drawn counts as the rarest."""
+    shares = sampling_shares(labels, power)
+    return np.log(np.maximum(shares, shares[shares > 0].min()))
+
+
 class DiagnosisBatches(keras.utils.PyDataset):
     """Batches of images and one-hot diagnoses, the same for the same seed, whatever the threads.
 

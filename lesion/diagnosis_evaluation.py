@@ -18,7 +18,7 @@ from lesion.diagnosis_figures import (
     roc_figure,
 )
 from lesion.diagnosis_metrics import Sheet, confusion_matrix, subgroups
-from lesion.grouping import independent_groups, lesion_groups
+from lesion.grouping import independent_groups, lesion_groups, unit_of
 from lesion.reading import read_ahead, read_or_reason
 from lesion.samples import DIAGNOSES, Problem, Sample, distinct_names
 from lesion.tables import write_table
@@ -118,13 +118,14 @@ def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = 
         What `lesion.diagnosis_metrics.Sheet.summary` gives for all images; `before_calibration`;
         `referred`, their number, `referred_melanoma`, how many of these show melanoma, and the
         scores of the rest as `answered`, if the predictor refers; `subgroups` and `datasets`, each
-        with the same summary; `unscored`, the number of images predicted without a diagnosis to
-        compare with; `failed` and `problems`.
+        with the same summary; `grouped_by`, in words what intervals go by; `unscored`, the number
+        of images predicted without a diagnosis to compare with; `failed` and `problems`.
     """
     collections: dict[str, list[int]] = {name: [] for name in names}
     for position, sample in enumerate(evaluation.samples):
         collections.setdefault(sample.collection, []).append(position)
     common = {
+        "grouped_by": unit_of(evaluation.samples),
         "unscored": len(evaluation.unscored),
         "failed": len(evaluation.problems),
         "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
@@ -273,8 +274,14 @@ def format_diagnosis(summary: Mapping[str, Any]) -> str:
         if not unscored:
             return "No image was predicted."
         return f"{unscored} images were predicted; none has a diagnosis to compare with."
-    intervals = summary["confidence"]
-    lines = [f"{summary['images']:,} images of {summary['lesions']:,} lesions"]
+    intervals, unit = summary["confidence"], summary["grouped_by"]
+    of = f"of {summary['lesions']:,} lesions" if "lesion" in unit else "(lesions unknown)"
+    lines = [f"{summary['images']:,} images {of}; 95 % intervals by {unit}"]
+    if 1 < (occurring := sum(map(bool, summary["images_of"].values()))) < len(DIAGNOSES):
+        lines.append(
+            f"{occurring} of the {len(DIAGNOSES)} categories occur: balanced accuracy is the mean "
+            "of their recalls"
+        )
     if summary["unscored"]:
         lines.append(f"images predicted without a known diagnosis: {summary['unscored']:,}")
     lines.append("")

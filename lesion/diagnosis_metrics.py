@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_curve
 
 from lesion.calibration import MELANOMA, brier_score, expected_calibration_error
-from lesion.metrics import bootstrap_weights
+from lesion.metrics import bootstrap_weights, percentile_interval
 from lesion.patient import OLDEST, read_age, told
 from lesion.samples import DIAGNOSES, Sample
 
@@ -120,8 +120,8 @@ class Sheet:
             "auc": auc,
         }
 
-    def intervals(self, seed: int = 0, level: float = 0.95) -> dict:
-        """Percentile bootstrap interval of each of `scores`, by whole lesions, of RESAMPLES draws.
+    def intervals(self, seed: int = 0) -> dict:
+        """95 % interval of each of `scores`: RESAMPLES draws of whole lesions and patients.
 
         Draws in which a figure is undefined, as the recall of a category that was not drawn, do
         not count for it; nor, for means over categories, do draws that lack one of them, whose mean
@@ -137,15 +137,14 @@ class Sheet:
             if np.isnan(scores["recall"][occurs]).any():
                 scores |= dict.fromkeys(("balanced_accuracy", "mean_auc"), float("nan"))
             draws.append(scores)
-        tails = [(1 - level) / 2, (1 + level) / 2]
         result = {}
         for name in draws[0]:
             values = np.array([draw[name] for draw in draws])
             if values.ndim == 1:
-                result[name] = _interval(values, tails)
+                result[name] = _interval(values)
             else:
                 result[name] = {
-                    diagnosis: _interval(values[:, number], tails)
+                    diagnosis: _interval(values[:, number])
                     for number, diagnosis in enumerate(DIAGNOSES)
                 }
         return result
@@ -227,9 +226,9 @@ def _mean(values):
     return float(defined.mean()) if len(defined) else float("nan")
 
 
-def _interval(values, tails):
+def _interval(values):
     defined = values[~np.isnan(values)]
-    return np.quantile(defined, tails).tolist() if 2 * len(defined) >= len(values) else None
+    return list(percentile_interval(defined)) if 2 * len(defined) >= len(values) else None
 
 
 def _by_category(values):

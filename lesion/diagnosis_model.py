@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lesion.diagnosis_data import DiagnosisBatches, DiagnosisDataset, sampling_shares
+from lesion.diagnosis_data import DiagnosisBatches, DiagnosisDataset, log_shares
 from lesion.diagnosis_network import (
     NAME,
     DiagnosisConfig,
@@ -166,9 +166,7 @@ def adjusted_crossentropy(config: DiagnosisConfig, labels: np.ndarray) -> Callab
         config: with `sampling_power`, `logit_adjustment`, `label_smoothing`.
         labels: int [samples] of the training part.
     """
-    shares = sampling_shares(labels, config.sampling_power)
-    # A category that is never drawn has the offset of the rarest that is.
-    offset = config.logit_adjustment * np.log(np.maximum(shares, shares[shares > 0].min()))
+    offset = config.logit_adjustment * log_shares(labels, config.sampling_power)
     crossentropy = functools.partial(
         keras.losses.categorical_crossentropy,
         from_logits=True,

@@ -62,6 +62,8 @@ _SEEN = {
 # What costs no training, and its usual value: a run that is gone on with takes another value, but
 # keeps its own if none is given.
 CHANGEABLE = {"prevalence_power": 0.25}
+# What runs had before there was an option, where that is not its usual value.
+FORMER = {"batch_statistics": False}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -216,6 +218,8 @@ def _check_teacher(arguments):
             setattr(arguments, name, 0.0)
         elif getattr(arguments, name) is None:
             setattr(arguments, name, usual)
+    if arguments.unlabelled:  # a run goes on from any folder
+        arguments.unlabelled = [str(Path(each).resolve()) for each in arguments.unlabelled]
     if arguments.teacher:
         arguments.teacher = str(weights_path(arguments.teacher, "diagnosis").resolve())
         for member in member_files([arguments.teacher]):
@@ -321,7 +325,7 @@ def finish(
     """Fits the temperatures on the validation part and stores them with the weights."""
     from lesion.calibration import FEW, Calibration
     from lesion.diagnosis import VIEWS, load_classifier, logits_of_samples, with_boundary
-    from lesion.diagnosis_data import sampling_shares
+    from lesion.diagnosis_data import log_shares
 
     arrays, metadata = load_arrays(weights)
     power = arguments.prevalence_power
@@ -345,9 +349,8 @@ def finish(
     counts = np.maximum(np.bincount(_labels(training), minlength=len(DIAGNOSES)), 1)
     offset = power * np.log(counts / counts.sum())
     # What of the frequencies the loss did not make up for is in the logits already.
-    drawn = sampling_shares(_labels(training), arguments.sampling_power)
-    drawn = np.maximum(drawn, drawn[drawn > 0].min())
-    offset -= (1 - arguments.logit_adjustment) * np.log(drawn)
+    drawn = log_shares(_labels(training), arguments.sampling_power)
+    offset -= (1 - arguments.logit_adjustment) * drawn
     fitted = {
         n: Calibration.fit(logits[:, :n].mean(axis=1), _labels(validation), offset) for n in VIEWS
     }

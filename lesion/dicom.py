@@ -317,7 +317,7 @@ def _extra() -> Iterator[None]:
     except ImportError as error:
         raise ImportError(
             "DICOM needs the extra `dicom`, which is not installed: "
-            'pip install "mask-rcnn-lesion[dicom]"'
+            'pip install -e ".[dicom]", in the checkout'
         ) from error
 
 

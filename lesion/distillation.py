@@ -17,7 +17,7 @@ from scipy.special import softmax
 from tqdm import tqdm
 
 from lesion.diagnosis import DiagnosisPredictor, load_classifier
-from lesion.diagnosis_data import DiagnosisDataset, sampling_shares
+from lesion.diagnosis_data import DiagnosisDataset, log_shares
 from lesion.folders import image_files
 from lesion.pairing import stem_of
 from lesion.samples import DIAGNOSES, DatasetError, Sample, archive_id
@@ -144,8 +144,7 @@ def taught(
         mrcnn.weights.WeightsError: if a member's answers depend on how often categories were drawn
             in its own training.
     """
-    shares = sampling_shares(dataset.labels, power)
-    offset = np.log(np.maximum(shares, shares[shares > 0].min()))
+    offset = log_shares(dataset.labels, power)
     members = member_files([teacher])
     mean = np.zeros((len(dataset.samples), len(DIAGNOSES)))
     for member in members:

@@ -40,8 +40,10 @@ class DiagnosisEnsemble:
         melanoma_sensitivity: float | None = None,
     ):
         self.members = list(members)
+        self.views = self.members[0].views
+        self.risk, self.melanoma_sensitivity = risk, melanoma_sensitivity
         self.calibrations = dict(calibrations or {})
-        self.calibration = self.calibrations.get(self.members[0].views)
+        self.calibration = self.calibrations.get(self.views)
         self.referral = Referral()
         if self.calibration:
             self.referral = self.calibration.referral(risk, melanoma_sensitivity)
@@ -102,7 +104,7 @@ class DiagnosisEnsemble:
             "sha256": joint_sha256(
                 [member["sha256"] for member in members], plain(self.calibrations)
             ),
-            "views": members[0]["views"],
+            "views": self.views,
             **joint,
             "members": members,
         }

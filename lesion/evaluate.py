@@ -25,22 +25,10 @@ from typing import Any  # noqa: E402
 
 from lesion import NOTICE  # noqa: E402
 from lesion.attribute_thresholds import METHODS  # noqa: E402
-from lesion.attributes_evaluation import (  # noqa: E402
-    evaluate_attributes,
-    format_attributes,
-    summarize_attributes,
-    write_attributes,
-)
-from lesion.boundary_evaluation import (  # noqa: E402
-    evaluate_boundary,
-    format_table,
-    summarize_boundary,
-    write_boundary,
-)
 from lesion.evaluation_folder import SUMMARY, clear_folder, refuse_folder, weights_in  # noqa: E402
+from lesion.evaluation_tasks import load_predictor_of, score, write_figures  # noqa: E402
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
 from lesion.options import add_referral, add_views, natural, positive  # noqa: E402
-from lesion.patient import known_of  # noqa: E402
 from lesion.samples import TASKS  # noqa: E402
 from lesion.selection import PART_NAMES, notes_on, require_truths, select  # noqa: E402
 from lesion.submission import refuse_masks_in  # noqa: E402
@@ -97,14 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="part of the split; without a split the challenge's own part",
     )
     parser.add_argument(
-        "--json", type=Path, metavar="OUT", help="the result (evaluation.json in --out)"
+        "--json", type=Path, metavar="OUT", help="where evaluation.json, the result, is copied to"
     )
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("evaluation"),
         metavar="DIR",
-        help="folder for tables and figures (./evaluation)",
+        help="folder for results, tables and figures (./evaluation/TASK)",
     )
     parser.add_argument(
         "--batch", type=positive, default=8, metavar="N", help="images predicted at once (8)"
@@ -154,92 +141,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-# What differs by task. TensorFlow and scikit-learn are loaded here and not above, so that a
-# mistyped command answers at once.
-
-
-def _load_predictor(arguments, boundary):
-    """The predictor; `boundary` are weights that find the squares it is shown, or NONE.
-
-    Whoever finds its lesion by itself is shown none that nobody asked for.
-    """
-    from lesion.boundary import load_predictor
-
-    if arguments.task == "boundary":
-        return load_predictor(arguments.weights[0], views=arguments.views)
-    if arguments.task == "attributes":
-        from lesion.attributes import load_attributes
-
-        predictor = load_attributes(arguments.weights[0], method=arguments.method)
-    else:
-        from lesion.ensemble import load_classifiers
-
-        sensitivity = arguments.melanoma_sensitivity
-        predictor = load_classifiers(
-            arguments.weights, arguments.views, arguments.risk, melanoma_sensitivity=sensitivity
-        )
-    by_itself = arguments.boundary_weights is None and getattr(predictor, "crops", False)
-    if boundary == NONE or by_itself:
-        return predictor
-    nearby = NearbyAttributes if arguments.task == "attributes" else NearbyDiagnosis
-    return nearby(predictor, load_predictor(boundary, views=arguments.views))
-
-
-def _evaluate(arguments, predictor, samples, names):
-    """The evaluation, its summary and that as text."""
-    if arguments.task == "boundary":
-        evaluation = evaluate_boundary(predictor, samples, arguments.batch, arguments.predictions)
-        summary = summarize_boundary(evaluation, names)
-        return evaluation, summary, format_table(summary)
-    if arguments.task == "attributes":
-        evaluation = evaluate_attributes(predictor, samples, arguments.batch, arguments.predictions)
-        summary = summarize_attributes(evaluation, arguments.method)
-        return evaluation, summary, format_attributes(summary)
-    from lesion.diagnosis_evaluation import (
-        evaluate_diagnosis,
-        format_diagnosis,
-        summarize_diagnosis,
-    )
-
-    known = not arguments.images_alone
-    if known:
-        line, *unknown = known_of([sample.metadata for sample in samples])
-        print(line)
-        for each in unknown:
-            print(each, file=sys.stderr)
-    evaluation = evaluate_diagnosis(predictor, samples, arguments.batch, known)
-    summary = summarize_diagnosis(evaluation, names)
-    return evaluation, summary, format_diagnosis(summary)
-
-
 def name_and_hash(predictor: Any) -> dict[str, str]:
     """By which a result names the weights it is of."""
     model = predictor.describe()
     return {"name": model["weights"], "sha256": model["sha256"]}
 
 
-def _write(arguments, evaluation, predictor):
-    """Paths of the tables and figures that were written."""
-    if arguments.task == "boundary":
-        return write_boundary(evaluation, predictor, arguments.out, arguments.batch)
-    if arguments.task == "attributes":
-        return write_attributes(evaluation, predictor, arguments.out, arguments.batch)
-    from lesion.diagnosis_evaluation import write_diagnosis, write_heat_maps
-
-    written = write_diagnosis(evaluation, arguments.out)
-    if arguments.heat_maps:
-        written += write_heat_maps(evaluation, predictor, arguments.heat_maps, arguments.out)
-    return written
-
-
 def _write_summary(arguments, summary):
     earlier = weights_in(arguments.out)
-    path = arguments.json or arguments.out / SUMMARY
-    write_json(path, summary)
+    paths = [arguments.out / SUMMARY, *([arguments.json] if arguments.json else [])]
+    for path in paths:
+        write_json(path, summary)
     if earlier:
         clear_folder(arguments.out, arguments.task)
         print(f"Replaced in {arguments.out}: the results of {earlier}.")
-    return [path]
+    return paths
 
 
 def _refuse(parser, arguments):
@@ -259,6 +175,7 @@ def _refuse(parser, arguments):
             parser.error(f"--{option} is for --task={task}, not for --task={arguments.task}.")
     if arguments.json and arguments.json.is_dir():
         parser.error(f"--json {arguments.json} is a folder; name a file.")
+    arguments.out = arguments.out or Path("evaluation") / arguments.task
     if arguments.out.exists() and not arguments.out.is_dir():
         parser.error(f"--out {arguments.out} is a file; give a folder.")
 
@@ -277,6 +194,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     _refuse(parser, arguments)
+    try:
+        return _run(parser, arguments)
+    except KeyboardInterrupt:
+        print("Stopped: nothing was written.", file=sys.stderr)
+        return 130
+
+
+def _run(parser, arguments):
     boundary, predicts = _boundary_weights(arguments), arguments.predictions is not None
     try:  # what "last" means now, it means to the end
         refuse_folder(arguments.out, arguments.dataset, arguments.task)
@@ -295,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
         require_truths(collections, selection, arguments.task, predicts)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    said, wrong = notes_on(collections, selection, arguments.split is not None)
+    said, wrong = notes_on(collections, selection, arguments.task, arguments.split is not None)
     for line in wrong:
         print(line, file=sys.stderr)
     for line in said:
@@ -303,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
     samples = selection.samples
     try:
         refuse_masks_in(arguments.predictions, samples)
-        predictor = _load_predictor(arguments, boundary)
+        predictor = load_predictor_of(arguments, boundary)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -320,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     names = [collection.name for collection in collections]
-    evaluation, scores, table = _evaluate(arguments, predictor, samples, names)
+    evaluation, scores, table = score(arguments, predictor, samples, names)
     facts = _facts(arguments, selection, predictor, boundary if nearby else NONE)
     summary = {**scores, **facts}
     model, title = summary["model"], arguments.task.capitalize()
@@ -337,7 +262,9 @@ def main(argv: list[str] | None = None) -> int:
     by_split = selection.split and selection.part != "all"
     left_out = 0 if by_split else sum(each.left_out for each in collections)
     if evaluation.problems:
-        print(f"{len(evaluation.problems)} of {len(samples)} samples failed:", file=sys.stderr)
+        files = "files could not be used" if arguments.task == "attributes" else "samples failed"
+        of = f"of {len(samples)} " if arguments.task != "attributes" else ""
+        print(f"{len(evaluation.problems)} {of}{files}:", file=sys.stderr)
         for problem in evaluation.problems:
             print(f"  {problem}", file=sys.stderr)
     return 1 if evaluation.problems or summary.get("incomplete") or left_out or lost else 0
@@ -379,7 +306,7 @@ def _write_all(arguments, evaluation, predictor, summary):
     lost = bool(unwritten)
     for write in (
         lambda: _write_summary(arguments, summary),
-        lambda: _write(arguments, evaluation, predictor),
+        lambda: write_figures(arguments, evaluation, predictor),
     ):
         try:
             written += write()

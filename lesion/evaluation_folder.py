@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def refuse_folder(out: Path, datasets: Sequence[str], task: str) -> None:
         datasets: folders of the data sets.
         task: one of `lesion.samples.TASKS`, which is evaluated.
     """
-    if out.resolve() in {Path(each).resolve() for each in datasets}:
+    if os.path.realpath(out) in map(os.path.realpath, datasets):
         raise ValueError(
             f"--out={out} is the folder of a data set, whose tables the results would be taken "
             "for; give another."

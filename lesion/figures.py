@@ -188,12 +188,12 @@ def attribute_sheet(cases: Sequence[AttributeCase], path: str | Path) -> None:
 
 
 def _attribute_picture(image: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarray:
-    image, *reduced = _sheet_size(image, *masks.values())
+    image, *reduced = for_sheet(image, *masks.values())
     return attribute_overlay(image, dict(zip(masks, reduced, strict=True)), legend=False)
 
 
 def _picture(case: Case) -> np.ndarray:
-    image, prediction, truth = _sheet_size(case.image, case.prediction, case.truth)
+    image, prediction, truth = for_sheet(case.image, case.prediction, case.truth)
     return boundary_overlay(image, prediction, truth)
 
 
@@ -202,8 +202,11 @@ def _caption(case: Case) -> str:
     return f"{case.name}\nJaccard {case.jaccard:.3f}{failed}"
 
 
-def _sheet_size(image: np.ndarray, *masks: np.ndarray) -> list[np.ndarray]:
-    """An image and its masks at a sheet's resolution, so that lines are equally wide on all."""
+def for_sheet(image: np.ndarray, *masks: np.ndarray) -> list[np.ndarray]:
+    """An image and its masks at a sheet's resolution, so that lines are equally wide on all.
+
+    What has that resolution stays as it is.
+    """
     height, width = image.shape[:2]
     size = fitted_size(width, height, _PICTURE_SIDE)
     method = Image.Resampling.BILINEAR

@@ -14,6 +14,7 @@ _PICTURES = frozenset(
 IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Of the images of a data set."""
 _TABLE_SUFFIXES = {".csv", ".tab", ".tsv"}
+_SPREADSHEET_SUFFIXES = {".ods", ".xls", ".xlsx"}
 
 
 def entries(root: Path, accepts: Callable[[str], object]) -> list[Path]:
@@ -73,6 +74,13 @@ def table_files(folder: Path) -> list[Path]:
     """Tables that lie in a folder, by name."""
     files = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(path for path in files if path.suffix.lower() in _TABLE_SUFFIXES)
+
+
+def unread_tables(folder: Path) -> list[Problem]:
+    """Spreadsheets that lie in a folder, which nothing here reads."""
+    files = sorted(path for path in folder.iterdir() if path.name[0] not in ".~")
+    reason = "a spreadsheet, which is not read: save its table as .csv"
+    return [Problem(p, reason) for p in files if p.suffix.lower() in _SPREADSHEET_SUFFIXES]
 
 
 def not_read(files: Iterable[Path], readable: Collection[str] = IMAGE_SUFFIXES) -> str:

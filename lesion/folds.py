@@ -6,7 +6,7 @@ the runs in `fold-1/` …, `ensemble.json` and `cross_validation.json`.
 
 import argparse
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def split_folds(samples: Sequence[Sample], folds: int, seed: int = 0) -> list[li
     (scikit-learn's `StratifiedGroupKFold`).
 
     Raises:
-        SplitError: if there are fewer lesions than folds.
+        SplitError: if there are fewer lesions than folds, or fewer images of every diagnosis.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -97,6 +97,8 @@ def split_folds(samples: Sequence[Sample], folds: int, seed: int = 0) -> list[li
     keys = [key for group in groups for key in group]
     numbers = [number for number, group in enumerate(groups) for _ in group]
     labels = [diagnoses[key] for key in keys]
+    if max(Counter(labels).values()) < folds:
+        raise SplitError(f"No diagnosis has {folds} images, one for each fold; give more images.")
     divider = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # of a diagnosis with fewer lesions than folds
         warnings.simplefilter("ignore", UserWarning)

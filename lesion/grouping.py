@@ -56,6 +56,16 @@ def independent_groups(samples: Sequence[Sample]) -> list[str]:
     return _names(samples, grouped(samples))
 
 
+def unit_of(samples: Sequence[Sample]) -> str:
+    """In words, what `independent_groups` go by: lesion and patient, as far as these are known."""
+    kinds = {"lesion": "lesion_id", "patient": "patient_id"}
+    known = [kind for kind, name in kinds.items() if any(getattr(s, name) for s in samples)]
+    if not known:
+        return "image"
+    everywhere = all(sample.lesion_id or sample.patient_id for sample in samples)
+    return " and ".join(known) + ("" if everywhere else " where known")
+
+
 def _names(samples, found):
     names = {sample.key: group[0].key for group in found for sample in group}
     return [names[sample.key] for sample in samples]

@@ -59,6 +59,11 @@ def join(weights: Sequence[str | Path], datasets: Sequence[str | Path], out: str
             f"The split of {members[0]} has no validation part, and without images that no member "
             "learned from their mean cannot be calibrated."
         )
+    if bare := sum(sample.diagnosis is None for sample in validation):
+        raise SplitError(
+            f"{bare} of the {len(validation)} images of the validation part have no diagnosis in "
+            f"{', '.join(map(str, datasets))}. Give the tables of the training, too."
+        )
     out = Path(out)
     kept = out / SPLIT_FILE
     if kept.exists() and Split.load(kept).parts != split.parts:

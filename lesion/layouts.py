@@ -5,9 +5,10 @@ attributes and diagnosis), HAM10000 with its segmentations, PH2, and one's own d
 `masks`, a table, or both. It reads names and tables; `lesion.checks` decodes the files.
 """
 
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
 from lesion.folders import (
@@ -17,8 +18,9 @@ from lesion.folders import (
     part_tables,
     table_files,
     table_in,
+    unread_tables,
 )
-from lesion.metadata import read_groupings, read_metadata, read_truth, rows_of
+from lesion.metadata import read_groupings, read_metadata, read_ph2, read_truth, rows_of
 from lesion.pairing import attribute_masks, images_in, paired
 from lesion.samples import ATTRIBUTES, PARTS, Collection, DatasetError, Problem, Sample
 
@@ -44,7 +46,7 @@ _TASK3 = "isic2018-task3"
 _TASK3_IMAGES = rf"isic2018_task3_{_PART}_(input|images)"
 _TASK3_TRUTH = rf"isic2018_task3_{_PART}_groundtruth(\.csv|\.tab)?"
 _TASK3_GROUPINGS = rf"isic2018_task3_{_PART}_lesiongroupings(\.csv)?"
-_HAM_METADATA = re.compile(r"ham10000_metadata(\.csv|\.tab|\.tsv|\.txt)?")
+_HAM_METADATA = re.compile(r"ham10000_metadata[^.]*(\.csv|\.tab|\.tsv|\.txt)?")
 _HAM_IMAGES = re.compile(r"ham10000_images.*")
 _HAM_MASKS = re.compile(r"ham10000_segmentations.*")
 # Names of the folders after some redistribute HAM10000; only looked for beside its metadata.
@@ -53,6 +55,7 @@ _HAM_OTHER_MASKS = ("masks", "segmentations")
 # Every image of PH2 has a folder of its own, with others for the image and the mask in it.
 _PH2_CASE = re.compile(r"imd\d+")
 _PH2_CASES = "ph2 dataset images"
+_PH2_TABLE = "ph2_dataset.txt"
 # How HAM10000, the archive, BCN20000 and ISIC 2019 call lesions, and the archive patients, of whom
 # several data sets may have images.
 _PUBLISHED = re.compile(r"(HAM|HAMTEST|IL|IP|BCN|MSK\d?)_\d{7}")
@@ -88,7 +91,7 @@ def find_samples(root: str | Path, part: str | None = None, task: str | None = N
     if part is not None and part not in PARTS:
         raise ValueError(f"`part` must be one of {', '.join(PARTS)} or None; received {part!r}.")
     layout = detect_layout(root, task)
-    collection = Collection(root.resolve().name, root, layout, part or "all", [])
+    collection = Collection(Path(os.path.realpath(root)).name, root, layout, part or "all", [])
     if layout in _CHALLENGES:
         _find_challenge(collection, part)
     elif layout == _TASK3:
@@ -115,7 +118,7 @@ def find_collections(
 ) -> list[Collection]:
     """`find_samples` of several folders, whose names must differ."""
     roots = [Path(root) for root in roots]
-    resolved = [root.resolve() for root in roots]
+    resolved = [Path(os.path.realpath(root)) for root in roots]
     twice = [str(root) for root, times in Counter(resolved).items() if times > 1]
     if twice:
         raise DatasetError(f"The data set {twice[0]} is given twice; give it once.")
@@ -200,7 +203,7 @@ def _find_challenge(collection: Collection, part: str | None) -> None:
         pairs = paired(found, [masks[name]] if name in masks else [], collection)
         for image_id, (image, mask) in pairs.items():
             named = named_masks.pop(image_id, {})
-            if name in attributes and len(named) < len(ATTRIBUTES):
+            if named and len(named) < len(ATTRIBUTES):  # without any it is named where it counts
                 missing = ", ".join(a for a in ATTRIBUTES if a not in named)
                 collection.problems.append(Problem(image, f"no mask of the attribute {missing}"))
             sample = Sample(collection.name, image_id, image, mask, named, part=name)
@@ -263,29 +266,36 @@ def _find_task3(collection: Collection, part: str | None) -> None:
 
 def _find_ham10000(collection: Collection) -> None:
     root = collection.root
-    metadata = entries(root, _HAM_METADATA.fullmatch)
+    # Some call it otherwise; a folder of that name is what unpacking HAM10000_metadata.zip leaves.
+    metadata = entries(root, _HAM_METADATA.fullmatch) or table_files(root)
     # Some keep the images beside the metadata.
     image_folders = _ham_folders(root, _HAM_IMAGES, _HAM_OTHER_IMAGES) or [root]
     found: dict[str, Path] = {}
     for folder in image_folders:
         found |= images_in(folder, collection, found)
     pairs = paired(found, _ham_folders(root, _HAM_MASKS, _HAM_OTHER_MASKS), collection)
+    if len(metadata) > 1:
+        names = ", ".join(path.name for path in metadata)
+        raise DatasetError(f"{root} has several tables of its images ({names}); leave one.")
     if not metadata:
         reason = "no HAM10000_metadata: lesions and diagnoses are unknown, splits are by image"
         collection.problems.append(Problem(root, reason))
-    # A folder of that name is what unpacking HAM10000_metadata.zip leaves.
-    table = table_in(metadata[0]) if metadata else None
-    _add(collection, pairs, table, ("lesion_id", "image_id", "dx"))
+        _add(collection, pairs, None, {})
+        return
+    published = _HAM_METADATA.fullmatch(metadata[0].name.lower())
+    required = ("lesion_id", "image_id", "dx") if published else ()
+    table = table_in(metadata[0])
+    _add(collection, pairs, table, *read_metadata(table, collection, required))
 
 
 def _add(
     collection: Collection,
     pairs: Mapping[str, tuple[Path, Path | None]],
     table: Path | None,
-    columns: tuple[str, ...] = (),
+    rows: dict[str, dict],
+    contradictory: Set[str] = frozenset(),
 ) -> None:
-    """Samples of images with their masks, and of what a table says of them."""
-    rows, contradictory = read_metadata(table, collection, columns) if table else ({}, set())
+    """Samples of images with their masks, and of what the rows of a table say of them."""
     row_of = rows_of(pairs, [*rows, *contradictory])
     for image_id, (image, mask) in pairs.items():
         if row_of.get(image_id) in contradictory:
@@ -294,7 +304,7 @@ def _add(
         known = rows.pop(row_of.get(image_id), {})
         if table and not known:
             collection.problems.append(Problem(image, f"not in {table.name}: lesion unknown"))
-        for name in ("lesion_id", "patient_id") if known else ():
+        for name in {"lesion_id", "patient_id"} & known.keys():
             known[name] = _among_all(collection, known[name])
         collection.samples.append(Sample(collection.name, image_id, image, mask, **known))
     if rows:
@@ -344,6 +354,7 @@ def _add_own(
     A table that cannot be used is a problem; for the diagnosis, which needs it, an error.
     """
     tables = table_files(collection.root)
+    rows, contradictory = {}, set()
     try:
         if len(tables) > 1:
             names = ", ".join(table.name for table in tables)
@@ -352,9 +363,15 @@ def _add_own(
                 "image and the columns of the others that are needed: diagnoses, and lesion_id or "
                 "patient_id, without which images of one lesion are learned from and scored."
             )
-        _add(collection, pairs, tables[0] if tables else None)
+        if tables:
+            rows, contradictory = read_metadata(tables[0], collection)
+        elif collection.layout == "ph2" and (tables := entries(collection.root, _PH2_TABLE.__eq__)):
+            rows = read_ph2(tables[0], collection)
+        else:
+            collection.problems += unread_tables(collection.root)
     except DatasetError as error:
         if task == "diagnosis":
             raise
         collection.problems.append(Problem(collection.root, f"no table is used: {error}"))
-        _add(collection, pairs, None)
+        tables = []
+    _add(collection, pairs, tables[0] if tables else None, rows, contradictory)

@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist, pdist
 from skimage.color import rgb2lab
 from skimage.measure import find_contours
 
-from mrcnn.masks import extract_bboxes
+from mrcnn.masks import mask_extent
 
 REFERENCE_COLORS = {
     "white": (242, 243, 244),
@@ -193,7 +193,7 @@ def _colors(image, mask):
 
 def _cropped(mask):
     """The part of a mask within the bounding box of all that is true."""
-    top, left, bottom, right = extract_bboxes(mask[:, :, np.newaxis])[0]
+    top, left, bottom, right = mask_extent(mask)
     return mask[top:bottom, left:right]
 
 

@@ -8,52 +8,25 @@ from pathlib import Path
 
 from lesion.patient import NAMES, UNKNOWN
 from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
-from lesion.tables import read_table
+from lesion.tables import read_table, text_of
+from lesion.vocabulary import category_of
 
 # The test image of task 3 that the scorer leaves out; the truth lists it like the others.
 _UNSCORED = "ISIC_0035068"
 # Columns of the challenge's truth besides image and categories; its scorer reads them.
 _WEIGHT_COLUMNS = ("score_weight", "validation_weight")
 _IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
-_IMAGE_COLUMNS = ("image_id", "image", "isic_id", "image name", "image_name", "bcn_filename")
-# ISIC 2019 calls AKIEC, without the carcinomas that it lists apart, AK.
-_CATEGORY_COLUMNS = {**{name.lower(): name for name in DIAGNOSES}, "ak": "AKIEC"}
-# Names of diagnoses: HAM10000's, the archive's and PH2's as far as they are of one category, and
-# what these categories hold by Tschandl et al. 2018. The archive calls some AKIEC of HAM10000
-# "squamous cell carcinoma, NOS", which elsewhere may be any: it is of no category.
-_WORDS = {
-    "MEL": (
-        "melanoma",
-        "melanoma, nos",
-        "melanoma in situ",
-        "melanoma invasive",
-        "lentigo maligna",
-        "malignant melanoma",
-    ),
-    "NV": ("nevus", "common nevus", "atypical nevus", "melanocytic nevus", "dysplastic nevus"),
-    "BCC": ("basal cell carcinoma",),
-    "AKIEC": (
-        "actinic keratosis",
-        "solar or actinic keratosis",
-        "bowen's disease",
-        "bowens disease",
-        "squamous cell carcinoma in situ",
-        "squamous cell carcinoma in situ, bowens disease",
-    ),
-    "BKL": (
-        "benign keratosis",
-        "pigmented benign keratosis",
-        "seborrheic keratosis",
-        "seborrhoeic keratosis",
-        "solar lentigo",
-        "lichenoid keratosis",
-        "lichen planus like keratosis",
-    ),
-    "DF": ("dermatofibroma",),
-    "VASC": ("vascular lesion", "angioma", "hemangioma", "angiokeratoma", "pyogenic granuloma"),
-}
-_NAMES = {**_CATEGORY_COLUMNS, **{w: name for name, words in _WORDS.items() for w in words}}
+_IMAGE_COLUMNS = (
+    *("image_id", "image", "isic_id", "image name", "image_name", "bcn_filename", "filename"),
+    *("file_name", "file", "image_file", "image_path", "img_id", "derm", "id"),
+)
 _DIAGNOSIS_COLUMNS = ("dx", "diagnosis")
+# Looked at where there are none of these, nor of the archive's: words that may mean anything.
+_OTHER_DIAGNOSIS_COLUMNS = ("label", "class", "category")
+# The categories of ISIC 2019 that are none of the seven.
+_OTHER_CATEGORIES = ("scc", "unk")
+# Common nevus, atypical nevus, melanoma.
+_PH2_DIAGNOSES = {"0": "NV", "1": "NV", "2": "MEL"}
 # The archive's since 2023, from the broadest to the narrowest.
 _DIAGNOSIS_LEVELS = tuple(f"diagnosis_{level}" for level in range(1, 6))
 _CONFIRMATION_COLUMNS = ("dx_type", "diagnosis_confirm_type")
@@ -76,10 +49,10 @@ def read_metadata(
     """What a table such as HAM10000's says of each image, and the ids of which it says two things.
 
     Comma, semicolon and tab separate alike. Columns are one of `_IMAGE_COLUMNS`, and of these
-    whichever are there: `dx` (or `diagnosis`) with a category of `DIAGNOSES` or a name that the
-    ISIC archive or PH2 uses, the archive's `diagnosis_1` to `diagnosis_5`, of which the narrowest
-    that is known counts, or one column for each category, of which one holds a 1; `lesion_id`;
-    `patient_id`; `age`, `sex`, `site` under any of their names, and `dx_type` (or
+    whichever are there: `dx` (or `diagnosis`, or else `label`, `class` or `category`) with a name
+    that `lesion.vocabulary.category_of` knows, the archive's `diagnosis_1` to `diagnosis_5`, of
+    which the narrowest that is known counts, or one column for each category, of which one holds a
+    1; `lesion_id`; `patient_id`; `age`, `sex`, `site` under any of their names, and `dx_type` (or
     `diagnosis_confirm_type`). What is wrong with a row is among the problems of the collection, and
     which columns were read among its notes.
 
@@ -98,28 +71,31 @@ def read_metadata(
         raise DatasetError(f"The table {path} lists no image.")
     columns = list(table[0][1])
     image_column = next((name for name in _IMAGE_COLUMNS if name in columns), None)
-    categories = [name for name in columns if name in _CATEGORY_COLUMNS]
     named = [name for name in (*_DIAGNOSIS_COLUMNS, *_DIAGNOSIS_LEVELS) if name in columns]
+    named = named or [name for name in _OTHER_DIAGNOSIS_COLUMNS if name in columns][:1]
+    categories = {name: found for name in columns if (found := category_of(name))}
     known = {*named, "lesion_id", "patient_id", *categories, *sum(NAMES.values(), ())}
     if image_column is None or not known.intersection(columns):
         raise DatasetError(
-            f"The table {path} must have the column image_id, and beside it dx or one column for "
-            f"each category; its columns are {', '.join(columns)}."
+            f"The table {path} must have a column of images (such as image_id), and beside it dx "
+            f"or one column for each category; its columns are {', '.join(columns)}. Known for "
+            f"images are {', '.join(_IMAGE_COLUMNS)}."
         )
     rows: dict[str, dict] = {}
     contradictory: set[str] = set()
+    faults, lacking = _Rows(), _Rows()
     for number, row in table:
         image_id, problem = image_name(row[image_column]), None
-        found, fault = _facts(row, categories)
+        found, fault = _facts(row, named, categories)
         if not image_id:
-            problem = "no image_id"
+            problem = f"no {image_column}"
         elif image_id in rows and found != rows[image_id]:
             problem = f"{image_id} is listed again and otherwise; the image is left out"
             contradictory.add(image_id)
         elif image_id in rows:
             problem = f"{image_id} is listed again"
         elif fault:
-            problem = f"{fault} of {image_id} is unknown and not used"
+            faults.add(fault, number, image_id)
         else:
             wanted = []
             if found["diagnosis"] is None:
@@ -127,12 +103,15 @@ def read_metadata(
             if "lesion_id" in row and found["lesion_id"] is None:
                 wanted.insert(0, "lesion_id")
             if wanted:
-                problem = f"{image_id} has no {' and no '.join(wanted)}"
+                lacking.add(" and no ".join(wanted), number, image_id)
         if problem:
             collection.problems.append(Problem(path, f"line {number}: {problem}"))
         if image_id:
             rows.setdefault(image_id, found)
         collection.diagnoses_listed += bool(found["diagnosis"] or fault)
+    reasons = faults.said("{what} of {image} is unknown and not used")
+    reasons += lacking.said("{image} has no {what}", "{image} have no {what}")
+    collection.problems += [Problem(path, reason) for reason in reasons]
     if "lesion_id" not in columns:
         units = "patient" if "patient_id" in columns else "image"
         reason = (
@@ -165,6 +144,28 @@ def read_metadata(
     return rows, contradictory
 
 
+class _Rows:
+    """Rows of which the same is to be said, told of together: a table may have thousands."""
+
+    def __init__(self):
+        self._rows: dict[str, list[tuple[int, str]]] = {}
+
+    def add(self, what: str, number: int, image_id: str) -> None:
+        self._rows.setdefault(what, []).append((number, image_id))
+
+    def said(self, of_one: str, of_several: str | None = None) -> list[str]:
+        """A sentence of each kind of row, the most frequent first; `{what}` and `{image}` in it."""
+        found = []
+        for what, rows in sorted(self._rows.items(), key=lambda item: -len(item[1])):
+            (number, image), count = rows[0], len(rows)
+            if count == 1:
+                found.append(f"line {number}: {of_one.format(what=what, image=image)}")
+            else:
+                images = f"{count:,} images, such as {image} in line {number},"
+                found.append((of_several or of_one).format(what=what, image=images))
+        return found
+
+
 def _note_columns(path, collection, columns, read, diagnosed):
     """Says which columns of a table mean something here, and that none is of diagnoses."""
     used, others = ([n for n in columns if (n in read) == known] for known in (True, False))
@@ -174,26 +175,27 @@ def _note_columns(path, collection, columns, read, diagnosed):
     collection.notes.append(Problem(path, text))
 
 
-def _facts(row, categories):
+def _facts(row, named, categories):
     """A row as `read_metadata` returns it, and a diagnosis that is none of the seven, as text."""
-    names = [row.get(column, "") for column in _DIAGNOSIS_COLUMNS]
-    names = [name for name in names if name.lower() not in UNKNOWN]
+    columns = [column for column in named if column not in _DIAGNOSIS_LEVELS]
+    names = [row[column] for column in columns if row[column].lower() not in UNKNOWN]
     levels = [row.get(column, "") for column in reversed(_DIAGNOSIS_LEVELS)]
     levels = [name for name in levels if name.lower() not in UNKNOWN]
-    found, fault = [_category(name) for name in names], None
+    found, fault = [category_of(name) for name in names], None
     if not names and levels:
-        found = [next(filter(None, map(_category, levels)), None)]
+        found = [next(filter(None, map(category_of, levels)), None)]
         names = levels[:1]
     name, diagnosis = (names[0], found[0]) if names else ("", None)
     if name and diagnosis is None:
-        fault = f"the diagnosis (dx) {name!r}"
+        fault = f"the diagnosis ({columns[0] if columns else 'dx'}) {name!r}"
     elif len(set(found)) > 1:
         fault, diagnosis = f"the diagnosis ({' by dx, '.join(names)} by diagnosis)", None
     if not name and categories:
-        marked = [column for column in row if column in categories and _is(1, row[column])]
-        if len(marked) == 1:
-            diagnosis = _CATEGORY_COLUMNS[marked[0]]
+        marked = [column for column in categories if _is_marked(row[column])]
+        if len({categories[column] for column in marked}) == 1:
+            diagnosis = categories[marked[0]]
         else:
+            marked += [n for n in _OTHER_CATEGORIES if not marked and _is_marked(row.get(n, ""))]
             fault = f"the category ({' and '.join(marked) or 'none of these columns is 1'})"
     metadata = patient_in(row)
     if kind := next(filter(None, (row.get(name) for name in _CONFIRMATION_COLUMNS)), None):
@@ -213,10 +215,8 @@ def _name_in(row, column):
     return None if name.strip().lower() in UNKNOWN else name
 
 
-def _category(name):
-    """The category that a name of a diagnosis is of, or None; British spelling is known."""
-    name = name.lower().replace("naev", "nev").replace("haem", "hem")
-    return _NAMES.get(name.replace("nevi", "nevus").replace("keratoses", "keratosis"))
+def _is_marked(text):
+    return _is(1, text) or text.lower() in ("true", "yes", "x")
 
 
 def _is(number, text):
@@ -243,6 +243,32 @@ def read_truth(path: Path | None, collection: Collection) -> tuple[dict[str, dic
     if rows.pop(_UNSCORED, {}).get("diagnosis"):
         collection.diagnoses_listed -= 1
     return rows, contradictory
+
+
+def read_ph2(path: Path, collection: Collection) -> dict[str, dict]:
+    """What PH2's `PH2_dataset.txt` says of each image, as `read_metadata` returns it.
+
+    Its rows begin `|| IMD003 || histological diagnosis || clinical diagnosis ||`; the last is a
+    number (Mendonça et al. 2013).
+
+    Raises:
+        DatasetError: if it holds no such row.
+    """
+    rows: dict[str, dict] = {}
+    for number, line in enumerate(text_of(path).splitlines(), 1):
+        cells = [cell.strip() for cell in line.split("||")]
+        if len(cells) < 4 or not re.fullmatch(r"IMD\d+", cells[1]):
+            continue
+        diagnosis = _PH2_DIAGNOSES.get(cells[3])
+        if diagnosis is None:
+            reason = f"line {number}: the clinical diagnosis {cells[3]!r} of {cells[1]} is unknown"
+            collection.problems.append(Problem(path, reason))
+        confirmed = {"confirmation": "histo"} if cells[2] else {}
+        rows[cells[1]] = {"diagnosis": diagnosis, "metadata": confirmed}
+        collection.diagnoses_listed += 1
+    if not rows:
+        raise DatasetError(f"The table {path} lists no image of PH2.")
+    return rows
 
 
 def read_categories(path: Path) -> dict[str, str]:

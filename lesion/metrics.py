@@ -224,8 +224,13 @@ def bootstrap_interval(
         float(weights @ values / weights.sum())
         for weights in bootstrap_weights(groups, seed, resamples)
     ]
+    return percentile_interval(means, level)
+
+
+def percentile_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """The interval that holds a share `level` of resampled values, the rest equally beside it."""
     tail = (1 - level) / 2
-    lower, upper = np.quantile(means, [tail, 1 - tail])
+    lower, upper = np.quantile(values, [tail, 1 - tail])
     return float(lower), float(upper)
 
 

@@ -6,7 +6,7 @@ it, as the boundary network finds it; docs/experiments.md says what that is wort
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -167,11 +167,9 @@ class NearbyAttributes(_Nearby):
 
     def predict_by_method(
         self, images: Sequence[np.ndarray]
-    ) -> list[dict[str, dict[str, np.ndarray]]]:
+    ) -> Iterator[dict[str, dict[str, np.ndarray]]]:
         """See `lesion.attributes.AttributesPredictor.predict_by_method`."""
         near, parts = self._parts(images)
         found = self.predictor.predict_by_method(near)
-        return [
-            {method: _placed(masks, part, image.shape) for method, masks in methods.items()}
-            for methods, part, image in zip(found, parts, images, strict=True)
-        ]
+        for methods, part, image in zip(found, parts, images, strict=True):
+            yield {method: _placed(masks, part, image.shape) for method, masks in methods.items()}

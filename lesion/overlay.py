@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 from skimage.measure import find_contours
 
-from mrcnn.masks import extract_bboxes
+from mrcnn.masks import mask_extent
 
 PREDICTION_COLOR = (86, 180, 233)
 TRUTH_COLOR = (240, 228, 66)
@@ -113,7 +113,7 @@ def _distance_to_boundary(
         the part of the image that was looked at, and float32 distances in it.
     """
     margin = int(np.ceil(reach))
-    top, left, bottom, right = extract_bboxes(mask[:, :, np.newaxis])[0].tolist()
+    top, left, bottom, right = mask_extent(mask)
     top, left = max(top - margin, 0), max(left - margin, 0)
     window = (
         slice(top, min(bottom + margin, mask.shape[0])),

@@ -35,8 +35,11 @@ SAME = {
 }
 NAMES = {
     "age": ("age", "age_approx"),
-    "sex": ("sex",),
-    "site": ("site", "localization", "anatom_site_general", "anatom_site_general_challenge"),
+    "sex": ("sex", "gender"),
+    "site": (
+        *("site", "localization", "anatom_site_general", "anatom_site_general_challenge"),
+        *("location", "anatomical_site", "anatomic_site"),
+    ),
 }
 """Names of what is known of a patient, also HAM10000's and the archive's; the first counts."""
 _SHOWN = 3  # words that mean nothing, by name
@@ -61,6 +64,21 @@ def told(metadata: Mapping[str, object]) -> dict[str, str]:
     Age and site also under the names that HAM10000 and the archive have for them.
     """
     return {name: text for name in ("age", "sex", "site") if (text := _text(metadata, name))}
+
+
+def checked_patient(patient: Mapping[str, object] | None) -> Mapping[str, object] | None:
+    """What somebody tells of a patient, as it is.
+
+    Raises:
+        ValueError: if a key is none of `NAMES`, so that what it tells would be passed over.
+    """
+    known = {*sum(NAMES.values(), ()), "confirmation"}  # which samples of data sets have besides
+    if unknown := sorted(map(str, (patient or {}).keys() - known)):
+        raise ValueError(
+            f"`patient` has the unknown key {', '.join(map(repr, unknown))}; known are 'age', "
+            "'sex' and 'site'."
+        )
+    return patient
 
 
 def takes_patients(model: Mapping) -> bool:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from mrcnn.images import ImageError, read_image
+from lesion.samples import Problem
+from mrcnn.images import ImageError, read_image, read_mask
 
 _READERS = 2
 
@@ -77,3 +78,16 @@ def read_or_reason(path: Path) -> tuple[Path, np.ndarray | None, str | None]:
     except (ImageError, OSError) as error:
         # The message begins with the path, which its listing names already.
         return path, None, str(error).removeprefix(f"{path}: ")
+
+
+def read_truth_mask(path: Path, shape: Sequence[int]) -> np.ndarray | Problem:
+    """A mask to compare with, bool [height, width], or why an image of that shape cannot be."""
+    try:
+        mask = read_mask(path)
+    except (ImageError, OSError) as error:
+        return Problem(path, str(error).removeprefix(f"{path}: "))
+    height, width = shape[:2]
+    if mask.shape == (height, width):
+        return mask
+    sizes = f"{mask.shape[1]} x {mask.shape[0]} pixels, its image {width} x {height}"
+    return Problem(path, f"mask of another size: {sizes}")

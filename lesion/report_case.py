@@ -176,8 +176,8 @@ def _crops(model: Mapping) -> bool:
 
 
 _OF_SEVEN = (
-    "They sum to 1 over these seven whatever the image shows, and are those of the images that the "
-    "networks learned from, not of any clinic’s patients."
+    "They sum to 1 over these seven whatever the image shows, and are not those of any clinic’s "
+    "patients: how frequent each category is taken to be was set in training."
 )
 
 

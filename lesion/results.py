@@ -11,6 +11,7 @@ For an image `<stem>.jpg`:
 """
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -194,11 +195,11 @@ def find_images(inputs: Iterable[str | Path], out: str | Path) -> list[Path]:
     Raises:
         ValueError: a folder holds no image, or an output would replace an input.
     """
-    out = Path(out).resolve()
+    out = _real(out)
     found: dict[Path, Path] = {}
     for entry in map(Path, inputs):
         if not entry.is_dir():
-            found.setdefault(entry.resolve(), entry)
+            found.setdefault(_real(entry), entry)
             continue
         images = [path for path in sorted(entry.rglob("*")) if _is_image(path, entry, out)]
         if not images:
@@ -207,7 +208,7 @@ def find_images(inputs: Iterable[str | Path], out: str | Path) -> list[Path]:
                 f"looked for {', '.join(IMAGE_SUFFIXES)}, not for masks and overlays."
             )
         for path in images:
-            found.setdefault(path.resolve(), path)
+            found.setdefault(_real(path), path)
     for stem in output_stems(found.values()).values():
         for ending in _ENDINGS:
             if out / f"{stem}{ending}" in found:
@@ -216,6 +217,11 @@ def find_images(inputs: Iterable[str | Path], out: str | Path) -> list[Path]:
                     "analysed; choose another folder with --out."
                 )
     return list(found.values())
+
+
+def _real(path: str | Path) -> Path:
+    """A path without links; of a link to itself, at which `Path.resolve` fails, the link."""
+    return Path(os.path.realpath(path))
 
 
 def output_stems(paths: Iterable[str | Path]) -> dict[Path, str]:
@@ -240,10 +246,9 @@ def output_stems(paths: Iterable[str | Path]) -> dict[Path, str]:
 
 
 def _cut(stem):
-    room = _LONGEST_NAME - max(map(len, _ENDINGS))
+    room = _LONGEST_NAME - max(map(len, _ENDINGS)) - 8  # bytes that are left for a number
     encoded = stem.encode("utf-8", "surrogateescape")
-    # Some bytes are left for a number.
-    return stem if len(encoded) <= room else encoded[: room - 8].decode("utf-8", "ignore")
+    return stem if len(encoded) <= room else encoded[:room].decode("utf-8", "ignore")
 
 
 def _is_image(path: Path, folder: Path, out: Path) -> bool:
@@ -254,7 +259,7 @@ def _is_image(path: Path, folder: Path, out: Path) -> bool:
     mask = path.parent.name.lower() == "masks" and any(other.is_dir() for other in beside)
     # Where the results go into the folder of the images itself, or into one that it is in, only
     # their names tell them apart.
-    result = folder.resolve() in out.parents and out in path.resolve().parents
+    result = _real(folder) in out.parents and out in _real(path).parents
     return (
         path.suffix.lower() in IMAGE_SUFFIXES
         and not hidden

@@ -77,15 +77,30 @@ class Problem:
 
 
 def said_of(problems: Sequence[Problem], most: int = 20) -> list[str]:
-    """Lines of text about problems, of one file (as of a table's rows) no more than `most`."""
+    """Lines of text about problems.
+
+    Of one file (as of a table's rows) there are no more than `most`, and more files than that of
+    which the same is to be said, in one folder, are one line.
+    """
+    alike = Counter((problem.path.parent, problem.reason) for problem in problems)
     shown, more = [], Counter()
     for problem in problems:
-        more[problem.path] += 1
-        if more[problem.path] <= most:
-            shown.append(str(problem))
+        count = alike[problem.path.parent, problem.reason]
+        if count > most:
+            alike[problem.path.parent, problem.reason] = -1
+            where, name = problem.path.parent, problem.path.name
+            shown.append(f"{where}: {count:,} files, such as {name}: {problem.reason}")
+        elif count > 0:
+            more[problem.path] += 1
+            if more[problem.path] <= most:
+                shown.append(str(problem))
     shown += [f"{p}: and {n - most} more such lines" for p, n in more.items() if n > most]
-    # Names of files need not be Unicode, and a terminal takes nothing else.
-    return [line.encode("utf-8", "backslashreplace").decode() for line in shown]
+    return [printable(line) for line in shown]
+
+
+def printable(text: str) -> str:
+    """Text with names of files, which need not be Unicode, as a terminal takes it."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass

@@ -223,14 +223,25 @@ def _named(collection, problem):
 
 
 def notes_on(
-    collections: Sequence[Collection], selection: Selection, by_request: bool
+    collections: Sequence[Collection], selection: Selection, task: str, by_request: bool
 ) -> tuple[list[str], list[str]]:
     """What is scored, as lines of text, and what is wrong or not known, likewise.
 
     Args:
+        task: one of `lesion.samples.TASKS`.
         by_request: whether the user has named the split.
     """
     wrong = [_named(each, line) for each in collections for line in said_of(each.problems)]
+    bare = sum(not getattr(sample, _TRUTHS[task][0]) for sample in selection.samples)
+    if task == "diagnosis" and bare:
+        # What their tables say of diagnoses, if anything, tells why.
+        wrong += [_named(each, note) for each in collections for note in each.notes]
+        count = len(selection.samples)
+        end = ": nothing will be scored" if bare == count else ""
+        wrong.append(
+            f"{bare:,} of {count:,} images have no diagnosis to compare with, and are only "
+            f"predicted{end}."
+        )
     wrong += [
         f"No split lies beside {path}: whether it has learned from these images is not known."
         for path in selection.unsaid

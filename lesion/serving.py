@@ -48,9 +48,11 @@ class BoundaryAnswer:
             inside,
             fn_output_signature=tf.TensorSpec([None, None], tf.uint8),
         )
-        if self.semantic:
-            found = _outlined(found, masks)
-        return {**found, "masks": masks[:, tf.newaxis], "notice": notice_of(elements)}
+        return {
+            **_outlined(found, masks),
+            "masks": masks[:, tf.newaxis],
+            "notice": notice_of(elements),
+        }
 
 
 def _agreed(found):
@@ -74,7 +76,7 @@ def _outlined(found, masks):
 
 
 def _extent(mask):
-    """(y1, x1, y2, x2) of a mask [h, w], as `mrcnn.masks.extract_bboxes`."""
+    """(y1, x1, y2, x2) of a mask [h, w], as `mrcnn.masks.mask_extent`."""
     ends = []
     for axis in (1, 0):
         inside = tf.cast(tf.where(tf.reduce_any(mask > 0, axis=axis))[:, 0], tf.int32)

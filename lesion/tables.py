@@ -50,7 +50,7 @@ def read_table(
         columns: names in lower case that the header must have.
         others: names that it may have besides; None: any.
     """
-    rows = _rows(path, _text_of(path))
+    rows = _rows(path, text_of(path))
     names = [name.lower() for name in next(rows, (1, []))[1]]
     if twice := [name for name, count in Counter(filter(None, names)).items() if count > 1]:
         raise DatasetError(
@@ -82,8 +82,12 @@ def read_table(
     return table
 
 
-def _text_of(path):
-    """A table's text: UTF-8 or, by its mark, UTF-16; else what Excel calls CSV in the west."""
+def text_of(path: Path) -> str:
+    """A table's text: UTF-8 or, by its mark, UTF-16; else what Excel calls CSV in the west.
+
+    Raises:
+        DatasetError: if the file cannot be read.
+    """
     try:
         content = path.read_bytes()
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -165,7 +165,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = build_parser(task)
     arguments = parser.parse_args(argv)
     names = (*RUN_SETTINGS, *_training_of(task).RUN_SETTINGS)
-    arguments.usual = {name: parser.get_default(name) for name in names if name != "task"}
+    usual = {name: parser.get_default(name) for name in names if name != "task"}
+    arguments.usual = usual | getattr(_training_of(task), "FORMER", {})
     return arguments
 
 
@@ -179,10 +180,7 @@ def _training_of(task):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code.
-
-    0, 1 for a training that diverged or stopped, 2 for what the user has to mend, 130 for Ctrl-C.
-    """
+    """Returns 0, 1 (it diverged or stopped), 2 (something is to be mended) or 130 (Ctrl-C)."""
     arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     print(NOTICE)
@@ -384,7 +382,9 @@ def _check_arguments(arguments, task):
         checked_metadata(start)
         if others:
             logger.info("%s: the first of %d networks.", arguments.weights, 1 + len(others))
-        arguments.weights = str(start)
+        arguments.weights = str(start.resolve())
+    if arguments.split:
+        Split.load(arguments.split)
     if arguments.test_share > 0.5:
         raise ValueError(
             f"--test-share={arguments.test_share} leaves too little to learn from; give 0 to 0.5."

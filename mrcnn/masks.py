@@ -28,6 +28,12 @@ def extract_bboxes(mask: np.ndarray) -> np.ndarray:
     return np.stack([y1, x1, y2, x2], axis=1).astype(np.int32)
 
 
+def mask_extent(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The tightest box (y1, x1, y2, x2) around one mask [height, width]; as `extract_bboxes`."""
+    y1, x1, y2, x2 = extract_bboxes(mask[:, :, np.newaxis])[0].tolist()
+    return y1, x1, y2, x2
+
+
 def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: Sequence[int]) -> np.ndarray:
     """Masks cropped to their boxes and resized, to save memory; fine detail is lost.
 

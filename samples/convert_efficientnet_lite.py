@@ -10,6 +10,7 @@ with the project.
 
 import argparse
 import io
+import pickle
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -37,7 +38,10 @@ def read_package(path: Path) -> dict[str, np.ndarray]:
             if len(names) != 1:
                 raise ValueError(f"{path} holds {len(names)} .pth files; it must hold one.")
             content = package.read(names[0])
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} holds no weights that PyTorch reads: {error}") from error
     return {name: tensor.numpy() for name, tensor in state.items()}
 
 

@@ -196,6 +196,9 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError, ImportError, zipfile.BadZipFile) as error:
         print(f"coco.py: {error}", file=sys.stderr)
         return 2
+    except FloatingPointError as error:
+        print(f"coco.py: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

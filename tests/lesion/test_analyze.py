@@ -187,6 +187,12 @@ def test_patients_are_told_and_recorded(folder, command, out, tmp_path, capsys):
     assert json.loads((out / "a.json").read_text())["settings"]["patient"]["age"] == "51"
 
 
+def test_names_in_other_case_are_those_of_the_table(folder, command, out, tmp_path):
+    (tmp_path / "p.csv").write_text("image,age\nA.PNG,50\n")
+    assert command(folder / "a.png", f"--patients={tmp_path / 'p.csv'}") == 0
+    assert json.loads((out / "a.json").read_text())["settings"]["patient"] == {"age": "50"}
+
+
 def test_a_table_that_no_network_uses_is_said(folder, command, tmp_path, capsys):
     (tmp_path / "p.csv").write_text("image,age\na,50\n")
     assert command(folder, f"--patients={tmp_path / 'p.csv'}", "--diagnosis-weights=none") == 0

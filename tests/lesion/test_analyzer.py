@@ -51,6 +51,8 @@ class Corner:
 class Guess:
     """Says always the same; remembers what it was told of patients."""
 
+    risk = 0.1
+
     def __init__(self):
         self.patients = []
 
@@ -66,7 +68,7 @@ class Guess:
 
 @pytest.fixture
 def analyzer(darkness):
-    return Analyzer(darkness, Corner(), Guess(), risk=0.1, batch=2)
+    return Analyzer(darkness, Corner(), Guess(), batch=2)
 
 
 @pytest.fixture
@@ -464,3 +466,53 @@ def test_notebook_shows_everything_and_loads_nothing(analyzer, large):
     for expected in (NOTICE, "melanocytic nevus (NV)", "0.600", "pigment network", "mm²"):
         assert expected in " ".join(texts)
     assert len(source) < 100_000
+
+
+# === What cannot be right ===
+
+
+@pytest.mark.parametrize("option", ["risk", "melanoma_sensitivity"])
+def test_referral_of_a_predictor_that_is_loaded_already_is_its_own(option):
+    with pytest.raises(ValueError, match="give `risk` and `melanoma_sensitivity` to"):
+        Analyzer("none", "none", Guess(), **{option: 0.2})
+    settings = Analyzer("none", "none", Guess()).settings()
+    assert (settings["risk"], settings["melanoma_sensitivity"]) == (0.1, None)
+
+
+def test_views_of_predictors_that_are_loaded_already(darkness, tmp_path):
+    one, eight = Guess(), Guess()
+    one.views, eight.views = 1, 8
+    assert Analyzer("none", "none", one).settings()["views"] == 1
+    assert Analyzer(darkness, "none", one).settings()["views"] == 1
+    with pytest.raises(ValueError, match="boundary's predictor has 8 and the diagnosis's .* has 1"):
+        Analyzer(eight, "none", one)
+    weights = tmp_path / "w.h5"
+    weights.write_bytes(b"weights")
+    with pytest.raises(ValueError, match="has 1; `views`, for the other task, is 8"):
+        Analyzer(weights, "none", one)
+    assert Analyzer(weights, "none", one, views=1).views == 1
+
+
+def test_an_array_that_is_no_image_costs_no_other(analyzer, large):
+    found = list(analyzer.analyze_many([large[0], np.zeros((5, 5, 2)), large[0]]))
+    assert str(found[1]).startswith("image 2: An image must be of shape")
+    assert found[0].mask.any() and found[2].mask.any()
+    with pytest.raises(ImageError, match="^An image must be of shape"):
+        analyzer.analyze(np.zeros((5, 5, 2)))
+
+
+def test_one_path_is_not_several(analyzer):
+    with pytest.raises(TypeError, match=r"give \['mole.jpg'\]"):
+        next(analyzer.analyze_many("mole.jpg"))
+
+
+def test_patients_of_whom_something_would_be_passed_over(analyzer, large):
+    with pytest.raises(ValueError, match="unknown key 'Age', 'weight'; known are 'age'"):
+        analyzer.analyze(large[0], patient={"Age": 50, "weight": 80, "sex": "F"})
+    found = analyzer.analyze(large[0], patient={"age": 50, "gender": "F"})
+    assert found.settings["patient"] == {"age": "50", "sex": "female"}
+
+
+def test_every_task_left_out_as_the_command_line_says_it():
+    with pytest.raises(ValueError, match="Every task is left out"):
+        Analyzer("none", "none", ["none"])

@@ -255,7 +255,7 @@ def test_missing_extra(environment, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert app.main([]) == 2
     said = capsys.readouterr().err
-    assert 'pip install "mask-rcnn-lesion[demo]"' in said and said.count("\n") == 1
+    assert 'pip install -e ".[demo]"' in said and said.count("\n") == 1
 
 
 def test_gradio_is_told_to_keep_quiet():
@@ -518,6 +518,8 @@ def answered(hosts=("localhost", "127.0.0.1"), path="/", kind="http", **headers)
         (403, {"host": "127.0.0.1:7860", "origin": "null"}),
         (403, {"host": "rebound.example.org"}),
         (403, {}),
+        (403, {"host": "[::1"}),
+        (403, {"host": "127.0.0.1:7860", "origin": "http://[::1"}),
         (403, {"host": "127.0.0.1:7860", "path": "/gradio_api/file=https://example.org/a.png"}),
         (403, {"host": "127.0.0.1:7860", "path": "/gradio_api/file/https://example.org/a.png"}),
         (200, {"host": "192.168.1.7:7860", "hosts": None}),

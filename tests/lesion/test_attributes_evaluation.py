@@ -220,12 +220,14 @@ class TestCommand:
         assert code == 0
         assert NOTICE in printed
         assert "pigment_network" in printed
-        result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+        result = json.loads(
+            (tmp_path / "evaluation" / "attributes" / "evaluation.json").read_text()
+        )
         assert result["notice"] == NOTICE
         assert {"images", "jaccard", "dice", "attributes"} <= set(result)
-        with open(tmp_path / "evaluation" / "attributes.csv", newline="") as file:
+        with open(tmp_path / "evaluation" / "attributes" / "attributes.csv", newline="") as file:
             assert len(list(csv.DictReader(file))) == 4 * len(ATTRIBUTES)
-        assert (tmp_path / "evaluation" / "disagreements.png").stat().st_size > 1000
+        assert (tmp_path / "evaluation" / "attributes" / "disagreements.png").stat().st_size > 1000
         assert len(list((tmp_path / "masks").glob("*_attribute_*.png"))) == 4 * len(ATTRIBUTES)
 
     def test_method(self, folder, command):
@@ -241,13 +243,17 @@ class TestCommand:
         code = command(f"--dataset={folder}", "--split=none", "--predictions=masks")
         assert code == 1
         assert "No space left on device" in capsys.readouterr().err
-        result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+        result = json.loads(
+            (tmp_path / "evaluation" / "attributes" / "evaluation.json").read_text()
+        )
         assert (result["images"], result["failed"]) == (4, 0)
 
     def test_images_that_lack_some_masks_are_counted(self, folder, command, tmp_path, capsys):
         (folder / TRUTHS / "ISIC_0000001_attribute_globules.png").unlink()
         assert command(f"--dataset={folder}", "--split=none") == 1
-        result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+        result = json.loads(
+            (tmp_path / "evaluation" / "attributes" / "evaluation.json").read_text()
+        )
         assert (result["images"], result["incomplete"], result["failed"]) == (4, 1, 0)
         assert "1 of these images lack masks of some attributes" in capsys.readouterr().out
 
@@ -263,7 +269,9 @@ class TestCommand:
         for path in (folder / TRUTHS).glob("ISIC_0000001_*"):
             path.unlink()
         assert command(f"--dataset={folder}", "--split=none", "--predictions=masks") == 0
-        result = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+        result = json.loads(
+            (tmp_path / "evaluation" / "attributes" / "evaluation.json").read_text()
+        )
         assert (result["images"], result["unscored"], result["problems"]) == (3, 1, [])
         assert len(list((tmp_path / "masks").iterdir())) == 4 * len(ATTRIBUTES)
 

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -248,7 +249,8 @@ def test_words_for_an_unknown_lesion_are_none(tmp_path, word):
     rows = [row.replace("HAM_0000001", word) for row in HAM_ROWS]
     found = find_samples(make_ham(tmp_path / "ham", rows))
     assert [sample.lesion_id for sample in found.samples] == [None, None]
-    assert sum("has no lesion_id" in str(problem) for problem in found.problems) == 2
+    (said,) = [str(each) for each in found.problems if "lesion_id" in str(each)]
+    assert said.endswith("2 images, such as ISIC_0024306 in line 2, have no lesion_id")
 
 
 class TestCopies:
@@ -577,6 +579,30 @@ def test_problems_of_one_table_are_not_all_printed(tmp_path):
     assert lines[:20] == [str(problem) for problem in table[:20]]
     assert lines[20].endswith("M\\udcfcller.jpg: broken")
     assert lines[21:] == [f"{tmp_path / 'a.csv'}: and 10 more such lines"]
+
+
+def test_problems_of_many_files_are_one_line(tmp_path):
+    many = [Problem(tmp_path / "masks" / f"{n}.png", "mask without its image") for n in range(30)]
+    few = [Problem(tmp_path / "other" / f"{n}.png", "mask without its image") for n in range(2)]
+    assert said_of([*many[:15], *few, *many[15:]]) == [
+        f"{tmp_path / 'masks'}: 30 files, such as 0.png: mask without its image",
+        *map(str, few),
+    ]
+
+
+def test_copies_are_found_in_all_data_sets(tmp_path, capsys):
+    first, second = (make_plain(tmp_path / name) for name in ("first", "second"))
+    arguments = [f"--dataset={first}", f"--dataset={second}", "--strict"]
+    assert main(arguments) == 1
+    assert "the same bytes as" in capsys.readouterr().out
+    assert main(arguments[::2]) == 0
+
+
+def test_table_whose_name_is_not_unicode(tmp_path, capsys):
+    root = make_plain(tmp_path / "plain")
+    (root / os.fsdecode(b"t\xfc.csv")).write_text("image,dx\na,nv\n")
+    assert main([f"--dataset={root}"]) == 0
+    assert "t\\udcfc.csv: read: image, dx" in capsys.readouterr().out
 
 
 def test_images_that_are_not_read_are_named(tmp_path):

@@ -81,7 +81,9 @@ def command(monkeypatch, tmp_path, moles):
 
     def run(*arguments):
         code = main(["--task=diagnosis", "--weights=w", *map(str, arguments)])
-        return code, json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+        return code, json.loads(
+            (tmp_path / "evaluation" / "diagnosis" / "evaluation.json").read_text()
+        )
 
     return run
 
@@ -350,7 +352,7 @@ class TestCommand:
         assert set(KEYS) < set(result) and result["balanced_accuracy"] is None
         assert result["confidence"]["recall"] == dict.fromkeys(DIAGNOSES)
         assert "none has a diagnosis to compare with" in capsys.readouterr().out
-        (table,) = (tmp_path / "evaluation").glob("*.csv")
+        (table,) = (tmp_path / "evaluation" / "diagnosis").glob("*.csv")
         lines = table.read_text().splitlines()
         assert table.name == "submission.csv" and len(lines) == 57
 
@@ -369,7 +371,7 @@ def test_images_without_a_diagnosis_are_predicted_and_not_scored(command, moles,
     assert (code, result["images"], result["unscored"], result["failed"]) == (0, 55, 1, 0)
     assert "images predicted without a known diagnosis: 1" in capsys.readouterr().out
     for name, lines in (("submission.csv", 57), ("predictions.csv", 56)):
-        assert len((tmp_path / "evaluation" / name).read_text().splitlines()) == lines
+        assert len((tmp_path / "evaluation" / "diagnosis" / name).read_text().splitlines()) == lines
 
 
 def test_table_of_other_images_is_an_error(command, moles, tmp_path, capsys):

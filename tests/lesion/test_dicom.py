@@ -18,7 +18,7 @@ from lesion.phantom import draw_phantom
 from lesion.samples import ATTRIBUTES
 from mrcnn.images import ImageError
 
-REASON = "needs the extra `dicom`: pip install mask-rcnn-lesion[dicom]"
+REASON = "needs the extra `dicom`: pip install -e .[dicom]"
 try:
     import highdicom
     import pydicom

@@ -55,7 +55,7 @@ def command(monkeypatch, darkness, tmp_path):
     def run(*arguments):
         given = any(str(argument).startswith("--weights") for argument in arguments)
         code = main([*([] if given else ["--weights", "w"]), *map(str, arguments)])
-        path = tmp_path / "evaluation" / "evaluation.json"
+        path = tmp_path / "evaluation" / "boundary" / "evaluation.json"
         return code, json.loads(path.read_text()) if path.is_file() else None
 
     return run
@@ -190,10 +190,27 @@ def test_several_data_sets_have_a_line_each_and_one_for_all(command, dataset, ca
     assert starts == [["first", "4"], ["second", "2"], ["all", "6"]]
 
 
-def test_json_goes_where_it_is_asked_to(command, dataset, tmp_path):
-    code, elsewhere = command("--dataset", dataset(), "--json", tmp_path / "here" / "r.json")
-    assert (code, elsewhere) == (0, None)
-    assert json.loads((tmp_path / "here" / "r.json").read_text())["images"] == 4
+def test_json_goes_where_it_is_asked_to_as_well(command, dataset, tmp_path):
+    """Beside the tables stands the result that they are of."""
+    command("--dataset", dataset())
+    two = dataset("second", 2)
+    code, result = command("--dataset", two, "--json", tmp_path / "here" / "r.json")
+    assert (code, result["images"]) == (0, 2)
+    assert json.loads((tmp_path / "here" / "r.json").read_text()) == result
+
+
+def test_interrupt_leaves_nothing(command, dataset, darkness, tmp_path, monkeypatch, capsys):
+    def interrupt(images):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(darkness, "predict", interrupt)
+    assert command("--dataset", dataset()) == (130, None)
+    assert "Stopped: nothing was written." in capsys.readouterr().err
+
+
+def test_images_of_unknown_lesions_stand_for_themselves(command, dataset, capsys):
+    assert command("--dataset", dataset())[1]["grouped_by"] == "image"
+    assert "95 % interval of jaccard, by image: " in capsys.readouterr().out
 
 
 def test_failed_sample_is_named_and_counted(command, dataset, capsys):
@@ -385,7 +402,7 @@ def test_learned_images_in_a_folder_of_another_name_are_left_out(
 def test_results_of_another_task_are_kept(command, dataset, tmp_path, capsys):
     data = dataset()
     command("--dataset", data)
-    path = tmp_path / "evaluation" / "evaluation.json"
+    path = tmp_path / "evaluation" / "boundary" / "evaluation.json"
     path.write_text(path.read_text().replace('"task": "boundary"', '"task": "diagnosis"'))
     kept = path.read_text()
     with pytest.raises(SystemExit):
@@ -421,7 +438,7 @@ def test_earlier_results_that_cannot_be_removed_cost_no_new_ones(
 
 def test_earlier_results_do_not_stay_beside_later_ones(command, dataset, tmp_path, capsys):
     command("--dataset", dataset())
-    folder = tmp_path / "evaluation"
+    folder = tmp_path / "evaluation" / "boundary"
     assert (folder / "cases.png").is_file()
     (folder / "mine.txt").touch()
     data = dataset("second")
@@ -431,7 +448,7 @@ def test_earlier_results_do_not_stay_beside_later_ones(command, dataset, tmp_pat
     code, result = command("--dataset", data, f"--predictions={tmp_path / 'masks'}")
     assert (code, result["images"], result["unscored"]) == (0, 0, 4)
     assert sorted(path.name for path in folder.iterdir()) == ["evaluation.json", "mine.txt"]
-    assert "Replaced in evaluation: the results of" in capsys.readouterr().out
+    assert "Replaced in evaluation/boundary: the results of" in capsys.readouterr().out
 
 
 def test_split_of_ones_own_may_hold_what_was_learned_from(command, dataset, tmp_path, capsys):
@@ -454,7 +471,7 @@ def test_figures_that_cannot_be_written_cost_no_number(command, dataset, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lesion.evaluate.write_boundary", full)
+    monkeypatch.setattr("lesion.evaluation_tasks.write_boundary", full)
     code, result = command("--dataset", dataset())
     assert (code, result["images"]) == (1, 4)
     assert "No space left" in capsys.readouterr().err

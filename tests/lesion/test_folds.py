@@ -16,7 +16,7 @@ from lesion.ensemble import DiagnosisEnsemble, load_classifiers
 from lesion.evaluate import main as evaluate
 from lesion.export import main as export
 from lesion.folds import split_folds
-from lesion.samples import Sample
+from lesion.samples import DIAGNOSES, Sample
 from lesion.ship import main as ship
 from lesion.splits import Split, SplitError
 from lesion.train import main as train
@@ -72,6 +72,11 @@ class TestSplit:
     def test_need_as_many_lesions(self, samples):
         with pytest.raises(SplitError, match="1 lesions cannot be divided into 3"):
             split_folds(samples[:2], 3)
+
+    def test_need_a_diagnosis_of_as_many_images(self):
+        samples = [sample(number, f"L{number}", DIAGNOSES[number % 7]) for number in range(28)]
+        with pytest.raises(SplitError, match="No diagnosis has 5 images"):
+            split_folds(samples, 5)
 
     def test_rare_diagnosis_is_no_warning(self, samples):
         split_folds([*samples, sample(120, "R", "DF")], 5)

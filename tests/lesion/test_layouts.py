@@ -68,6 +68,38 @@ class TestOwnTable:
         assert diagnoses(found) == {"a": "MEL", "b": "NV", "c": None}
         assert "none of these columns is 1" in found.problems[0].reason
 
+    def test_columns_under_the_names_of_the_categories(self, own):
+        text = "image,melanoma,Basal_Cell_Carcinoma,seborrheic_keratosis,SCC\n"
+        found = own(f"{text}a,True,False,False,0\nb,0,X,,0\nc,0,0,0,1.0\n")
+        assert diagnoses(found) == {"a": "MEL", "b": "BCC", "c": None}
+        assert "the category (scc) of c is unknown" in found.problems[0].reason
+
+    def test_columns_of_one_category(self, own):
+        found = own("image,common nevus,atypical nevus,melanoma\na,X,,\nb,,X,\nc,,X,X\n")
+        assert diagnoses(found) == {"a": "NV", "b": "NV", "c": None}
+
+    @pytest.mark.parametrize("column", ["label", "class"])
+    def test_other_columns_of_diagnoses(self, own, column):
+        assert diagnoses(own(f"filename,{column},age\na.bmp,Melanoma,50\n"))["a"] == "MEL"
+        # Beside one that is sure to be of diagnoses, it may mean anything.
+        assert diagnoses(own(f"filename,{column},dx\na.bmp,1,nv\n"))["a"] == "NV"
+
+    def test_the_same_of_many_rows_is_said_once(self, own):
+        found = own("image,dx\na,wart\nb,wart\nc,sebaceous nevus\n")
+        assert [problem.reason for problem in found.problems[:2]] == [
+            "the diagnosis (dx) 'wart' of 2 images, such as a in line 2, is unknown and not used",
+            "line 4: the diagnosis (dx) 'sebaceous nevus' of c is unknown and not used",
+        ]
+
+    def test_spreadsheet_is_named(self, tmp_path):
+        save(tmp_path / "images" / "a.png")
+        (tmp_path / "masks").mkdir()
+        (tmp_path / "Diagnoses.xlsx").write_bytes(b"PK")
+        (problem,) = find_samples(tmp_path, task="diagnosis").problems
+        assert str(problem).endswith(
+            "Diagnoses.xlsx: a spreadsheet, which is not read: save its table as .csv"
+        )
+
     def test_two_categories_are_none(self, own):
         found = own("image,MEL,NV\na,1,1\nb,0,1\nc,0,1\n")
         assert diagnoses(found)["a"] is None
@@ -80,7 +112,7 @@ class TestOwnTable:
         assert found.diagnoses_listed == 3
 
     def test_without_anything_of_images(self, own):
-        with pytest.raises(DatasetError, match="column image_id.*its columns are name, size"):
+        with pytest.raises(DatasetError, match="such as image_id.*its columns are name, size"):
             own("name,size\na,3\n")
 
     def test_without_a_row(self, own):
@@ -252,3 +284,60 @@ class TestPh2:
         (tmp_path / "PH2.csv").write_text("image,dx\nIMD058,mel\n")
         (sample,) = find_samples(tmp_path, task="diagnosis").samples
         assert sample.diagnosis == "MEL"
+
+    def test_the_table_it_is_distributed_with(self, tmp_path):
+        for name in ("IMD003", "IMD017", "IMD058", "IMD061"):
+            save(tmp_path / "PH2 Dataset images" / name / f"{name}_Dermoscopic_Image/{name}.bmp")
+        header = "||   Name || Histological Diagnosis || Clinical Diagnosis || Asymmetry ||"
+        rows = ["IMD003 ||  || 0", "IMD017 ||  || 1", "IMD058 || Melanoma || 2", "IMD061 || || 7"]
+        text = "\n".join([header, *(f"|| {row} || 0 ||" for row in rows), "", "Legends: 0 - ..."])
+        (tmp_path / "PH2_dataset.txt").write_text(text)
+        (tmp_path / "PH2_dataset.xlsx").write_bytes(b"PK")
+        found = find_samples(tmp_path, task="diagnosis")
+        assert diagnoses(found) == {"IMD003": "NV", "IMD017": "NV", "IMD058": "MEL", "IMD061": None}
+        assert [sample.metadata for sample in found.samples][1:3] == [{}, {"confirmation": "histo"}]
+        assert "the clinical diagnosis '7' of IMD061 is unknown" in found.problems[0].reason
+        assert found.diagnoses_listed == 4
+
+    def test_another_table_under_that_name(self, tmp_path):
+        save(tmp_path / "IMD003" / "IMD003_Dermoscopic_Image" / "IMD003.bmp")
+        (tmp_path / "PH2_dataset.txt").write_text("IMD003 is a common nevus\n")
+        with pytest.raises(DatasetError, match="lists no image of PH2"):
+            find_samples(tmp_path, task="diagnosis")
+        assert "no table is used" in str(find_samples(tmp_path, task="boundary").problems[0])
+
+
+class TestHam10000:
+    @pytest.mark.parametrize("name", ["HAM10000_metadata_heldout.csv", "labels.csv"])
+    def test_table_of_another_name(self, tmp_path, name):
+        save(tmp_path / "HAM10000_images_heldout" / "ISIC_0024306.jpg")
+        (tmp_path / name).write_text("image_id,dx,lesion_id\nISIC_0024306,mel,HAM_0000001\n")
+        (sample,) = find_samples(tmp_path).samples
+        assert (sample.diagnosis, sample.lesion_id) == ("MEL", "HAM_0000001")
+        (tmp_path / "HAM10000_metadata.tab").write_text("image_id\n")
+        (tmp_path / "ham10000_metadata.tsv").write_text("image_id\n")
+        with pytest.raises(DatasetError, match="several tables of its images"):
+            find_samples(tmp_path)
+
+    def test_without_an_image(self, tmp_path):
+        (tmp_path / "HAM10000_images_part_1").mkdir()
+        with pytest.raises(DatasetError, match="has the layout ham10000 but holds no image"):
+            find_samples(tmp_path)
+
+
+def test_link_to_itself_is_no_data_set(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(DatasetError, match="does not exist or is no folder"):
+        find_collections([tmp_path / "loop"])
+
+
+def test_second_mask_of_an_attribute_is_named(tmp_path):
+    save(tmp_path / "ISIC2018_Task1-2_Training_Input" / "ISIC_0000001.jpg")
+    folder = tmp_path / "ISIC2018_Task2_Training_GroundTruth_v3"
+    for suffix in (".bmp", ".png"):
+        save(folder / f"ISIC_0000001_attribute_streaks{suffix}", mask=True)
+    found = find_samples(tmp_path, task="attributes")
+    assert found.samples[0].attributes["streaks"].suffix == ".bmp"
+    assert "another mask of ISIC_0000001, ISIC_0000001_attribute_streaks.bmp is used" in {
+        problem.reason for problem in found.problems
+    }

@@ -176,6 +176,14 @@ class TestMembers:
             with pytest.raises(ValueError, match="are the same network"):
                 load_classifiers(weights)
 
+    def test_join_needs_the_diagnoses(self, trained, moles, tmp_path, capsys):
+        data = shutil.copytree(moles.data, tmp_path / moles.data.name)
+        (data / "HAM10000_metadata.csv").unlink()
+        paths = sorted(trained[0].glob("member-*/*/diagnosis_0001.h5"))
+        members = [f"--weights={path}" for path in paths]
+        assert join([f"--dataset={data}", f"--out={tmp_path / 'joined'}", *members]) == 2
+        assert "images of the validation part have no diagnosis" in capsys.readouterr().err
+
     def test_members_are_joined_as_they_were_trained(
         self, eagerly, trained, moles, tmp_path, capsys
     ):

@@ -141,6 +141,19 @@ class TestFilesOfOthers:
         assert record_of_another(Path("mole.png"), out, "mole") == "mole.png"
 
 
+def test_names_that_leave_room_for_no_number_are_cut(tmp_path):
+    stems = output_stems([tmp_path / folder / f"{'x' * 224}.png" for folder in "ab"]).values()
+    assert len(set(stems)) == 2
+    assert max(len(f"{stem}_attribute_negative_network.png") for stem in stems) <= 255
+
+
+def test_link_to_itself_is_no_image(tmp_path):
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    assert find_images([tmp_path], tmp_path / "out") == [tmp_path / "a.png"]
+    assert find_images([tmp_path / "loop.png"], tmp_path) == [tmp_path / "loop.png"]
+
+
 def test_names_that_leave_no_room_are_cut(tmp_path):
     paths = [tmp_path / f"{'ö' * 120}{end}.png" for end in "ab"]
     stems = list(output_stems(paths).values())

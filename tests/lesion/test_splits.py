@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion.dataset import find_samples
-from lesion.grouping import independent_groups, lesion_groups
+from lesion.grouping import independent_groups, lesion_groups, unit_of
 from lesion.samples import DIAGNOSES, Sample
 from lesion.splits import (
     FRACTIONS,
@@ -102,6 +102,10 @@ def test_images_of_one_patient_stay_together():
         parts = part_of(split_samples([*of_patient, *others], HALVES, seed))
         assert len({parts[s.key] for s in of_patient}) == 1
     assert len(set(lesion_groups(of_patient))) == 6
+    assert unit_of(of_patient) == "patient"
+    assert unit_of(images(2)) == "image"
+    assert unit_of([*of_patient, replace(others[0], lesion_id="L")]) == "lesion and patient"
+    assert unit_of([*of_patient, *images(2)]) == "patient where known"
     assert len(set(independent_groups(of_patient))) == 1
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lesion import NOTICE, boundary_training, phantom
+from lesion import NOTICE, boundary_training, diagnosis_training, phantom
 from lesion import train as train_module
 from lesion.boundary import BoundaryConfig
 from lesion.options import choose_precision
@@ -311,6 +311,17 @@ class TestRefused:
         command = arguments(phantoms, "--weights=none", f"--split={path}", logs=tmp_path)
         self.check(capsys, command, str(path))
 
+    def test_file_that_is_missing_is_found_before_images_are_read(
+        self, phantoms, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(train_module, "load_samples", lambda _: pytest.fail("it reads images"))
+        options = ["--weights=none", f"--split={tmp_path / 'gone.json'}"]
+        assert main(arguments(phantoms, *options, logs=tmp_path)) == 2
+
+    def test_released_weights_have_a_backbone_of_their_own(self, phantoms, tmp_path, capsys):
+        command = arguments(phantoms, "--weights=coco", "--backbone=resnet50", logs=tmp_path)
+        self.check(capsys, command, "has the backbone resnet101")
+
     def test_split_of_other_data(self, phantoms, tmp_path, capsys):
         keys = {"train": ["other/ISIC_1"], "validation": [], "test": []}
         Split(keys, 0, {"train": 1.0, "validation": 0.0, "test": 0.0}).save(tmp_path / "s.json")
@@ -539,3 +550,23 @@ def test_released_weights_fit_all_but_the_classes(five_convolutions, tmp_path, m
         "mrcnn_mask",
     }
     assert not report.missing and not report.mismatched
+
+
+def test_run_older_than_learned_statistics_goes_on_without_them(tmp_path):
+    run = tmp_path / "diagnosis20260101T0000"
+    run.mkdir()
+    (run / "diagnosis_0001.h5").touch()
+    (run / "run.json").write_text('{"seed": 3, "prevalence_power": 0.4}')
+    given = parse(["--task=diagnosis", "--dataset=x", "--weights=last", f"--logs={tmp_path}"])
+    with pytest.raises(OSError):  # the weights, which are looked at last, are empty
+        train_module._last_run(given, diagnosis_training)
+    assert (given.seed, given.batch_statistics) == (3, False)
+
+
+def test_images_without_a_diagnosis_are_found_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = parse(["--task=diagnosis", "--dataset=x", "--unlabelled=photos", "--teacher=t.h5"])
+    (tmp_path / "t.h5").write_bytes(b"")
+    with pytest.raises((OSError, ValueError), match="t.h5"):
+        diagnosis_training.check_arguments(given)
+    assert given.unlabelled == [str(tmp_path.resolve() / "photos")]

@@ -12,7 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from numpy.typing import ArrayLike
 
 from mrcnn import detection, heads, resnet, roi_align, rpn, targets
 from mrcnn.anchors import compute_backbone_shapes, generate_pyramid_anchors
@@ -47,6 +46,7 @@ from mrcnn.molding import (
     resize_image,
     unmold_image,
 )
+from mrcnn.printing import log
 from mrcnn.resnet import conv_block, identity_block, resnet_graph
 from mrcnn.rpn import build_rpn_model
 from mrcnn.targets import build_rpn_targets
@@ -309,12 +309,3 @@ def download_trained_weights(coco_model_path: str | os.PathLike, verbose: int = 
     if verbose:
         logger.info("Fetching the weights trained on COCO to %s.", coco_model_path)
     download(file.url, coco_model_path, file.size, file.md5, file.sha256)
-
-
-def log(text: str, array: ArrayLike | None = None) -> None:
-    """Prints a text and, where an array is given, its shape, range and type."""
-    if array is not None:
-        array = np.asarray(array)
-        span = f"{array.min():.5g} to {array.max():.5g}" if array.size else "empty"
-        text = f"{text:25} shape: {array.shape!s:22} range: {span:25} {array.dtype}"
-    print(text)  # noqa: T201

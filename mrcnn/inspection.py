@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from mrcnn.compat import log
 from mrcnn.config import Config
 from mrcnn.network import MaskRCNNNetwork
+from mrcnn.printing import log
 
 
 class LookInside:

@@ -1,37 +1,37 @@
 """`MaskRCNN`: train, detect, load and save, with matterport's interface."""
 
 import contextlib
-import importlib
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
-import numpy as np
 
 from mrcnn import callbacks, compat, training
-from mrcnn.anchors import AnchorCache
 from mrcnn.backbone import imagenet_weights, is_imagenet_file, load_imagenet
 from mrcnn.compat import *  # noqa: F403  # the names that old scripts import from here
-from mrcnn.compat import log
-from mrcnn.data import Batches, Dataset, default_workers
-from mrcnn.detection import Arrays, CompactMasks, Found, unmold_detections
+from mrcnn.config import Config
+from mrcnn.data import Batches, default_workers
+from mrcnn.dataset import Dataset
+from mrcnn.detecting import Detecting
 from mrcnn.distribution import training_scope
 from mrcnn.fitting import find_run_state, fit
-from mrcnn.inspection import LookInside, why_nothing
-from mrcnn.molding import mold_inputs, require_halvable, require_several
+from mrcnn.inspection import LookInside
 from mrcnn.network import MaskRCNNNetwork
+from mrcnn.old_imports import MODULES, finder
 from mrcnn.runs import InRun, find_last
-from mrcnn.semantic import unmold_semantic
-from mrcnn.start_weights import Config, chosen_weights, read_config
-from mrcnn.weights import CLASS_LAYERS, load_weights, read_metadata
+from mrcnn.start_weights import chosen_weights, read_config
+from mrcnn.weights import CLASS_LAYERS, LoadReport, load_weights, read_metadata
 
-__all__ = ["CLASS_LAYERS", "MaskRCNN", "MaskRCNNNetwork", *compat.__all__]
+__all__ = ["CLASS_LAYERS", "MaskRCNN", "MaskRCNNNetwork", *compat.__all__, *MODULES["model"]]
+__getattr__ = finder(__name__)
 
 logger = logging.getLogger(__name__)
 
 
-class MaskRCNN(InRun, LookInside):
+class MaskRCNN(InRun, Detecting, LookInside):
     """A Mask R-CNN with its configuration and its folder of checkpoints.
 
     Args:
@@ -49,13 +49,12 @@ class MaskRCNN(InRun, LookInside):
         ValueError: for another mode or a configuration that contradicts itself.
     """
 
-    def __init__(self, mode: str, config: Config, model_dir: str | Path):
+    def __init__(self, mode: str, config: Config, model_dir: str | os.PathLike):
         if mode not in ("training", "inference"):
             raise ValueError(f"mode must be 'training' or 'inference'; received {mode!r}.")
         self.mode = mode
         self.config = config
         self.model_dir = str(model_dir)
-        self._anchors, self._said_why = AnchorCache(config), False
         self.set_log_dir()
         self._scope = training_scope(config) if mode == "training" else contextlib.nullcontext
         with self._scope():
@@ -75,7 +74,13 @@ class MaskRCNN(InRun, LookInside):
     # ---- files -------------------------------------------------------------------------------
 
     @classmethod
-    def from_weights(cls, filepath, mode="inference", model_dir="logs", **settings) -> "MaskRCNN":
+    def from_weights(
+        cls,
+        filepath: str | os.PathLike,
+        mode: str = "inference",
+        model_dir: str | os.PathLike = "logs",
+        **settings: Any,
+    ) -> "MaskRCNN":
         """The network of a weights file of this project, with its weights.
 
         Args:
@@ -104,7 +109,13 @@ class MaskRCNN(InRun, LookInside):
         """
         return find_last(self.model_dir, self.config.NAME)
 
-    def load_weights(self, filepath: str | Path, by_name=False, exclude=None, skip_mismatch=False):
+    def load_weights(
+        self,
+        filepath: str | os.PathLike,
+        by_name: bool = False,
+        exclude: Iterable[str] | str | None = None,
+        skip_mismatch: bool = False,
+    ) -> LoadReport:
         """Loads a weights file by the names of layers and weights.
 
         Args:
@@ -167,7 +178,13 @@ class MaskRCNN(InRun, LookInside):
 
     # ---- training ----------------------------------------------------------------------------
 
-    def set_trainable(self, layer_regex: str, keras_model=None, indent=0, verbose=1) -> None:
+    def set_trainable(
+        self,
+        layer_regex: str,
+        keras_model: keras.Model | None = None,
+        indent: int = 0,
+        verbose: int = 1,
+    ) -> None:
         """See `mrcnn.training.set_trainable`; `indent` is accepted for compatibility."""
         names = training.set_trainable(keras_model or self.keras_model, layer_regex)
         if verbose:
@@ -276,125 +293,10 @@ class MaskRCNN(InRun, LookInside):
             # Slots exist from the start, so that a stopped training's can be put back.
             optimizer.build(self.keras_model.trainable_variables)
 
-    # ---- detection ---------------------------------------------------------------------------
+    # ---- elsewhere ----------------------------------------------------------------------------
 
-    def detect(self, images: Arrays, verbose=0, mask_threshold=0.5, compact=False) -> Found:
-        """Finds the instances in images.
-
-        Args:
-            images: any number of arrays [height, width] or [height, width, channels] of any size;
-                grey, RGB, RGBA, 8 or 16 bits.
-            verbose: 1 prints what goes in and, where nothing is found, at which stage.
-            mask_threshold: least probability of a mask's pixel; None gives the probabilities.
-            compact: gives `masks` as `mrcnn.masks.CompactMasks`, which take the memory of the
-                instances instead of as many whole images.
-
-        Returns:
-            One dict per image: `rois` int32 [n, 4] in pixels, `class_ids` int32 [n], `scores`
-            float32 [n], `masks` bool (without a threshold float32) [height, width, n], or compact;
-            best score first. With `SEMANTIC_BRANCH` also `semantic` float32 [height, width,
-            classes] and `presence` float32 [classes], probabilities without the background's.
-
-        Raises:
-            ValueError: for one image instead of several, one that is no image, or a configuration
-                that shows a part of it alone ("crop").
-        """
-        require_several(images)
-        results, size = [], self.config.BATCH_SIZE
-        if verbose:
-            log(f"Processing {len(images)} images")
-        for start in range(0, len(images), size):
-            chunk = images[start : start + size]
-            inputs = [(*self.mold_inputs([image]), np.shape(image)) for image in chunk]
-            # Some resize modes make inputs of many shapes; a batch is of one.
-            places_of = {}
-            for place, (molded, *_) in enumerate(inputs):
-                places_of.setdefault(molded.shape, []).append(place)
-            found = [None] * len(chunk)
-            for places in places_of.values():
-                *arrays, shapes = zip(*(inputs[place] for place in places), strict=True)
-                arrays = map(np.concatenate, arrays)
-                parts = self._detect(*arrays, shapes, verbose, mask_threshold, compact)
-                for place, part in zip(places, parts, strict=True):
-                    found[place] = part
-            results += found
-        return results
-
-    def detect_molded(self, molded_images: Arrays, image_metas: Arrays, verbose: int = 0) -> Found:
-        """As `detect` for images that are molded already; results are in their pixels."""
-        shapes = [image.shape for image in molded_images]
-        windows = [(0, 0, *shape[:2]) for shape in shapes]
-        return self._detect(molded_images, image_metas, windows, shapes, verbose)
-
-    def _detect(self, molded, metas, windows, shapes, verbose, threshold=0.5, compact=False):
-        if verbose:
-            log("molded_images", molded)
-            log("image_metas", metas)
-        config, outputs = self.config, self._predict(np.float32(molded), np.asarray(metas))
-        detections, probabilities, _, masks, proposals, *_ = outputs
-        results = []
-        # Subclasses may know matterport's five arguments alone.
-        more = {"threshold": threshold} if threshold != 0.5 else {}
-        more |= {"compact": True} if compact else {}
-        for row, (window, shape) in enumerate(zip(windows, shapes, strict=True)):
-            rois, class_ids, scores, mask = self.unmold_detections(
-                detections[row], masks[row], shape, molded[row].shape, window, **more
-            )
-            results.append({"rois": rois, "class_ids": class_ids, "scores": scores, "masks": mask})
-            if self.config.SEMANTIC_BRANCH:
-                cells, presence = (output[row] for output in outputs[-2:])
-                cells = unmold_semantic(cells, shape, molded[row].shape, window)
-                results[-1] |= {"semantic": cells, "presence": presence}
-            if not len(rois) and (verbose or not self._said_why):
-                why, self._said_why = why_nothing(proposals[row], probabilities[row], config), True
-                (log if verbose else logger.warning)(why)
-        return results
-
-    def _predict(self, molded, metas):
-        """Outputs for a batch; short batches of the one shape are filled up to the one traced."""
-        count, config = len(molded), self.config
-        spare = max(0, config.BATCH_SIZE - count)
-        # Batch statistics are of images alone. Inputs of many shapes are traced for any number of
-        # them, but by JAX, which compiles each anew.
-        many = config.IMAGE_RESIZE_MODE in ("none", "pad64") and keras.backend.backend() != "jax"
-        if spare and not many and config.TRAIN_BN is not True:
-            molded = np.pad(molded, ((0, spare), (0, 0), (0, 0), (0, 0)))
-            metas = np.pad(metas, ((0, spare), (0, 0)))
-        outputs = self.keras_model.inference.predict_on_batch(self._inputs(molded, metas))
-        return [output[:count] for output in outputs]
-
-    def _inputs(self, molded, metas):
-        """Inputs of the inference network, with the anchors for images of their shape."""
-        require_halvable(molded.shape[1:])
-        anchors = self.get_anchors(molded.shape[1:])
-        anchors = np.broadcast_to(anchors, (len(molded), *anchors.shape))
-        return [molded, metas.astype(np.float32), anchors]
-
-    def mold_inputs(self, images: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See `mrcnn.molding.mold_inputs`."""
-        return mold_inputs(images, self.config)
-
-    def unmold_detections(
-        self,
-        detections: np.ndarray,
-        mrcnn_mask: np.ndarray,
-        original_image_shape: Sequence[int],
-        image_shape: Sequence[int],
-        window: Sequence[int],
-        threshold: float | None = 0.5,
-        compact: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | CompactMasks]:
-        """See `mrcnn.detection.unmold_detections`."""
-        shapes = original_image_shape, image_shape, window
-        scale = self.config.MASK_BOX_SCALE
-        return unmold_detections(detections, mrcnn_mask, *shapes, scale, threshold, compact)
-
-    def get_anchors(self, image_shape: Sequence[int]) -> np.ndarray:
-        """Normalised anchors float32 [a, 4] of an input of `image_shape`; `anchors` has pixels."""
-        normalised, self.anchors = self._anchors(image_shape)
-        return normalised
-
-    def export(self, path: str | Path, limit: int | None = None) -> None:
+    def export(self, path: str | os.PathLike, limit: int | None = None) -> None:
         """See `mrcnn.export.export_saved_model`."""
-        export = importlib.import_module("mrcnn.export")  # TensorFlow's alone
-        export.export_saved_model(self, path, limit)
+        from mrcnn.export import export_saved_model  # which imports TensorFlow
+
+        export_saved_model(self, path, limit)

@@ -8,6 +8,7 @@ also detect (`MaskRCNNNetwork.inference`).
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
@@ -16,7 +17,6 @@ from keras import ops
 from mrcnn import __version__, losses
 from mrcnn.anchors import normalised_anchors
 from mrcnn.backbone import build_backbone, frozen_layers
-from mrcnn.boxes import norm_boxes_graph
 from mrcnn.config import Config
 from mrcnn.detection import DetectionLayer
 from mrcnn.distribution import replica_count
@@ -24,6 +24,7 @@ from mrcnn.fpn import feature_pyramid
 from mrcnn.heads import build_branches
 from mrcnn.losses import LOSS_NAMES, SEMANTIC_LOSS_NAMES
 from mrcnn.molding import META
+from mrcnn.network_layers import Frame, LossLayer, Normalise, Output, PositiveBoxes
 from mrcnn.rpn import ProposalLayer, build_rpn_model
 from mrcnn.semantic import STRIDE, semantic_head
 from mrcnn.targets import DetectionTargetLayer
@@ -124,7 +125,14 @@ class MaskRCNNNetwork(_Network):
         """`mrcnn.weights.load_weights`; unless `by_name`, the file must hold every weight."""
         return load_weights(self, filepath, by_name=by_name, skip_mismatch=skip_mismatch)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Sequence[Tensor] = (),
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
         """The weighted sum of the losses and matterport's weight decay.
 
         On several replicas it is this one's share (`mrcnn.distribution`).
@@ -198,7 +206,7 @@ class _Layers:
         self.box_branch, self.mask_branch = build_branches(
             config, config.TOP_DOWN_PYRAMID_SIZE, config.TRAIN_BN
         )
-        self.frame = _Frame(autocast=False, name="input_frame")(self.image)
+        self.frame = Frame(autocast=False, name="input_frame")(self.image)
         self.semantic = None
         if config.SEMANTIC_BRANCH:
             self.semantic = semantic_head(
@@ -222,7 +230,7 @@ class _Layers:
         """Class logits, probabilities and deltas of regions, each from a layer of its name."""
         logits, _, deltas = self.box_branch(rois, self.pyramid)
         last = self.box_branch.head.get_layer("mrcnn_class_logits")
-        logits = _Output(last, name=last.name)(logits)
+        logits = Output(last, name=last.name)(logits)
         classes = keras.layers.Softmax(dtype="float32", name="mrcnn_class")(logits)
         deltas = keras.layers.Identity(dtype="float32", name="mrcnn_bbox")(deltas)
         return logits, classes, deltas
@@ -230,7 +238,7 @@ class _Layers:
     def masks(self, boxes):
         """Masks of boxes, from a layer of that name."""
         last = self.mask_branch.head.get_layer("mrcnn_mask")
-        return _Output(last, name=last.name)(self.mask_branch(boxes, self.pyramid))
+        return Output(last, name=last.name)(self.mask_branch(boxes, self.pyramid))
 
     def inference_graph(self):
         config = self.config
@@ -266,14 +274,14 @@ class _Layers:
         gt_masks = keras.Input((*mask_shape, instances), dtype="bool", name="input_gt_masks")
         inputs = [self.image, self.meta, rpn_match, rpn_target, gt_class_ids, gt_boxes, gt_masks]
 
-        normalised = _Normalise(dtype="float32", name="gt_boxes_normalised")(gt_boxes, self.frame)
+        normalised = Normalise(dtype="float32", name="gt_boxes_normalised")(gt_boxes, self.frame)
         if config.USE_RPN_ROIS:
             anchors = normalised_anchors(config, config.IMAGE_SHAPE)[None]
             rpn_rois = self.proposals(anchors, config.POST_NMS_ROIS_TRAINING)
         else:
             given = keras.Input((config.POST_NMS_ROIS_TRAINING, 4), name="input_roi")
             inputs.append(given)
-            rpn_rois = _Normalise(dtype="float32", name="ROI")(given, self.frame)
+            rpn_rois = Normalise(dtype="float32", name="ROI")(given, self.frame)
         rois, class_ids, box_targets, mask_targets = DetectionTargetLayer(
             config, name="proposal_targets"
         )(rpn_rois, gt_class_ids, normalised, gt_masks, self.frame)
@@ -282,11 +290,11 @@ class _Layers:
 
         count = config.TRAIN_MASK_ROIS
         masks = self.masks(
-            _PositiveBoxes(count, dtype="float32", name="positive_rois")(rois, class_ids)
+            PositiveBoxes(count, dtype="float32", name="positive_rois")(rois, class_ids)
         )
 
         def loss(name, function, *tensors):
-            return _Loss(function, name=name)(*tensors)
+            return LossLayer(function, name=name)(*tensors)
 
         dice = config.MASK_LOSS == "crossentropy_dice"
         outputs = [
@@ -343,57 +351,3 @@ class _Layers:
         return losses.mrcnn_class_loss_graph(
             class_ids, logits, meta[:, META["active_class_ids"]], weight
         )
-
-
-class _Frame(keras.layers.Layer):
-    """The `(height, width)` of the network's input, int32 [2]."""
-
-    def call(self, image):
-        return ops.stack([ops.convert_to_tensor(s, "int32") for s in ops.shape(image)[1:3]])
-
-    def compute_output_spec(self, image):
-        return keras.KerasTensor((2,), dtype="int32")
-
-
-class _Normalise(keras.layers.Layer):
-    """Pixel boxes to normalised ones; rows of zeros, the padding, stay zero."""
-
-    def call(self, boxes, frame):
-        there = ops.cast(ops.any(boxes != 0, axis=-1, keepdims=True), "float32")
-        return norm_boxes_graph(boxes, frame) * there
-
-
-class _PositiveBoxes(keras.layers.Layer):
-    """The first `count` regions; those that are not positive are zeroed."""
-
-    def __init__(self, count, **kwargs):
-        super().__init__(**kwargs)
-        self.count = count
-
-    def call(self, rois, class_ids):
-        positive = ops.cast(class_ids[:, : self.count] > 0, rois.dtype)
-        return rois[:, : self.count] * positive[..., None]
-
-
-class _Output(keras.layers.Wrapper):
-    """Hands on what a branch computed under the name, and with the weights, of its last layer."""
-
-    def __init__(self, layer, **kwargs):
-        super().__init__(layer, dtype="float32", **kwargs)
-
-    def call(self, inputs):
-        return inputs
-
-
-class _Loss(keras.layers.Layer):
-    """A loss as a layer, so that it is an output of its name; always float32."""
-
-    def __init__(self, function, **kwargs):
-        super().__init__(dtype="float32", **kwargs)
-        self.function = function
-
-    def call(self, *tensors):
-        return self.function(*tensors)
-
-    def compute_output_spec(self, *tensors):
-        return keras.KerasTensor((), dtype="float32")

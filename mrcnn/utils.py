@@ -34,6 +34,7 @@ from mrcnn.masks import (
     unmold_mask,
 )
 from mrcnn.molding import resize, resize_image
+from mrcnn.old_imports import MODULES, finder
 
 __all__ = [
     "COCO_MODEL_URL",
@@ -64,4 +65,6 @@ __all__ = [
     "resize_mask",
     "trim_zeros",
     "unmold_mask",
+    *MODULES["utils"],
 ]
+__getattr__ = finder(__name__)

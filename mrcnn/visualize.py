@@ -7,13 +7,15 @@ has a screen; where it has none, `plt.savefig` writes it as ever.
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
-from numpy.typing import ArrayLike
 
+from mrcnn.config import Config
+from mrcnn.data import load_image_gt
+from mrcnn.dataset import Dataset
 from mrcnn.drawing import (
     Color,
     SaveTo,
@@ -37,6 +39,8 @@ from mrcnn.drawing import (
 from mrcnn.evaluate import compute_matches
 from mrcnn.images import as_rgb8
 from mrcnn.masks import CompactMasks
+from mrcnn.old_imports import MODULES, finder
+from mrcnn.plots import plot_overlaps, plot_precision_recall
 from mrcnn.tables import display_table, display_weight_stats
 
 __all__ = [
@@ -54,7 +58,9 @@ __all__ = [
     "plot_overlaps",
     "plot_precision_recall",
     "random_colors",
+    *MODULES["visualize"],
 ]
+__getattr__ = finder(__name__)
 
 logger = logging.getLogger(__name__)
 
@@ -244,7 +250,15 @@ def display_differences(
     )
 
 
-def display_augmented(dataset, config, image_id, augmentation, count=4, *, save_to=None):
+def display_augmented(
+    dataset: Dataset,
+    config: Config,
+    image_id: int,
+    augmentation: Callable | None,
+    count: int = 4,
+    *,
+    save_to: SaveTo = None,
+) -> list[Axes]:
     """Shows an image as it is and changed at random, with its masks; returns the axes.
 
     Masks that have not moved with their image are seen at once.
@@ -260,8 +274,6 @@ def display_augmented(dataset, config, image_id, augmentation, count=4, *, save_
     Raises:
         mrcnn.data.SampleError: if the image, its masks or what becomes of them cannot be used.
     """
-    from mrcnn.data import load_image_gt  # Keras, which other pictures do without
-
     pictures, titles = [], ["as it is", *(f"seed {seed}" for seed in range(count))]
     for seed in range(-1, count):
         image, _, _, boxes, masks = load_image_gt(
@@ -315,84 +327,6 @@ def display_top_masks(
         cmap="Blues_r",
         save_to=save_to,
     )
-
-
-def plot_precision_recall(
-    AP: float, precisions: ArrayLike, recalls: ArrayLike, *, save_to: SaveTo = None
-) -> Axes:
-    """Plots the curve that `mrcnn.evaluate.compute_ap` returns, and returns the axes."""
-    axes = new_figure((6.4, 4.8), save_to).subplots()
-    axes.plot(recalls, precisions)
-    axes.set(xlim=(0, 1.1), ylim=(0, 1.1), xlabel="Recall", ylabel="Precision")
-    axes.set_title(f"Precision-Recall Curve. AP@50 = {AP:.3f}")
-    save_or_show(axes.figure, save_to, show=False)
-    return axes
-
-
-def plot_overlaps(
-    gt_class_ids: np.ndarray,
-    pred_class_ids: np.ndarray,
-    pred_scores: Sequence[float] | np.ndarray,
-    overlaps: np.ndarray,
-    class_names: Sequence[str],
-    threshold: float = 0.5,
-    *,
-    save_to: SaveTo = None,
-) -> Axes:
-    """Plots a grid of the overlaps of predictions and ground truth, and returns the axes.
-
-    Args:
-        gt_class_ids: int [instances]; zeros are padding.
-        pred_class_ids: int [predictions], in the order of `overlaps`; zeros are padding.
-        pred_scores: float [predictions].
-        overlaps: [predictions, instances], as `mrcnn.evaluate.compute_matches` returns them.
-        class_names: names by class id.
-        threshold: overlap above which a cell says "match", or "wrong" if the classes differ.
-        save_to: file to write.
-
-    Raises:
-        ValueError: if lengths do not fit one another, or a class has no name.
-    """
-    gt_class_ids = gt_class_ids[gt_class_ids != 0]
-    pred_class_ids = pred_class_ids[pred_class_ids != 0]
-    predictions, instances = overlaps.shape
-    check_counts("rows of overlaps", predictions, pred_class_ids=len(pred_class_ids))
-    check_counts("columns of overlaps", instances, gt_class_ids=len(gt_class_ids))
-    check_at_least("rows of overlaps", predictions, pred_scores=pred_scores)
-    axes = new_figure((12, 10), save_to).subplots()
-    if overlaps.size:
-        axes.imshow(overlaps, interpolation="nearest", cmap="Blues")
-    axes.set(xlabel="Ground truth", ylabel="Predictions")
-    axes.set_xticks(
-        range(len(gt_class_ids)),
-        [class_name(class_names, i) for i in gt_class_ids],
-        rotation=90,
-        parse_math=False,
-    )
-    axes.set_yticks(
-        range(len(pred_class_ids)),
-        [
-            f"{class_name(class_names, i)} ({score:.2f})"
-            for i, score in zip(pred_class_ids, pred_scores, strict=False)
-        ],
-        parse_math=False,
-    )
-    for (row, column), overlap in np.ndenumerate(overlaps):
-        verdict = ""
-        if overlap > threshold:
-            same = gt_class_ids[column] == pred_class_ids[row]
-            verdict = "match" if same else "wrong"
-        axes.text(
-            column,
-            row,
-            f"{overlap:.3f}\n{verdict}",
-            horizontalalignment="center",
-            verticalalignment="center",
-            fontsize=9,
-            color="white" if overlap > overlaps.max() / 2 else "black" if overlap else "gray",
-        )
-    save_or_show(axes.figure, save_to, show=False)
-    return axes
 
 
 def _absent(values) -> bool:

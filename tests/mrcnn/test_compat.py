@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import os
 import re
 from pathlib import Path
 
@@ -175,6 +176,20 @@ def test_what_is_no_function():
 @pytest.mark.parametrize("module", [utils, modellib])
 def test_all_names_of_a_module_exist(module):
     assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_scripts_find_what_matterports_modules_had_imported(tensorflow):
+    names = {}
+    exec("from mrcnn.model import *", names)
+    assert names["tf"] is modellib.tf is utils.tf is tensorflow
+    assert (names["KL"], names["KM"]) == (keras.layers, keras.models)
+    assert names["utils"] is utils and names["os"] is os
+    assert modellib.KE.Layer is keras.layers.Layer
+    assert callable(modellib.multiprocessing.cpu_count) and callable(modellib.K.image_data_format)
+    assert callable(utils.urllib.request.urlopen) and callable(utils.skimage.io.imread)
+    assert "tf" not in vars(utils)  # nobody waits for it who does not ask
+    with pytest.raises(AttributeError, match="module 'mrcnn.utils' has no attribute 'KL'"):
+        utils.KL  # noqa: B018
 
 
 def test_parallel_model_says_what_to_write():

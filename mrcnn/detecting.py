@@ -1,0 +1,161 @@
+"""From images of any size to the instances in them, by the network of a `MaskRCNN`."""
+
+import functools
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from mrcnn.anchors import AnchorCache
+from mrcnn.detection import unmold_detections
+from mrcnn.inspection import why_nothing
+from mrcnn.masks import CompactMasks
+from mrcnn.molding import mold_inputs, require_halvable, require_several
+from mrcnn.printing import log
+from mrcnn.semantic import unmold_semantic
+
+logger = logging.getLogger(__name__)
+
+
+class Detecting:
+    """What detects, as a base class.
+
+    Attributes:
+        config: the `Config`.
+        keras_model: the network, a `MaskRCNNNetwork` or a model of the same inputs and outputs.
+        anchors: [a, 4] in pixels, of the input that `get_anchors` was last asked for.
+    """
+
+    _said_why = False
+
+    @functools.cached_property  # so that a subclass need not call any `__init__`
+    def _anchors(self):
+        return AnchorCache(self.config)
+
+    def detect(
+        self,
+        images: Sequence[np.ndarray],
+        verbose: int = 0,
+        mask_threshold: float | None = 0.5,
+        compact: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Finds the instances in images.
+
+        Args:
+            images: any number of arrays [height, width] or [height, width, channels] of any size;
+                grey, RGB, RGBA, 8 or 16 bits.
+            verbose: 1 prints what goes in and, where nothing is found, at which stage.
+            mask_threshold: least probability of a mask's pixel; None gives the probabilities.
+            compact: gives `masks` as `mrcnn.masks.CompactMasks`, which take the memory of the
+                instances instead of as many whole images.
+
+        Returns:
+            One dict per image: `rois` int32 [n, 4] in pixels, `class_ids` int32 [n], `scores`
+            float32 [n], `masks` bool (without a threshold float32) [height, width, n], or compact;
+            best score first. With `SEMANTIC_BRANCH` also `semantic` float32 [height, width,
+            classes] and `presence` float32 [classes], probabilities without the background's.
+
+        Raises:
+            ValueError: for one image instead of several, one that is no image, or a configuration
+                that shows a part of it alone ("crop").
+        """
+        require_several(images)
+        results, size = [], self.config.BATCH_SIZE
+        if verbose:
+            log(f"Processing {len(images)} images")
+        for start in range(0, len(images), size):
+            chunk = images[start : start + size]
+            inputs = [(*self.mold_inputs([image]), np.shape(image)) for image in chunk]
+            # Some resize modes make inputs of many shapes; a batch is of one.
+            places_of = {}
+            for place, (molded, *_) in enumerate(inputs):
+                places_of.setdefault(molded.shape, []).append(place)
+            found = [None] * len(chunk)
+            for places in places_of.values():
+                *arrays, shapes = zip(*(inputs[place] for place in places), strict=True)
+                arrays = map(np.concatenate, arrays)
+                parts = self._detect(*arrays, shapes, verbose, mask_threshold, compact)
+                for place, part in zip(places, parts, strict=True):
+                    found[place] = part
+            results += found
+        return results
+
+    def detect_molded(
+        self, molded_images: Sequence[np.ndarray], image_metas: np.ndarray, verbose: int = 0
+    ) -> list[dict[str, Any]]:
+        """As `detect` for images that are molded already; results are in their pixels."""
+        shapes = [image.shape for image in molded_images]
+        windows = [(0, 0, *shape[:2]) for shape in shapes]
+        return self._detect(molded_images, image_metas, windows, shapes, verbose)
+
+    def _detect(self, molded, metas, windows, shapes, verbose, threshold=0.5, compact=False):
+        if verbose:
+            log("molded_images", molded)
+            log("image_metas", metas)
+        config, outputs = self.config, self._predict(np.float32(molded), np.asarray(metas))
+        detections, probabilities, _, masks, proposals, *_ = outputs
+        results = []
+        # Subclasses may know matterport's five arguments alone.
+        more = {"threshold": threshold} if threshold != 0.5 else {}
+        more |= {"compact": True} if compact else {}
+        for row, (window, shape) in enumerate(zip(windows, shapes, strict=True)):
+            rois, class_ids, scores, mask = self.unmold_detections(
+                detections[row], masks[row], shape, molded[row].shape, window, **more
+            )
+            results.append({"rois": rois, "class_ids": class_ids, "scores": scores, "masks": mask})
+            if config.SEMANTIC_BRANCH:
+                cells, presence = (output[row] for output in outputs[-2:])
+                cells = unmold_semantic(cells, shape, molded[row].shape, window)
+                results[-1] |= {"semantic": cells, "presence": presence}
+            if not len(rois) and (verbose or not self._said_why):
+                why, self._said_why = why_nothing(proposals[row], probabilities[row], config), True
+                (log if verbose else logger.warning)(why)
+        return results
+
+    def _predict(self, molded, metas):
+        """Outputs for a batch; short batches of the one shape are filled up to the one traced."""
+        count, config = len(molded), self.config
+        spare = max(0, config.BATCH_SIZE - count)
+        # Batch statistics are of images alone. Inputs of many shapes are traced for any number of
+        # them, but by JAX, which compiles each anew.
+        many = config.IMAGE_RESIZE_MODE in ("none", "pad64") and keras.backend.backend() != "jax"
+        if spare and not many and config.TRAIN_BN is not True:
+            molded = np.pad(molded, ((0, spare), (0, 0), (0, 0), (0, 0)))
+            metas = np.pad(metas, ((0, spare), (0, 0)))
+        outputs = self.keras_model.inference.predict_on_batch(self._inputs(molded, metas))
+        return [output[:count] for output in outputs]
+
+    def _inputs(self, molded, metas):
+        """Inputs of the inference network, with the anchors for images of their shape."""
+        require_halvable(molded.shape[1:])
+        anchors = self.get_anchors(molded.shape[1:])
+        anchors = np.broadcast_to(anchors, (len(molded), *anchors.shape))
+        return [molded, metas.astype(np.float32), anchors]
+
+    def mold_inputs(
+        self, images: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See `mrcnn.molding.mold_inputs`."""
+        return mold_inputs(images, self.config)
+
+    def unmold_detections(
+        self,
+        detections: np.ndarray,
+        mrcnn_mask: np.ndarray,
+        original_image_shape: Sequence[int],
+        image_shape: Sequence[int],
+        window: Sequence[int],
+        threshold: float | None = 0.5,
+        compact: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | CompactMasks]:
+        """See `mrcnn.detection.unmold_detections`."""
+        shapes = original_image_shape, image_shape, window
+        scale = self.config.MASK_BOX_SCALE
+        return unmold_detections(detections, mrcnn_mask, *shapes, scale, threshold, compact)
+
+    def get_anchors(self, image_shape: Sequence[int]) -> np.ndarray:
+        """Normalised anchors float32 [a, 4] of an input of `image_shape`; `anchors` has pixels."""
+        normalised, self.anchors = self._anchors(image_shape)
+        return normalised

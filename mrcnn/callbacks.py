@@ -14,13 +14,11 @@ import keras
 from mrcnn.config import Config
 from mrcnn.distribution import process_share
 from mrcnn.files import atomic_path
-from mrcnn.runs import InRun
+from mrcnn.runs import HISTORY_FILE, InRun
 from mrcnn.training import STATE_FILE, Stage, save_state
 from mrcnn.weights import save_weights
 
 logger = logging.getLogger(__name__)
-
-HISTORY_FILE = "history.csv"
 
 
 class NonFiniteLossError(FloatingPointError):

@@ -4,10 +4,17 @@ MODEL_DIR/<name><YYYYMMDD>T<HHMM>/mask_rcnn_<name>_<epoch>.h5
 """
 
 import datetime
+import logging
 import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+HISTORY_FILE = "history.csv"
+TAKEN_FILE = ".taken"
+"""Empty; in the folder of every run, made by the process whose run it is."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,11 @@ def run_of(checkpoint: str | os.PathLike, name: str | None) -> Run | None:
     return Run(path.parent, name, int(match[2]), match[1])
 
 
+def checkpoints_of(folder: str | os.PathLike, name: str | None) -> dict[int, Path]:
+    """Checkpoints in the folder of a run, by the number of their epoch."""
+    return {known.epoch: path for path in Path(folder).iterdir() if (known := run_of(path, name))}
+
+
 def find_last(model_dir: str | os.PathLike, name: str | None) -> str:
     """Path of the latest checkpoint of the latest run that has one.
 
@@ -63,8 +75,7 @@ def find_last(model_dir: str | os.PathLike, name: str | None) -> str:
     dated = re.compile(rf"{re.escape(name)}(\d{{8}}T\d{{4}})(?:-(\d+))?")
     runs = [(match, path) for path in root.glob("*/") if (match := dated.fullmatch(path.name))]
     for _, run in sorted(runs, key=lambda r: (r[0][1], int(r[0][2] or 1)), reverse=True):
-        epochs = {known.epoch: path for path in run.iterdir() if (known := run_of(path, name))}
-        if epochs:
+        if epochs := checkpoints_of(run, name):
             return str(epochs[max(epochs)])
     raise FileNotFoundError(
         f"No checkpoint of {name!r} found in {root.absolute()}. Train first, or give the path of a "
@@ -96,10 +107,12 @@ class InRun:
         self._set_run(run or new_run(self.model_dir, self.run_name, self.run_prefix))
 
     def make_log_dir(self) -> None:
-        """Makes the folder of this run, under the next name if another has just taken its own.
+        """Makes the folder of this run, under the next name if another run has taken its own.
 
-        A `log_dir` that somebody has set is taken as it is. Of several processes the first makes
-        it, and writes in it.
+        A folder of this name that holds no run, as a script makes it for its own files, is taken;
+        a `log_dir` that somebody has set, as it is. Where the run goes on from weights that later
+        ones follow in its folder, what is trained now has a folder of its own. Of several
+        processes the first makes it, and writes in it.
         """
         from mrcnn.distribution import process_share  # Keras is not there to find runs
 
@@ -107,17 +120,33 @@ class InRun:
             run = replace(self._run, folder=Path(self.log_dir))
             if str(self.checkpoint_path) == str(self._run.template):
                 self.checkpoint_path = str(run.template)
-            self._run, self._has_folder = run, True
+            self._run, self._has_folder, self._begun = run, True, True
         if process_share()[0]:
             return
+        if self._has_folder and not self._begun and self._is_abandoned():
+            folder, self._has_folder = self.log_dir, False
+            self._set_run(replace(self._another(), epoch=self.epoch))
+            logger.info(
+                "%s has checkpoints of later epochs than %d, where this training begins: it goes "
+                "on in %s.",
+                *(folder, self.epoch, self.log_dir),
+            )
         while not self._has_folder:
-            try:
-                Path(self.log_dir).mkdir(parents=True)
-                self._has_folder = True
-            except FileExistsError:
-                another = new_run(self.model_dir, self.run_name, self.run_prefix)
-                self._set_run(replace(another, epoch=self.epoch))
+            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+            self._has_folder = not _holds_run(self.log_dir, self.run_name) and _take(self.log_dir)
+            if not self._has_folder:
+                self._set_run(replace(self._another(), epoch=self.epoch))
         Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+        self._begun = True
+
+    def _another(self):
+        return new_run(self.model_dir, self.run_name, self.run_prefix)
+
+    def _is_abandoned(self):
+        """Whether there are checkpoints of later epochs than the weights that were loaded."""
+        loaded = self.epoch + self.behind
+        folder = Path(self.log_dir)
+        return folder.is_dir() and max(checkpoints_of(folder, self.run_name), default=0) > loaded
 
     def _set_run(self, run):
         self._run = run
@@ -125,4 +154,20 @@ class InRun:
         self.log_dir = str(run.folder)
         self.checkpoint_path = str(run.template)
         self.state_path = self.loaded = None
-        self.behind = False
+        self.behind = self._begun = False
+
+
+def _holds_run(folder, name):
+    from mrcnn.training import STATE_FILE
+
+    files = (Path(folder) / file for file in (STATE_FILE, HISTORY_FILE))
+    return any(file.exists() for file in files) or bool(checkpoints_of(folder, name))
+
+
+def _take(folder):
+    """Whether this process is the first to take a folder for a run."""
+    try:
+        (Path(folder) / TAKEN_FILE).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True

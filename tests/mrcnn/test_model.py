@@ -359,7 +359,8 @@ class TestFiles:
         self, eagerly, whole, model, rectangles, tmp_path
     ):
         folder = Path(shutil.copytree(whole.model.log_dir, tmp_path / "tiny20260101T0000"))
-        first, second = (folder / f"mask_rcnn_tiny_{epoch:04d}.h5" for epoch in (1, 2))
+        first, second, third = (folder / f"mask_rcnn_tiny_{epoch:04d}.h5" for epoch in (1, 2, 3))
+        third.unlink()
         model.load_weights(first)
         model.compile(0.01)
         save_state(model.keras_model, folder / STATE_FILE, Stage("heads", 0.01, 0, 1), 1)

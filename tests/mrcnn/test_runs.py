@@ -1,4 +1,5 @@
 import datetime
+import logging
 from pathlib import Path
 
 import pytest
@@ -95,9 +96,72 @@ class TestNewRun:
         network = Network()
         network.set_log_dir()
         network.epoch = 20
-        Path(network.log_dir).mkdir()
+        make(Path(network.log_dir), 1)
         network.make_log_dir()
         assert (Path(network.log_dir).name, network.epoch) == ("cell20260304T1205-2", 20)
+
+    def test_folder_that_a_script_has_made_for_its_files(self, tmp_path, noon):
+        class Network(InRun):
+            run_name, model_dir = "cell", tmp_path
+
+        first, second = Network(), Network()
+        for network in (first, second):
+            network.set_log_dir()
+        Path(first.log_dir).mkdir()
+        (Path(first.log_dir) / "config.txt").touch()
+        for network in (first, second):
+            network.make_log_dir()
+        assert Path(first.log_dir).name == "cell20260304T1205"
+        assert Path(second.log_dir).name == "cell20260304T1205-2"
+
+    @pytest.mark.parametrize("file", ["mask_rcnn_cell_0002.h5", "training_state.h5", "history.csv"])
+    def test_folder_that_holds_a_run_is_left_alone(self, tmp_path, noon, file):
+        class Network(InRun):
+            run_name, model_dir = "cell", tmp_path
+
+        network = Network()
+        network.set_log_dir()
+        (make(Path(network.log_dir)) / file).touch()
+        network.make_log_dir()
+        assert Path(network.log_dir).name == "cell20260304T1205-2"
+
+    @pytest.mark.parametrize(
+        ("epoch", "behind", "goes_on"), [(3, False, True), (2, False, False), (2, True, True)]
+    )
+    def test_an_earlier_checkpoint_goes_on_in_a_folder_of_its_own(
+        self, tmp_path, noon, caplog, epoch, behind, goes_on
+    ):
+        """Or the later ones, of a training given up, would be found as the last."""
+
+        class Network(InRun):
+            run_name, model_dir = "cell", tmp_path
+
+        folder = make(tmp_path / "cell20260301T1200", 1, 2, 3)
+        network = Network()
+        network.set_log_dir(folder / f"mask_rcnn_cell_{epoch:04d}.h5")
+        network.behind = behind  # what it goes on from was of an earlier epoch than the weights
+        with caplog.at_level(logging.INFO, "mrcnn"):
+            network.make_log_dir()
+        assert network.epoch == epoch
+        assert (Path(network.log_dir) == folder) == goes_on
+        assert (f"{folder} has checkpoints of later epochs than 2" in caplog.text) != goes_on
+        if not goes_on:
+            Path(network.checkpoint_path.format(epoch=3)).touch()
+            assert find_last(tmp_path, "cell") == network.checkpoint_path.format(epoch=3)
+
+    def test_a_training_that_was_stopped_goes_on_in_its_folder(self, tmp_path, noon):
+        """Where a checkpoint was written and its epoch did not end."""
+
+        class Network(InRun):
+            run_name, model_dir = "cell", tmp_path
+
+        network = Network()
+        network.set_log_dir()
+        network.make_log_dir()
+        folder = network.log_dir
+        Path(network.checkpoint_path.format(epoch=1)).touch()
+        network.make_log_dir()
+        assert network.log_dir == folder
 
     def test_without_a_name(self, tmp_path, noon):
         assert new_run(tmp_path, None).folder.name == "mask_rcnn20260304T1205"

@@ -169,8 +169,14 @@ def lite_file(backbone_name: str) -> str:
 
 
 def is_imagenet_file(path: str | os.PathLike, config: Config) -> bool:
-    """Whether a file has the name of the one that Keras offers for `config.BACKBONE`."""
-    return not callable(config.BACKBONE) and Path(path).name == _file_name(config.BACKBONE)
+    """Whether a file has the name of the one that Keras offers for `config.BACKBONE`.
+
+    Or for the other ResNet: matterport took ResNet-50's for both.
+    """
+    backbone = config.BACKBONE
+    if callable(backbone):
+        return False
+    return Path(path).name in map(_file_name, BLOCKS if backbone in BLOCKS else [backbone])
 
 
 def load_imagenet(
@@ -203,7 +209,7 @@ def load_imagenet(
     path = path or imagenet_weights(backbone)
     if backbone in SCALES:
         return load_weights(model, path, exclude)
-    arrays = _resnet_arrays(path) if backbone in BLOCKS else _application_arrays(backbone, path)
+    arrays = (_resnet_arrays if backbone in BLOCKS else _application_arrays)(backbone, path)
     return assign_weights(model, arrays, str(path), exclude)
 
 
@@ -352,7 +358,7 @@ def _application_arrays(name, path) -> Mapping[str, np.ndarray]:
 # ---- matterport's ResNets ----------------------------------------------------------------------
 
 
-def _resnet_arrays(path) -> dict[str, np.ndarray]:
+def _resnet_arrays(backbone, path) -> dict[str, np.ndarray]:
     """Keras's ImageNet weights of ResNet-50 or -101 under matterport's names.
 
     Two differences are made up for: those networks read blue, green, red, and their batch
@@ -363,8 +369,14 @@ def _resnet_arrays(path) -> dict[str, np.ndarray]:
     if "conv1_conv/kernel" not in stored:
         raise WeightsError(
             f"{path} is no file of ImageNet weights as TensorFlow 2's Keras has them, but an older "
-            'one of that name. load_weights("imagenet") fetches the other.'
+            f'one of that name. load_weights("imagenet") fetches that of {backbone}.'
         )
+    for other in BLOCKS:
+        if other != backbone and Path(path).name == _file_name(other):
+            raise WeightsError(
+                f"{path} is of {other}, and BACKBONE is {backbone!r}. "
+                'load_weights("imagenet") fetches its own.'
+            )
     arrays = {_resnet_name(name): value for name, value in stored.items()}
     arrays["conv1/kernel"] = arrays["conv1/kernel"][:, :, ::-1]
     for name in arrays:

@@ -15,8 +15,16 @@ from mrcnn.masks import CompactMasks
 from mrcnn.molding import mold_inputs, require_halvable, require_several
 from mrcnn.printing import log
 from mrcnn.semantic import unmold_semantic
+from mrcnn.tensors import leave_uncompiled
 
 logger = logging.getLogger(__name__)
+
+AT_TRACING = (
+    "DETECTION_MAX_INSTANCES",
+    "DETECTION_MIN_CONFIDENCE",
+    "DETECTION_NMS_THRESHOLD",
+)
+"""Settings that may change after a network was built, and that become constants of its graph."""
 
 
 class Detecting:
@@ -29,6 +37,7 @@ class Detecting:
     """
 
     _said_why = False
+    _traced = None  # the settings of `AT_TRACING` that the network's detections are computed with
 
     @functools.cached_property  # so that a subclass need not call any `__init__`
     def _anchors(self):
@@ -115,16 +124,23 @@ class Detecting:
         return results
 
     def _predict(self, molded, metas):
-        """Outputs for a batch; short batches of the one shape are filled up to the one traced."""
+        """Outputs for a batch.
+
+        JAX compiles for every number of images anew, so that a short batch is filled up, unless
+        its statistics count, which are to be of images alone.
+        """
         count, config = len(molded), self.config
         spare = max(0, config.BATCH_SIZE - count)
-        # Batch statistics are of images alone. Inputs of many shapes are traced for any number of
-        # them, but by JAX, which compiles each anew.
-        many = config.IMAGE_RESIZE_MODE in ("none", "pad64") and keras.backend.backend() != "jax"
-        if spare and not many and config.TRAIN_BN is not True:
+        if spare and keras.backend.backend() == "jax" and config.TRAIN_BN is not True:
             molded = np.pad(molded, ((0, spare), (0, 0), (0, 0), (0, 0)))
             metas = np.pad(metas, ((0, spare), (0, 0)))
-        outputs = self.keras_model.inference.predict_on_batch(self._inputs(molded, metas))
+        # `build` may give any model of these inputs and outputs.
+        network = getattr(self.keras_model, "inference", self.keras_model)
+        settings = [getattr(config, name) for name in AT_TRACING]
+        if settings != self._traced:
+            network.predict_function, self._traced = None, settings
+            leave_uncompiled(network)
+        outputs = network.predict_on_batch(self._inputs(molded, metas))
         return [output[:count] for output in outputs]
 
     def _inputs(self, molded, metas):

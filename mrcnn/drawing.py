@@ -4,6 +4,7 @@ The names matterport has are imported from `mrcnn.visualize`.
 """
 
 import colorsys
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -20,8 +21,10 @@ from matplotlib.patheffects import withStroke
 from skimage.measure import find_contours
 
 from mrcnn.files import atomic_path
-from mrcnn.images import as_rgb8
+from mrcnn.images import ImageError, as_rgb8
 from mrcnn.masks import CompactMasks, extract_bboxes, paste_mask
+
+logger = logging.getLogger(__name__)
 
 Color = str | Sequence[float]
 SaveTo = str | os.PathLike | None
@@ -178,7 +181,7 @@ def draw_boxes(
     check_at_least(
         "boxes", count, refined_boxes=refined_boxes, captions=captions, visibilities=visibilities
     )
-    picture = np.array(as_rgb8(image))
+    picture = as_picture(image)
     if masks is not None:
         check_counts("boxes", count, masks=masks.shape[-1])
         check_masks(masks, picture)
@@ -214,6 +217,31 @@ def draw_boxes(
     axes.imshow(picture)
     save_or_show(axes.figure, save_to, show=False)
     return axes
+
+
+def as_picture(image: np.ndarray) -> np.ndarray:
+    """An image to draw on, uint8 [height, width, 3], a copy.
+
+    As `mrcnn.images.as_rgb8` makes it; numbers out of range, as of a molded image, are cut to 0
+    and 255 with a warning: whoever looks at a picture sees what it is of.
+
+    Raises:
+        mrcnn.images.ImageError: for another shape or type, or numbers that are not finite.
+    """
+    try:
+        return np.array(as_rgb8(image))
+    except ImageError:
+        values = np.asarray(image)
+        if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+            raise
+        cut = np.clip(values.astype(float), 0, 255)
+        picture = np.array(as_rgb8(cut if values.dtype.kind == "f" else cut.astype(np.uint8)))
+        logger.warning(
+            "The image holds %s values from %.5g to %.5g; they are drawn cut to 0 to 255. Draw it "
+            "as it was before, or what mrcnn.model.unmold_image makes of it.",
+            *(values.dtype, values.min(), values.max()),
+        )
+        return picture
 
 
 def new_figure(size: tuple[float, float], save_to: str | os.PathLike | None) -> Figure:

@@ -97,14 +97,14 @@ def ancestor(tensor: keras.KerasTensor, name: str | re.Pattern) -> keras.KerasTe
 
 
 def run_graph(
-    network: MaskRCNNNetwork,
+    network: MaskRCNNNetwork | keras.Model,
     arrays: Sequence[np.ndarray],
     outputs: Iterable[tuple[str, keras.KerasTensor]],
 ) -> dict[str, np.ndarray]:
     """Values of tensors between the layers of a network.
 
     Args:
-        network: a `MaskRCNNNetwork`.
+        network: a `MaskRCNNNetwork`, or a model with the inputs of its inference model.
         arrays: inputs of its inference model: molded images, their metas, anchors.
         outputs: pairs of a name and a tensor, such as `network.get_layer("fpn_p2").output`.
 
@@ -115,7 +115,7 @@ def run_graph(
         TypeError: if an output is no tensor of a Keras model.
         ValueError: if an output cannot be computed from these inputs.
     """
-    inputs, outputs = network.inference.inputs, dict(outputs)
+    inputs, outputs = getattr(network, "inference", network).inputs, dict(outputs)
     for name, tensor in outputs.items():
         if not isinstance(tensor, keras.KerasTensor):
             raise TypeError(

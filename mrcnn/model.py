@@ -1,11 +1,12 @@
 """`MaskRCNN`: train, detect, load and save, with matterport's interface."""
 
 import contextlib
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -23,6 +24,7 @@ from mrcnn.network import MaskRCNNNetwork
 from mrcnn.old_imports import MODULES, finder
 from mrcnn.runs import InRun, find_last
 from mrcnn.start_weights import chosen_weights, read_config
+from mrcnn.tensors import require_eager
 from mrcnn.weights import CLASS_LAYERS, LoadReport, load_weights, read_metadata
 
 __all__ = ["CLASS_LAYERS", "MaskRCNN", "MaskRCNNNetwork", *compat.__all__, *MODULES["model"]]
@@ -47,20 +49,26 @@ class MaskRCNN(InRun, Detecting, LookInside):
 
     Raises:
         ValueError: for another mode or a configuration that contradicts itself.
+        RuntimeError: if TensorFlow was told to run as its first version did.
     """
 
     def __init__(self, mode: str, config: Config, model_dir: str | os.PathLike):
+        require_eager()
         if mode not in ("training", "inference"):
             raise ValueError(f"mode must be 'training' or 'inference'; received {mode!r}.")
         self.mode = mode
         self.config = config
         self.model_dir = str(model_dir)
         self.set_log_dir()
-        self._scope = training_scope(config) if mode == "training" else contextlib.nullcontext
         with self._scope():
             self.keras_model = self.build(mode, config)
         if mode == "training":
             self.get_anchors(config.IMAGE_SHAPE)
+
+    @functools.cached_property  # so that a subclass need not call `__init__`
+    def _scope(self):
+        training = self.mode == "training"
+        return training_scope(self.config) if training else contextlib.nullcontext
 
     @property
     def run_name(self) -> str | None:
@@ -170,7 +178,8 @@ class MaskRCNN(InRun, Detecting, LookInside):
     @property
     def class_names(self) -> list[str] | None:
         """Names of the classes, the background first, where they are known; or None."""
-        return self.keras_model.class_names and list(self.keras_model.class_names)
+        names = getattr(self.keras_model, "class_names", None)  # `build` may give any model
+        return names and list(names)
 
     @class_names.setter
     def class_names(self, names: Sequence[str] | None) -> None:
@@ -197,7 +206,7 @@ class MaskRCNN(InRun, Detecting, LookInside):
         learning_rate: float,
         epochs: int,
         layers: str,
-        augmentation: Callable | None = None,
+        augmentation: Callable | Literal[False] | None = None,
         custom_callbacks: Sequence[keras.callbacks.Callback] | None = None,
         no_augmentation_sources: str | Iterable[str] | None = None,
         seed: int = 0,
@@ -215,7 +224,7 @@ class MaskRCNN(InRun, Detecting, LookInside):
             learning_rate: the highest of the schedule.
             epochs: number of the last epoch, not a number of further ones.
             layers: "heads", "3+", "4+", "5+", "all" or a regular expression of layer names.
-            augmentation: see `mrcnn.augment.augment_instances`.
+            augmentation: see `mrcnn.augment.augment_instances`; None or False for none.
             custom_callbacks: further Keras callbacks; the weights of an epoch are written before
                 they see its end.
             no_augmentation_sources: names of sources whose images are not augmented.
@@ -254,7 +263,7 @@ class MaskRCNN(InRun, Detecting, LookInside):
             train_dataset,
             self.config,
             steps=self.config.STEPS_PER_EPOCH,
-            augmentation=augmentation,
+            augmentation=None if augmentation is False else augmentation,
             no_augmentation_sources=no_augmentation_sources,
             seed=seed,
             epoch=self.epoch,

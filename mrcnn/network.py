@@ -76,6 +76,9 @@ class MaskRCNNNetwork(_Network):
             self.frozen_layers = shared.frozen_layers
             self.layers_before = shared.layers_before
             leave_uncompiled(self)
+            for layer in self._flatten_layers(include_self=False, recursive=True):
+                if layer.name in self.frozen_layers:  # also for who does not call `set_trainable`
+                    layer.trainable = False
             self._detecting = detecting
             names = LOSS_NAMES + SEMANTIC_LOSS_NAMES * bool(config.SEMANTIC_BRANCH)
             self.loss_trackers = [keras.metrics.Mean(name=name) for name in names]
@@ -93,12 +96,15 @@ class MaskRCNNNetwork(_Network):
         return [name for name in super().__dir__() if name != "inference"]
 
     def get_config(self) -> dict[str, Any]:
-        return {"mode": self.mode, "config": self.config.to_dict()}
+        names = self.class_names and list(self.class_names)
+        return {"mode": self.mode, "config": self.config.to_dict(), "class_names": names}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
         known = {name: value for name, value in config["config"].items() if hasattr(Config, name)}
-        return cls(config["mode"], Config.from_dict(known))
+        network, names = cls(config["mode"], Config.from_dict(known)), config.get("class_names")
+        network.class_names = names and tuple(names)
+        return network
 
     def metadata(self) -> dict[str, Any]:
         """What a weights file says of its network: version, config, class names."""
@@ -124,6 +130,20 @@ class MaskRCNNNetwork(_Network):
     ) -> LoadReport:
         """`mrcnn.weights.load_weights`; unless `by_name`, the file must hold every weight."""
         return load_weights(self, filepath, by_name=by_name, skip_mismatch=skip_mismatch)
+
+    def fit_generator(
+        self,
+        generator: Any,
+        steps_per_epoch: int | None = None,
+        epochs: int = 1,
+        *,
+        max_queue_size: int | None = None,
+        workers: int | None = None,
+        use_multiprocessing: bool | None = None,
+        **settings: Any,
+    ) -> keras.callbacks.History:
+        """`fit`, which takes generators; what said how batches are prepared is not needed."""
+        return self.fit(generator, steps_per_epoch=steps_per_epoch, epochs=epochs, **settings)
 
     def compute_loss(
         self,

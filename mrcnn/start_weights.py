@@ -20,11 +20,13 @@ logger = logging.getLogger(__name__)
 
 COCO_BACKBONE = "resnet101"
 """Of the weights that matterport trained on COCO."""
+RPN_LAYERS = ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
+"""The layers inside of `rpn_model`."""
 
 
 def chosen_weights(
     model: MaskRCNN, word: str | os.PathLike, exclude: Iterable[str] | str | None = None
-) -> tuple[str | os.PathLike, Iterable[str] | str | None, tuple[str, ...] | None]:
+) -> tuple[str | os.PathLike, tuple[str, ...], tuple[str, ...] | None]:
     """What a word for weights stands for: `(path, layers to leave out, class names or None)`.
 
     Args:
@@ -35,6 +37,13 @@ def chosen_weights(
     Raises:
         ValueError: for "coco" with another backbone.
     """
+    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
+    if "rpn_model" not in exclude and (inner := [name for name in RPN_LAYERS if name in exclude]):
+        logger.warning(
+            "exclude leaves %s as they are, random in a new network: they lie inside of rpn_model, "
+            "where matterport's loading took no notice of names. Take them out of it to load them.",
+            ", ".join(inner),
+        )
     if word == "coco":
         config = model.config
         if config.BACKBONE != COCO_BACKBONE:
@@ -44,8 +53,7 @@ def chosen_weights(
                 f"{config.BACKBONE!r}{own}."
             )
         if config.NUM_CLASSES != len(CLASS_NAMES):
-            given = [exclude] if isinstance(exclude, str) else exclude or ()
-            exclude = (*given, *CLASS_LAYERS)
+            exclude += CLASS_LAYERS
         return str(coco_weights()), exclude, CLASS_NAMES
     words = {"imagenet": model.get_imagenet_weights, "last": model.find_last}
     return words[word]() if word in words else word, exclude, None

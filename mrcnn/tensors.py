@@ -61,3 +61,17 @@ def leave_uncompiled(network: keras.Model) -> None:
     """On a GPU Keras would have XLA compile predictions, which lacks the suppression of boxes."""
     if keras.backend.backend() == "tensorflow":
         network.jit_compile = False
+
+
+def require_eager() -> None:
+    """Raises RuntimeError where TensorFlow builds graphs for sessions, as its first version did."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    if not tf.executing_eagerly():
+        raise RuntimeError(
+            "TensorFlow does not execute eagerly, without which Keras 3 builds no network. Drop "
+            "tf.compat.v1.disable_eager_execution(), tf.compat.v1.disable_v2_behavior() or "
+            "graph.as_default() from the script: there are no sessions and graphs to look after."
+        )

@@ -20,6 +20,7 @@ from mrcnn.drawing import (
     Color,
     SaveTo,
     apply_mask,
+    as_picture,
     check_at_least,
     check_counts,
     check_masks,
@@ -37,7 +38,6 @@ from mrcnn.drawing import (
     save_or_show,
 )
 from mrcnn.evaluate import compute_matches
-from mrcnn.images import as_rgb8
 from mrcnn.masks import CompactMasks
 from mrcnn.old_imports import MODULES, finder
 from mrcnn.plots import plot_overlaps, plot_precision_recall
@@ -82,7 +82,7 @@ def display_images(
     """Shows images side by side and returns the axes of each.
 
     Args:
-        images: RGB as `mrcnn.images.as_rgb8` takes them; or [height, width] or
+        images: RGB as `mrcnn.drawing.as_picture` takes them; or [height, width] or
             [height, width, 1] of any values, coloured by `cmap`.
         titles: one per image.
         cols: images per row.
@@ -102,7 +102,7 @@ def display_images(
     for axis in axes:
         axis.axis("off")
     for axis, image, title in zip(axes, images, titles, strict=False):
-        values = image if image.ndim == 2 or image.shape[2] == 1 else as_rgb8(image)
+        values = image if image.ndim == 2 or image.shape[2] == 1 else as_picture(image)
         axis.imshow(values, cmap=cmap, norm=norm, interpolation=interpolation)
         axis.set_title(title, fontsize=9, parse_math=False)
     save_or_show(figure, save_to)
@@ -129,7 +129,7 @@ def display_instances(
     """Shows an image with its instances and returns the axes.
 
     Args:
-        image: [height, width] or [height, width, channels], as `mrcnn.images.as_rgb8` takes it;
+        image: [height, width] or [height, width, channels], as `mrcnn.drawing.as_picture` takes it;
             it is not changed.
         boxes: [instances, (y1, x1, y2, x2)] in pixels; instances whose box is all zero are left
             out.
@@ -150,7 +150,7 @@ def display_instances(
         ValueError: if lengths or sizes do not fit one another, or a class has no name.
     """
     count = len(boxes)
-    picture = np.array(as_rgb8(image))
+    picture = as_picture(image)
     colors = random_colors(count) if _absent(colors) else colors
     captions = None if _absent(captions) else captions
     if count:
@@ -283,7 +283,7 @@ def display_augmented(
             augmentation=augmentation if seed >= 0 else None,
             rng=np.random.default_rng(max(0, seed)),
         )
-        image = as_rgb8(image).copy()
+        image = as_picture(image)
         for index, color in enumerate(random_colors(len(boxes))):
             apply_mask(image, masks[:, :, index], color)
             draw_box(image, boxes[index], [int(255 * part) for part in color])

@@ -228,8 +228,17 @@ def test_an_older_file_of_the_same_name_is_refused(tmp_path, name):
         group.attrs["weight_names"] = [name.encode()]
         group[name] = np.zeros((7, 7, 3, 64), np.float32)
         file.attrs["layer_names"] = [b"conv1"]
-    with pytest.raises(WeightsError, match="an older one of that name"):
-        backbones._resnet_arrays(path)
+    for backbone in ("resnet50", "resnet101"):  # matterport took it for both
+        assert backbones.is_imagenet_file(path, settings(backbone))
+        with pytest.raises(WeightsError, match=f"an older one of that name.* that of {backbone}"):
+            load_imagenet(None, settings(backbone), path)
+
+
+def test_the_file_of_the_other_resnet_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(backbones, "read_arrays", lambda path: {"conv1_conv/kernel": None})
+    path = tmp_path / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    with pytest.raises(WeightsError, match="is of resnet50, and BACKBONE is 'resnet101'"):
+        load_imagenet(None, settings("resnet101"), path)
 
 
 def test_a_callable_has_no_imagenet_weights():

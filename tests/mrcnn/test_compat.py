@@ -753,7 +753,13 @@ class TestNetwork:
         model = modellib.MaskRCNN("training", config, tmp_path)
         model.compile(0.01)
         batches = data_generator(rectangles(), config, random_rois=30, batch_size=2)
-        history = model.keras_model.fit(batches, steps_per_epoch=1, verbose=0)
+        history = model.keras_model.fit_generator(
+            *(batches, 1),
+            verbose=0,
+            max_queue_size=100,
+            workers=4,
+            use_multiprocessing=True,
+        )
         assert np.isfinite(history.history["loss"]).all()
 
     def test_momentum(self, training):

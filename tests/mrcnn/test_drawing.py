@@ -16,6 +16,7 @@ from matplotlib.patches import Polygon, Rectangle
 from skimage.color import deltaE_ciede2000
 
 from mrcnn.drawing import apply_mask, draw_box, draw_boxes, draw_rois, random_colors
+from mrcnn.images import ImageError
 
 IMAGE = np.full((30, 40, 3), 100, np.uint8)
 BOXES = np.array([[0, 0, 10, 8], [12, 15, 20, 35]])
@@ -143,6 +144,28 @@ def test_visibility_decides_on_style_and_refined_box():
     assert [line.get_xdata()[1] for line in axes.lines] == [16.5, 6.5]
     assert texts(axes) == ["a", "b", "c"]
     assert [text.get_position()[1] for text in axes.texts] == [-0.5, 13.5, 6.5]
+
+
+@pytest.mark.parametrize(
+    ("image", "value"),
+    [
+        (IMAGE - 123.7, 0),  # molded
+        (IMAGE.astype(np.float32) * 4, 255),
+        (np.full(IMAGE.shape, -1.0), 0),
+        (np.full(IMAGE.shape, -3, np.int8), 0),
+        (np.full(IMAGE.shape, 300, np.int32), 255),
+    ],
+)
+def test_values_out_of_range_are_cut_with_a_warning(image, value, caplog):
+    axes = draw_boxes(image, BOXES)
+    assert (np.asarray(axes.images[0].get_array()) == value).all()
+    assert "they are drawn cut to 0 to 255" in caplog.text
+
+
+@pytest.mark.parametrize("image", [np.full(IMAGE.shape, np.nan), IMAGE[0, 0] - 200.0])
+def test_what_is_no_image_is_refused(image):
+    with pytest.raises(ImageError):
+        draw_boxes(image, BOXES)
 
 
 def test_refined_boxes_can_be_drawn_alone_with_masks():

@@ -269,9 +269,11 @@ def test_survives_kerass_own_file(mode, tmp_path):
     model = MaskRCNN(mode, configuration(BACKBONE="efficientnetlite0"), tmp_path)
     if mode == "training":
         model.compile(0.001)
+    model.class_names = ["BG", "a", "b"]
     model.keras_model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert (type(again), again.mode) == (MaskRCNNNetwork, mode)
+    assert again.class_names == ("BG", "a", "b")
     before, after = (to_numpy(network.weights) for network in (model.keras_model, again))
     assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
 
@@ -553,6 +555,8 @@ def test_pyramid_levels_with_anchors(trained):
 @pytest.mark.parametrize("stages", [1, 3])
 def test_frozen_stages(stages):
     model = network(FREEZE_BACKBONE_STAGES=stages)
+    for stage in range(1, 6):  # for who compiles it and calls fit
+        assert model.get_layer(f"stage{stage}_conv").trainable == (stage > stages)
     learning = set_trainable(model, ".*")
     before = {name: w.variable.numpy() for name, w in named_weights(model).items()}
     train_step(model, training_batch(model.config))

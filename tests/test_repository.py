@@ -166,6 +166,22 @@ def test_command_explains_itself_from_any_directory(path):
     assert "usage:" in help_text(relative(path)).lower()
 
 
+@pytest.mark.parametrize("target", ["train-boundary", "train-attributes", "train-diagnosis"])
+def test_trainings_of_the_makefile_parse(target):
+    """Whoever renames an option would not notice otherwise before an hour of training."""
+    from lesion.train import parse
+
+    listed = subprocess.run(
+        ["make", "-n", target, "DATA=."], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lines = listed.stdout.replace("\\\n", " ").splitlines()
+    trainings = [line for line in lines if "lesion/train.py" in line]
+    assert trainings
+    for line in trainings:
+        _, options = re.sub(r"\$\([^)]*\)", "weights.h5", line).split("lesion/train.py")
+        assert parse(shlex.split(options)).task == target.partition("-")[2]
+
+
 @pytest.mark.parametrize("command", documented_commands())
 def test_documented_command_parses(command):
     words = shlex.split(command, comments=True)

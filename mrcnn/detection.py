@@ -98,8 +98,10 @@ def _best_class(rois, probabilities, deltas):
 def _all_classes(rois, probabilities, deltas):
     """A candidate per region and class but the background; the best `MAX_CANDIDATES` of them."""
     count, classes = rois.shape[1], probabilities.shape[2]
-    there = ops.cast(ops.any(rois != 0, axis=-1, keepdims=True), "float32")
-    scores = ops.reshape(probabilities[:, :, 1:] * there, (-1, count * (classes - 1)))
+    there = ops.any(rois != 0, axis=-1, keepdims=True)
+    # Below every probability, since of a threshold of 0 even a score of 0 would count.
+    scores = ops.where(there, probabilities[:, :, 1:], -1.0)
+    scores = ops.reshape(scores, (-1, count * (classes - 1)))
     scores, best = ops.top_k(scores, min(MAX_CANDIDATES, count * (classes - 1)))
     deltas = ops.reshape(deltas[:, :, 1:], (-1, count * (classes - 1), 4))
     class_ids = ops.cast(best % (classes - 1) + 1, "int32")

@@ -290,12 +290,12 @@ class MaskRCNN(InRun, Detecting, LookInside):
             custom_callbacks or (),
         )
 
-    def compile(self, learning_rate: float, momentum: float | None = None, steps: int = 1) -> None:
+    def compile(
+        self, learning_rate: float, momentum: float | None = None, steps: int | None = None
+    ) -> None:
         """Gives the network its optimizer for `steps` steps; `momentum` replaces the setting."""
         with self._scope():
-            optimizer = training.build_optimizer(self.config, learning_rate, steps)
-            if momentum is not None:
-                optimizer.momentum = momentum
+            optimizer = training.build_optimizer(self.config, learning_rate, steps, momentum)
             # Without it JAX would not even trace the step; TensorFlow is quicker as it is.
             jit_compile = keras.backend.backend() == "jax"
             self.keras_model.compile(optimizer=optimizer, jit_compile=jit_compile)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from mrcnn.tensors import Tensor
 
@@ -25,7 +25,8 @@ class BatchNorm(layers.BatchNormalization):
 
     Args:
         train_bn: False: moving statistics always, while gamma and beta remain trainable;
-            None: as usual, batch statistics in training; True: batch statistics always.
+            None: as usual, batch statistics in training; True: batch statistics always, also
+            while not trainable; the moving ones follow in training alone.
         **kwargs: of `keras.layers.BatchNormalization`.
     """
 
@@ -36,15 +37,33 @@ class BatchNorm(layers.BatchNormalization):
     def call(
         self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        if self.train_bn is not None:
-            training = self.train_bn
+        if self.train_bn is False:
+            training = False
+        # Batch statistics normalise, and what moves the moving ones: with True these part.
+        moving = bool(training) and self.trainable
+        learning = moving or self.train_bn is True
         maps = len(inputs.shape) == 4 and self.axis in (-1, 3)
-        other = self.synchronized or getattr(self, "renorm", False)  # which Keras 3.10 lacks
+        renorm = getattr(self, "renorm", False)  # which Keras 3.10 lacks
+        other = self.synchronized or renorm
         if maps and mask is None and not other and keras.backend.backend() == "tensorflow":
-            return self._normalise_tensorflow(inputs, bool(training) and self.trainable)
-        return super().call(inputs, training=training, mask=mask)
+            return self._normalise_tensorflow(inputs, learning, moving)
+        if learning == moving or renorm:
+            return super().call(inputs, training=learning, mask=mask)
+        # Keras normalises by the batch only where it moves the averages too.
+        values = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        mean, variance = self._moments(values, mask)
+        outputs = ops.batch_normalization(
+            values,
+            mean,
+            variance,
+            self.axis,
+            offset=ops.cast(self.beta, values.dtype) if self.center else None,
+            scale=ops.cast(self.gamma, values.dtype) if self.scale else None,
+            epsilon=self.epsilon,
+        )
+        return ops.cast(outputs, self.compute_dtype)
 
-    def _normalise_tensorflow(self, inputs, learning):
+    def _normalise_tensorflow(self, inputs, learning, moving):
         """The same numbers by one kernel instead of several passes over the maps.
 
         It takes a quarter off a residual network's time in bfloat16, in training too.
@@ -62,12 +81,12 @@ class BatchNorm(layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=learning,
         )
-        if learning:
+        if moving:
             count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), variance.dtype)
             # The kernel's variance is of a sample, divided by the count less one; Keras's is not.
             variance *= tf.maximum(count - 1, 1) / count
-            for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.assign(moving * self.momentum + now * (1 - self.momentum))
+            for average, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                average.assign(average * self.momentum + now * (1 - self.momentum))
         return outputs
 
     def get_config(self) -> dict[str, Any]:

@@ -191,7 +191,18 @@ def _crop_levels_tensorflow(maps, boxes, level, box_indices, size):
         )
 
     maps = [tf.cast(features, tf.float32) for features in maps]
-    return (crop if tf.config.get_visible_devices("GPU") else crop_on_processor)(*maps)
+    on_processor = any("GPU" not in device for device in _devices())
+    return (crop_on_processor if on_processor else crop)(*maps)
+
+
+def _devices():
+    """Names of the devices that may run what is computed here by TensorFlow."""
+    import tensorflow as tf
+
+    if tf.distribute.has_strategy():
+        return tf.distribute.get_strategy().extended.worker_devices
+    with tf.init_scope():  # a function that is traced does not know where it is called
+        return [tf.zeros(()).device]
 
 
 def _uncrop_levels_tensorflow(crops, maps, boxes, level, box_indices):

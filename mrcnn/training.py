@@ -112,23 +112,30 @@ def set_trainable(network: keras.Model, layer_regex: str) -> list[str]:
     return names
 
 
-def build_optimizer(config: Config, learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    config: Config, learning_rate: float, steps: int | None = None, momentum: float | None = None
+) -> keras.optimizers.Optimizer:
     """The optimizer of a configuration for a stage of `steps` steps.
 
     Gradients are clipped by their joint norm, as Keras 2's `clipnorm` did for matterport. Without
     warm-up and decay the rate is a plain number, which Keras's callbacks may change.
+
+    Args:
+        config: gives the optimizer and its settings.
+        learning_rate: the highest.
+        steps: of all epochs together, which a schedule needs.
+        momentum: of SGD, instead of `LEARNING_MOMENTUM`.
+
+    Raises:
+        ValueError: if there is a schedule and no number of steps.
     """
-    rate = float(learning_rate)
-    if config.WARMUP_STEPS or config.LEARNING_RATE_DECAY:
-        rate = WarmupSchedule(
-            rate,
-            min(config.WARMUP_STEPS, steps // 2),
-            steps if config.LEARNING_RATE_DECAY == "cosine" else None,
-        )
     sgd, adamw = keras.optimizers.SGD, keras.optimizers.AdamW
     if replica_count() > 1:
         sgd, adamw = ReplicatedSGD, ReplicatedAdamW
+    rate = _rate(config, float(learning_rate), steps)
     if config.OPTIMIZER == "adamw":
+        if momentum is not None:
+            logger.warning("OPTIMIZER 'adamw' has no momentum; the %g given is unused.", momentum)
         optimizer = adamw(
             rate,
             weight_decay=config.WEIGHT_DECAY,
@@ -138,9 +145,30 @@ def build_optimizer(config: Config, learning_rate: float, steps: int) -> keras.o
         return optimizer
     return sgd(
         rate,
-        momentum=config.LEARNING_MOMENTUM,
+        momentum=float(config.LEARNING_MOMENTUM if momentum is None else momentum),
         global_clipnorm=config.GRADIENT_CLIP_NORM,
     )
+
+
+def _rate(config, learning_rate, steps):
+    """The rate as a number, or its schedule over `steps` steps."""
+    warmup, decay = config.WARMUP_STEPS, config.LEARNING_RATE_DECAY
+    if not warmup and not decay:
+        return learning_rate
+    if steps is None:
+        raise ValueError(
+            f"WARMUP_STEPS={warmup} and LEARNING_RATE_DECAY={decay!r} make a schedule, which needs "
+            "the number of steps of all epochs; received steps=None. Call compile(learning_rate, "
+            "steps=epochs * steps_per_epoch), or set WARMUP_STEPS = 0 and LEARNING_RATE_DECAY = "
+            "None. `MaskRCNN.train` compiles by itself."
+        )
+    if warmup > steps // 2:
+        logger.info(
+            "The warm-up takes %d steps instead of WARMUP_STEPS=%d: half of the stage's %d.",
+            *(steps // 2, warmup, steps),
+        )
+        warmup = steps // 2
+    return WarmupSchedule(learning_rate, warmup, steps if decay == "cosine" else None)
 
 
 @dataclass

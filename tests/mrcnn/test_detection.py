@@ -275,6 +275,16 @@ class TestAllClasses:
         assert found[:, 4].tolist() == [2, 1]
         np.testing.assert_allclose(found[:, 5], [0.30, 0.25], atol=1e-6)
 
+    def test_padding_counts_for_nothing_without_a_threshold(self):
+        config = configuration(
+            NUM_CLASSES=3, DETECTION_ALL_CLASSES=True, DETECTION_MIN_CONFIDENCE=0
+        )
+        rois = np.array([[[0.2, 0.2, 0.6, 0.6], [0, 0, 0, 0], [0, 0, 0, 0]]], np.float32)
+        probabilities = np.full((1, 3, 3), [0.1, 0.5, 0.4], np.float32)
+        detections = detect(config, rois, probabilities, np.zeros((1, 3, 3, 4), np.float32))[0]
+        np.testing.assert_allclose(detections[:2, 4:], [[1, 0.5], [2, 0.4]], atol=1e-6)
+        assert not detections[2:].any()
+
     def test_deltas_are_of_the_own_class(self):
         config = configuration(
             NUM_CLASSES=3, DETECTION_ALL_CLASSES=True, DETECTION_MIN_CONFIDENCE=0.2

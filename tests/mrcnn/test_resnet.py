@@ -98,7 +98,30 @@ def test_batch_norm_keeps_its_mode_whatever_the_call_asks_for(train_bn, training
     y = keras.ops.convert_to_numpy(model(x, training=training))
     assert (abs(y.mean()) < 1e-3) == uses_batch
     moved = layer.moving_mean.numpy()
-    assert np.any(moved != 0) == uses_batch
+    assert np.any(moved != 0) == (uses_batch and training)
+
+
+@pytest.mark.parametrize("shape", [(64, 3), (8, 4, 2, 3)], ids=["rows", "maps"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_batch_statistics_do_not_ask_whether_the_layer_is_trainable(shape, training, precision):
+    x = np.random.default_rng(0).normal(5, 2, shape).astype("float32")
+    learns, frozen = (BatchNorm(True, dtype=precision) for _ in range(2))
+    for layer in (learns, frozen):
+        layer.build(x.shape)
+        layer.set_weights(np.float32([[2, 1, 3], [0.5, 0, -1], [0, 0, 0], [1, 1, 1]]))
+    frozen.trainable = False
+    before = [np.array(value) for value in frozen.get_weights()]
+    outputs = [keras.ops.cast(layer(x, training=training), "float32") for layer in (learns, frozen)]
+    first, second = (keras.ops.convert_to_numpy(output) for output in outputs)
+    axes = tuple(range(x.ndim - 1))
+    expected = (x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-3) * [2, 1, 3] + [0.5, 0, -1]
+    tolerance = 1e-4 if precision == "float32" else 0.1
+    np.testing.assert_allclose(first, expected, atol=tolerance)
+    np.testing.assert_allclose(second, expected, atol=tolerance)
+    for value, known in zip(frozen.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, known)
+    assert np.any(learns.moving_mean.numpy() != 0) == training
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's kernel alone")

@@ -231,13 +231,14 @@ class TestCropAndResize:
                 float(crop(*tensors(*alone))), abs=2e-3
             )
 
-    @pytest.mark.parametrize("visible", [[], ["one"]])
+    @pytest.mark.parametrize(
+        ("devices", "safe"), [(["GPU:0"], False), (["CPU:0"], True), (["GPU:0", "CPU:1"], True)]
+    )
     def test_gradient_is_that_of_the_devices_in_use(
-        self, tensorflow, value_and_gradients, monkeypatch, visible
+        self, tensorflow, value_and_gradients, monkeypatch, devices, safe
     ):
-        """A graphics card that is there and hidden computes nothing."""
-        monkeypatch.setattr(tensorflow.config, "list_physical_devices", lambda kind: ["one"])
-        monkeypatch.setattr(tensorflow.config, "get_visible_devices", lambda kind: visible)
+        """A graphics card that is there and not used computes nothing."""
+        monkeypatch.setattr(roi_align, "_devices", lambda: devices)
         own, called = roi_align._uncrop_levels_tensorflow, []
         monkeypatch.setattr(
             roi_align, "_uncrop_levels_tensorflow", lambda *a: called.append(1) or own(*a)
@@ -247,7 +248,21 @@ class TestCropAndResize:
         value_and_gradients(
             lambda *maps: ops.sum(crop_levels(maps, boxes, level, indices, (2, 2))), *pyramid()
         )
-        assert bool(called) == (not visible)
+        assert bool(called) == safe
+
+    def test_devices_in_use(self, tensorflow, monkeypatch):
+        @tensorflow.function
+        def traced():
+            names.extend(roi_align._devices())
+
+        names = []
+        traced()
+        with tensorflow.device("CPU:0"):
+            names += roi_align._devices()
+        assert ["device:CPU:0" in name for name in names] == [True, True]
+        with tensorflow.distribute.OneDeviceStrategy("/device:GPU:7").scope():
+            (name,) = roi_align._devices()
+        assert "GPU:7" in name
 
     def test_gradient_loses_nothing_to_threads(self, value_and_gradients):
         """TensorFlow's own gradient differs between calls on a processor of several cores."""

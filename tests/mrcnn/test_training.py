@@ -142,8 +142,34 @@ class TestOptimizer:
     def test_cosine_ends_with_the_stage(self):
         config = Config(LEARNING_RATE_DECAY="cosine", WARMUP_STEPS=1000)
         schedule = build_optimizer(config, 0.1, steps=20)._learning_rate
-        # The warm-up takes half of a short stage at most.
         assert (schedule.warmup_steps, schedule.decay_steps) == (10, 20)
+
+    @pytest.mark.parametrize(("steps", "said"), [(20, True), (22, False)])
+    def test_warm_up_takes_half_of_a_short_stage_at_most(self, caplog, steps, said):
+        with caplog.at_level(logging.INFO, "mrcnn"):
+            schedule = build_optimizer(Config(WARMUP_STEPS=11), 0.1, steps)._learning_rate
+        assert schedule.warmup_steps == min(11, steps // 2)
+        assert ("takes 10 steps instead of WARMUP_STEPS=11" in caplog.text) == said
+
+    @pytest.mark.parametrize(
+        "setting", [{"WARMUP_STEPS": 5}, {"LEARNING_RATE_DECAY": "cosine"}], ids=str
+    )
+    def test_schedule_of_unknown_length_is_refused(self, setting):
+        with pytest.raises(ValueError, match=r"received steps=None. Call compile\(.*steps="):
+            build_optimizer(Config(**setting), 0.1)
+
+    def test_without_a_schedule_the_length_does_not_count(self):
+        assert float(build_optimizer(Config(), 0.1).learning_rate) == pytest.approx(0.1)
+
+    @pytest.mark.parametrize(("setting", "given"), [(0, None), (0.9, 0)])
+    def test_momentum_may_be_a_whole_number(self, setting, given):
+        optimizer = build_optimizer(Config(LEARNING_MOMENTUM=setting), 0.1, momentum=given)
+        assert optimizer.momentum == 0
+
+    @pytest.mark.parametrize(("momentum", "said"), [(0.5, True), (None, False)])
+    def test_adamw_says_that_it_has_no_momentum(self, caplog, momentum, said):
+        build_optimizer(Config(OPTIMIZER="adamw"), 0.1, momentum=momentum)
+        assert ("has no momentum; the 0.5 given is unused" in caplog.text) == said
 
 
 class TestSetTrainable:

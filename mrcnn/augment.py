@@ -109,7 +109,8 @@ def _by_keras(layer, image, masks, rng):
             if isinstance(getattr(part, "generator", None), keras.random.SeedGenerator):
                 state = part.generator.state
                 state.assign(rng.integers(2**32, size=state.shape, dtype=np.uint32))
-        data = layer(data, training=True)
+        with keras.device("cpu:0"):  # a GPU is busy with the training
+            data = layer(data, training=True)
     image = np.clip(keras.ops.convert_to_numpy(data["images"])[0], 0, 255)
     if "segmentation_masks" in data:
         masks = keras.ops.convert_to_numpy(data["segmentation_masks"])[0] >= 0.5
@@ -139,6 +140,10 @@ def _by_imgaug(augmenter, image, masks, rng):
     mend_elastic_transformation()
     fixed = augmenter.to_deterministic()
     fixed.seed_(int(rng.integers(2**31)), deterministic_too=True)
+    for part in [fixed, *fixed.get_all_children(flat=True)]:  # copies, as `fixed` is
+        for mode in ("_mode_segmentation_maps", "_pad_mode_segmentation_maps"):
+            if hasattr(part, mode):
+                setattr(part, mode, None)  # the image's: what is mirrored there has its mask
     augmented = fixed.augment_image(image)
     if not masks.shape[-1]:
         return augmented, masks

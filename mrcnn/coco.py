@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,18 +57,19 @@ class CocoDataset(Dataset):
         self,
         annotations: str | os.PathLike,
         images: str | os.PathLike,
-        class_ids: Sequence[int] | None = None,
+        class_ids: Iterable[int] | None = None,
         source: str = "coco",
     ) -> None:
         """Adds the images of one annotation file and prepares the data set.
 
-        Annotations without area are left out with a warning; images without annotations stay.
+        Annotations without area are left out with a warning. Images without annotations stay,
+        unless `class_ids` are given: then images that show none of these are left out.
 
         Args:
             annotations: the JSON file.
             images: folder that the file names in it start from.
-            class_ids: ids of the categories to take, in the order of the classes here; images that
-                show none of them are then left out. By default all categories and all images.
+            class_ids: ids of the categories to take, in the order of the classes here. By default
+                all categories, and all images.
             source: name of the source; files of other categories need another one.
 
         Raises:
@@ -79,6 +80,8 @@ class CocoDataset(Dataset):
         coco_masks()  # its absence is to show before minutes have passed
         content = read_json(annotations)
         names = _categories(annotations, content)
+        if class_ids is not None:
+            class_ids = np.asarray(list(class_ids)).tolist()  # an array, an iterator
         unknown = [class_id for class_id in class_ids or () if class_id not in names]
         if unknown:
             raise ValueError(

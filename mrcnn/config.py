@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 
 # Settings that no weights show, and that change what these answer.
 MEANINGS = (
+    "IMAGE_ANTIALIAS",
     "MEAN_PIXEL",
     "RPN_ANCHOR_SCALES",
     "RPN_ANCHOR_RATIOS",

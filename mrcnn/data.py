@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ from mrcnn.dataset import Dataset
 from mrcnn.distribution import process_share
 from mrcnn.images import as_channels
 from mrcnn.masks import extract_bboxes, minimize_mask, resize_mask
-from mrcnn.molding import compose_image_meta, mold_image, resize_image
+from mrcnn.molding import compose_image_meta, mold_image, require_halvable, resize_image
 from mrcnn.semantic import semantic_targets
 from mrcnn.targets import build_rpn_targets
 
@@ -42,7 +43,7 @@ def load_image_gt(
     config: Config,
     image_id: int,
     augment: bool = False,
-    augmentation: Callable | None = None,
+    augmentation: Callable | Literal[False] | None = None,
     use_mini_mask: bool = False,
     rng: np.random.Generator | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -53,7 +54,7 @@ def load_image_gt(
         config: a `Config`.
         image_id: number of the image in the data set.
         augment: flips left and right at random (kept for compatibility).
-        augmentation: see `mrcnn.augment.augment_instances`.
+        augmentation: see `mrcnn.augment.augment_instances`; None or False for none.
         use_mini_mask: masks are cut to their boxes and resized to `MINI_MASK_SHAPE`.
         rng: `numpy.random.Generator`; a new unseeded one by default.
 
@@ -80,7 +81,7 @@ def load_image_gt(
     mask = resize_mask(mask, scale, padding, crop, size)
     if augment and rng.random() < 0.5:
         image, mask = np.fliplr(image), np.fliplr(mask)
-    if augmentation is not None:
+    if _is_given(augmentation):
         if image.dtype != np.uint8:
             raise SampleError(
                 f"Image {image_id} ({reference_of(dataset, image_id)}) is {image.dtype}; only "
@@ -102,6 +103,11 @@ def load_image_gt(
     active[dataset.source_class_ids[dataset.image_info[image_id]["source"]]] = 1
     meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
     return image, meta, class_ids, bbox, mask
+
+
+def _is_given(augmentation):
+    # By identity, since an empty imgaug.Sequential is a list and as such false.
+    return augmentation is not None and augmentation is not False
 
 
 def load_sample(
@@ -217,7 +223,7 @@ class Batches(keras.utils.PyDataset):
         steps: batches per epoch; by default one pass over the images.
         shuffle: whether the order is permuted.
         augment: flips left and right at random (kept for compatibility).
-        augmentation: see `mrcnn.augment.augment_instances`.
+        augmentation: see `mrcnn.augment.augment_instances`; None or False for none.
         no_augmentation_sources: names of sources whose images are not augmented.
         seed: of order, augmentation and anchor sampling.
         epoch: number of the epoch.
@@ -231,7 +237,7 @@ class Batches(keras.utils.PyDataset):
 
     Raises:
         ValueError: if the data set has no image, no `load_mask` or other classes than
-            `NUM_CLASSES`.
+            `NUM_CLASSES`, or the pyramid cannot halve images of `IMAGE_SHAPE`.
         TypeError: if `augmentation` is nothing that `augment_instances` takes.
     """
 
@@ -242,7 +248,7 @@ class Batches(keras.utils.PyDataset):
         steps: float | None = None,
         shuffle: bool = True,
         augment: bool = False,
-        augmentation: Callable | None = None,
+        augmentation: Callable | Literal[False] | None = None,
         no_augmentation_sources: str | Iterable[str] | None = None,
         seed: int = 0,
         epoch: int = 0,
@@ -251,8 +257,10 @@ class Batches(keras.utils.PyDataset):
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=8)
         if problem := next(problems_of(dataset, config), None):
             raise ValueError(problem)
-        if augmentation is not None:
+        if _is_given(augmentation):
             require_augmentation(augmentation)
+        if config.IMAGE_RESIZE_MODE == "none":  # the configuration looks at the other modes
+            require_halvable(config.IMAGE_SHAPE)
         self.dataset = dataset
         self.config = config
         # Settings may be quotients, as in `STEPS_PER_EPOCH = 131 / 2`.

@@ -1,5 +1,7 @@
 """Files that are complete or absent, and their fingerprints."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +23,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     The temporary name ends like `path` (`.png`, `.weights.h5`), so that writers who choose the
     format by suffix choose the right one. Missing parent folders are made. When the block raises,
     whatever it has written is removed and a file already standing at `path` stays as it was.
+    The content is on the disk before it takes the name, so that losing power cuts no file short.
 
     Raises:
         FileNotFoundError: if the block ended without writing to the temporary path.
@@ -37,13 +40,33 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             raise FileNotFoundError(
                 f"Nothing was written for {path}: write to the path that atomic_path yields."
             )
+        parts = [temporary]
+        if temporary.is_dir():
+            parts = [part for part in temporary.rglob("*") if part.is_file()]
+        for part in parts:
+            _write_through(part)
         os.replace(temporary, path)
+        with contextlib.suppress(OSError):  # the name; not every system opens folders
+            _write_through(path.parent)
     finally:
         # After the rename there is nothing left under this name.
         if temporary.is_dir():
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _write_through(path):
+    """Has the system write a file, or the names in a folder, to the disk."""
+    # Windows writes through only what is open for writing.
+    handle = os.open(path, os.O_RDWR if os.name == "nt" and path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what no file there can do
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_json(path: str | os.PathLike, content: Any, indent: int | None = 1) -> None:

@@ -5,6 +5,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from keras import ops
@@ -94,7 +95,7 @@ def data_generator(
     config: Config,
     shuffle: bool = True,
     augment: bool = False,
-    augmentation: Callable | None = None,
+    augmentation: Callable | Literal[False] | None = None,
     random_rois: int = 0,
     batch_size: int = 1,
     detection_targets: bool = False,

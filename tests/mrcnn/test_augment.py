@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import subprocess
 import sys
@@ -143,6 +144,24 @@ class TestKerasLayer(Common):
             pytest.skip("Keras's RandomRotation loses the masks under PyTorch (docs/backends.md)")
         return layer
 
+    def test_runs_on_the_processor(self, rectangles, monkeypatch):
+        device, seen, own = keras.device, [], RandomFlip.__call__
+
+        @contextlib.contextmanager
+        def scope(name):
+            seen.append(name)
+            with device(name):
+                yield
+            seen.append("left")
+
+        monkeypatch.setattr(keras, "device", scope)
+        layer = RandomFlip()
+        monkeypatch.setattr(
+            RandomFlip, "__call__", lambda *a, **k: seen.append("called") or own(*a, **k)
+        )
+        augment_instances(layer, *rectangles, np.random.default_rng(0))
+        assert seen == ["cpu:0", "called", "left"]
+
     def test_colours_change_in_the_image_alone(self, rectangles):
         image, masks = rectangles
         layer = keras.layers.RandomBrightness(0.5, value_range=(0, 255))
@@ -171,6 +190,30 @@ class TestImgaug(Common):
     )
     def augmentation(self, request):
         return request.param(pytest.importorskip("imgaug.augmenters"))
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda iaa: iaa.Affine(translate_px={"x": 25, "y": 15}, mode="reflect"),
+            lambda iaa: iaa.Sequential([iaa.Sometimes(1.0, iaa.Affine(scale=0.7, mode="edge"))]),
+            lambda iaa: iaa.Pad(px=(20, 20, 20, 20), pad_mode="reflect"),
+            lambda iaa: iaa.PerspectiveTransform((0.1, 0.1), fit_output=True, mode="replicate"),
+            lambda iaa: iaa.ElasticTransformation(alpha=60, sigma=6, mode="nearest"),
+        ],
+        ids=["Affine", "inside", "Pad", "PerspectiveTransform", "ElasticTransformation"],
+    )
+    def test_what_fills_the_image_fills_the_masks(self, make):
+        image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        image[:, :30, 0], image[:20, 40:, 1], image[40:, 40:, 2] = 240, 240, 240
+        masks = image > 0
+        augmenter = make(pytest.importorskip("imgaug.augmenters"))
+        for changed, moved in outcomes(augmenter, image, masks, range(2)):
+            assert agreement(changed, moved).min() > 0.9
+        part = augmenter
+        while isinstance(part, list) or hasattr(part, "then_list"):
+            part = part[0] if isinstance(part, list) else part.then_list
+        modes = [value for name, value in vars(part).items() if "mode_segmentation" in name]
+        assert modes and None not in modes  # the augmenter given stays as it was
 
     def test_many_instances(self, rectangles):
         iaa = pytest.importorskip("imgaug.augmenters")

@@ -101,6 +101,12 @@ class TestNumbers:
         assert [info["id"] for info in dataset.image_info] == [42]
         assert dataset.load_mask(0)[1].tolist() == [1]
 
+    @pytest.mark.parametrize("kind", [np.array, iter, tuple])
+    def test_choice_may_be_an_array_or_an_iterator(self, load, kind):
+        dataset = load(class_ids=kind([90, 3]))
+        assert dataset.class_names == ["BG", "toothbrush", "car"]
+        assert dataset.num_images == load(class_ids=[90, 3]).num_images > 0
+
     def test_choice_decides_the_order(self, load):
         assert load(class_ids=[90, 3]).class_names == ["BG", "toothbrush", "car"]
 

@@ -289,6 +289,11 @@ def test_functions_of_a_class_are_no_methods(wrap):
     assert Own().COMPUTE_BACKBONE_SHAPE(4) == 4
 
 
+def test_what_weights_mean_depends_on_how_images_are_reduced():
+    stored = Config(IMAGE_ANTIALIAS=True, IMAGE_MAX_DIM=512).to_dict()
+    assert Config().differences(stored) == ["IMAGE_ANTIALIAS=True and not False"]
+
+
 def test_methods_of_a_class_remain_methods():
     class Own(Config):
         def BACKBONE(self, input_image, stage5, train_bn):

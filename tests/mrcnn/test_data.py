@@ -444,6 +444,12 @@ class TestAugmentation:
         np.testing.assert_array_equal(image, before // 2)
         np.testing.assert_array_equal(kept, before)
 
+    def test_false_means_none(self, rectangles, tiny_config):
+        given = Batches(rectangles(), tiny_config(), augmentation=False)
+        plain = Batches(rectangles(), tiny_config())
+        for own, expected in zip(given[0][0], plain[0][0], strict=True):
+            np.testing.assert_array_equal(own, expected)
+
     def test_one_source_may_be_a_word(self, rectangles, tiny_config):
         batches = Batches(rectangles(), tiny_config(), no_augmentation_sources="toys")
         assert batches.no_augmentation_sources == ("toys",)
@@ -479,6 +485,11 @@ class TestRefused:
     def test_other_number_of_classes(self, rectangles, tiny_config):
         with pytest.raises(ValueError, match=r"3 classes .*BG, red, green.*NUM_CLASSES is 5"):
             Batches(rectangles(), tiny_config(NUM_CLASSES=5))
+
+    def test_size_that_the_pyramid_cannot_halve(self, rectangles, tiny_config):
+        config = tiny_config(IMAGE_RESIZE_MODE="none", IMAGE_MAX_DIM=100)
+        with pytest.raises(ValueError, match="100x100 pixels cannot go through the pyramid"):
+            Batches(rectangles(size=(100, 100)), config)
 
 
 class TestFailures:

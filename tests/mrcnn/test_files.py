@@ -1,4 +1,7 @@
+import contextlib
+import errno
 import hashlib
+import os
 
 import pytest
 
@@ -66,6 +69,36 @@ def test_half_written_folder_is_removed(tmp_path):
         (temporary / "part").touch()
         raise ValueError("stop")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_content_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypatch, folder):
+    """Where power is lost in between, a system may keep the renaming and not the content."""
+    path, deeds = tmp_path / "new" / "result", []
+    inodes = lambda: {p.stat().st_ino: p.name for p in path.parent.rglob("*")}  # noqa: E731
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: deeds.append((os.fstat(handle).st_ino, path.exists()))
+    )
+    with atomic_path(path) as temporary:
+        if folder:
+            (temporary / "inner").mkdir(parents=True)
+        (temporary / "inner" / "part" if folder else temporary).write_text("whole")
+    content, parent = deeds
+    assert inodes()[content[0]] == ("part" if folder else "result") and not content[1]
+    assert parent == (path.parent.stat().st_ino, True)
+
+
+@pytest.mark.parametrize(("number", "stops"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_content_that_cannot_be_written_through(tmp_path, monkeypatch, number, stops):
+    def fail(handle):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    path = tmp_path / "result"
+    with pytest.raises(OSError, match="no") if stops else contextlib.nullcontext():
+        with atomic_path(path) as temporary:
+            temporary.write_text("whole")
+    assert path.exists() != stops
 
 
 def test_block_that_writes_nothing_is_an_error_naming_the_file(tmp_path):

@@ -140,17 +140,13 @@ def denorm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
 
 def norm_boxes_graph(boxes: Tensor, shape: Tensor | Sequence[int]) -> Tensor:
     """`norm_boxes` for tensors; `shape` is a tensor or pair `(height, width)`."""
-    height, width = ops.cast(shape[0], "float32"), ops.cast(shape[1], "float32")
-    scale = ops.stack([height, width, height, width]) - 1.0
-    shift = ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])
+    scale, shift = _pixel_frame_graph(shape)
     return (ops.cast(boxes, "float32") - shift) / scale
 
 
 def denorm_boxes_graph(boxes: Tensor, shape: Tensor | Sequence[int]) -> Tensor:
     """`denorm_boxes` for tensors; the result is int32."""
-    height, width = ops.cast(shape[0], "float32"), ops.cast(shape[1], "float32")
-    scale = ops.stack([height, width, height, width]) - 1.0
-    shift = ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])
+    scale, shift = _pixel_frame_graph(shape)
     return ops.cast(ops.round(boxes * scale + shift), "int32")
 
 
@@ -158,6 +154,12 @@ def _pixel_frame(shape):
     height, width = shape
     scale = np.array([height - 1, width - 1, height - 1, width - 1])
     return scale, np.array([0, 0, 1, 1])
+
+
+def _pixel_frame_graph(shape):
+    height, width = ops.cast(shape[0], "float32"), ops.cast(shape[1], "float32")
+    scale = ops.stack([height, width, height, width]) - 1.0
+    return scale, ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])
 
 
 def non_max_suppression(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mrcnn.coco import CocoDataset, coco_masks
 from mrcnn.config import Config
-from mrcnn.data import load_sample, problems_of
+from mrcnn.data import every_nth, load_sample, problems_of
 from mrcnn.dataset import Dataset
 from mrcnn.evaluate import compute_matches
 from mrcnn.weights import named_weights
@@ -163,12 +163,12 @@ class AveragePrecision(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = {} if logs is None else logs  # as of a loop that keeps none
         due = (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]
         if self.values and not due:
             logs.update(self.values)  # without any Keras's ModelCheckpoint takes it for the best
             return
-        ids = self.dataset.image_ids
-        ids = ids if self.limit is None else ids[:: max(1, -(-len(ids) // self.limit))]
+        ids = every_nth(self.dataset.image_ids, self.limit)
         if self.detector is not self.mask_rcnn:
             learned = named_weights(self.mask_rcnn.keras_model)
             for name, weight in named_weights(self.detector.keras_model).items():

@@ -182,30 +182,31 @@ class Config:
         Raises:
             ValueError: naming the setting, its value and what it may be.
         """
-        if self.IMAGE_RESIZE_MODE != "none":
-            for side in self.IMAGE_SHAPE[:2]:
-                if side < 32 or side % 32:
-                    raise ValueError(
-                        "Height and width of the network's input must be divisible by 32, since "
-                        f"the pyramid halves them five times; IMAGE_SHAPE is {self.IMAGE_SHAPE}. "
-                        "Use for example 256, 320, 384, 448, 512, 768 or 1024."
-                    )
+        self._check_input()
+        self._check_anchors()
+        self._check_heads()
+        self._check_choices()
+
+    def _check_input(self):
+        sides = self.IMAGE_SHAPE[:2]
+        if self.IMAGE_RESIZE_MODE != "none" and any(side < 32 or side % 32 for side in sides):
+            raise ValueError(
+                "Height and width of the network's input must be divisible by 32, since the "
+                f"pyramid halves them five times; IMAGE_SHAPE is {self.IMAGE_SHAPE}. Use for "
+                "example 256, 320, 384, 448, 512, 768 or 1024."
+            )
         if self.IMAGE_RESIZE_MODE == "pad64" and self.IMAGE_MIN_DIM and self.IMAGE_MIN_DIM % 64:
             raise ValueError(
                 "With IMAGE_RESIZE_MODE 'pad64', IMAGE_MIN_DIM must be divisible by 64, or 0; "
                 f"received {self.IMAGE_MIN_DIM}. Use for example 512, 768 or 832."
             )
-        losses = (*Config.LOSS_WEIGHTS, "semantic_loss", "presence_loss")
-        if unknown := set(self.LOSS_WEIGHTS).difference(losses):
+        if np.size(self.MEAN_PIXEL) not in (1, self.IMAGE_CHANNEL_COUNT):
             raise ValueError(
-                f"LOSS_WEIGHTS names the loss {min(unknown)!r}, and there are {', '.join(losses)}."
+                "MEAN_PIXEL needs one value for each of the IMAGE_CHANNEL_COUNT="
+                f"{self.IMAGE_CHANNEL_COUNT} channels, or one for all; received {self.MEAN_PIXEL}."
             )
-        if list(self.MASK_SHAPE) != [2 * self.MASK_POOL_SIZE] * 2:
-            raise ValueError(
-                "The mask head doubles its input, so MASK_SHAPE must be "
-                f"[2 * MASK_POOL_SIZE, 2 * MASK_POOL_SIZE]; received MASK_SHAPE="
-                f"{list(self.MASK_SHAPE)} and MASK_POOL_SIZE={self.MASK_POOL_SIZE}."
-            )
+
+    def _check_anchors(self):
         if not self.BACKBONE_STRIDES or set(self.BACKBONE_STRIDES) - {4, 8, 16, 32, 64}:
             raise ValueError(
                 "BACKBONE_STRIDES names the pyramid levels with anchors, some of 4, 8, 16, 32 and "
@@ -216,10 +217,18 @@ class Config:
                 "RPN_ANCHOR_SCALES needs one scale per level of BACKBONE_STRIDES; received "
                 f"{self.RPN_ANCHOR_SCALES} for {self.BACKBONE_STRIDES}."
             )
-        if self.FREEZE_BACKBONE_STAGES not in range(6):
+
+    def _check_heads(self):
+        if list(self.MASK_SHAPE) != [2 * self.MASK_POOL_SIZE] * 2:
             raise ValueError(
-                "FREEZE_BACKBONE_STAGES is the number of the last stage that does not learn, 1 to "
-                f"5, or 0; received {self.FREEZE_BACKBONE_STAGES}."
+                "The mask head doubles its input, so MASK_SHAPE must be "
+                f"[2 * MASK_POOL_SIZE, 2 * MASK_POOL_SIZE]; received MASK_SHAPE="
+                f"{list(self.MASK_SHAPE)} and MASK_POOL_SIZE={self.MASK_POOL_SIZE}."
+            )
+        if not 0 < self.ROI_POSITIVE_RATIO <= 1:
+            raise ValueError(
+                "ROI_POSITIVE_RATIO is the share of positive regions, above 0 and at most 1; "
+                f"received {self.ROI_POSITIVE_RATIO}."
             )
         mask_side, mini_side = min(self.MASK_SHAPE), min(self.MINI_MASK_SHAPE)
         if self.USE_MINI_MASK and mini_side < mask_side:
@@ -227,6 +236,18 @@ class Config:
                 "Masks of %d cells are learned from mini-masks of %d, which are no finer: set "
                 "MINI_MASK_SHAPE to (%d, %d) or more, or USE_MINI_MASK = False.",
                 *(mask_side, mini_side, 2 * mask_side, 2 * mask_side),
+            )
+
+    def _check_choices(self):
+        losses = (*Config.LOSS_WEIGHTS, "semantic_loss", "presence_loss")
+        if unknown := set(self.LOSS_WEIGHTS).difference(losses):
+            raise ValueError(
+                f"LOSS_WEIGHTS names the loss {min(unknown)!r}, and there are {', '.join(losses)}."
+            )
+        if self.FREEZE_BACKBONE_STAGES not in range(6):
+            raise ValueError(
+                "FREEZE_BACKBONE_STAGES is the number of the last stage that does not learn, 1 to "
+                f"5, or 0; received {self.FREEZE_BACKBONE_STAGES}."
             )
         choices = {
             "IMAGE_RESIZE_MODE": ("none", "square", "pad64", "crop", "stretch"),
@@ -243,19 +264,9 @@ class Config:
                     f"{name} must be one of {', '.join(map(repr, allowed))}; "
                     f"received {getattr(self, name)!r}."
                 )
-        if np.size(self.MEAN_PIXEL) not in (1, self.IMAGE_CHANNEL_COUNT):
-            raise ValueError(
-                "MEAN_PIXEL needs one value for each of the IMAGE_CHANNEL_COUNT="
-                f"{self.IMAGE_CHANNEL_COUNT} channels, or one for all; received {self.MEAN_PIXEL}."
-            )
         for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; received {getattr(self, name)}.")
-        if not 0 < self.ROI_POSITIVE_RATIO <= 1:
-            raise ValueError(
-                "ROI_POSITIVE_RATIO is the share of positive regions, above 0 and at most 1; "
-                f"received {self.ROI_POSITIVE_RATIO}."
-            )
 
     @property
     def TRAIN_MASK_ROIS(self) -> int:

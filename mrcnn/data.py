@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import keras
@@ -202,6 +202,11 @@ def problems_of(dataset: Dataset, config: Config | None = None) -> Iterator[str]
             f"The data set has images of the source {min(bare)!r}, of which it knows no class. "
             "Give add_class() the source that add_image() has."
         )
+
+
+def every_nth(ids: Sequence[int], limit: int | None) -> Sequence[int]:
+    """At most `limit` of the ids, from all over them; None takes all."""
+    return ids if limit is None else ids[:: max(1, -(-len(ids) // limit))]
 
 
 def default_workers() -> int:

@@ -19,7 +19,7 @@ from mrcnn.boxes import (
 from mrcnn.config import Config
 from mrcnn.masks import CompactMasks, compact_masks
 from mrcnn.nms import suppress
-from mrcnn.tensors import Tensor, gather_rows
+from mrcnn.tensors import Tensor, gather_rows, own_class
 
 MAX_CANDIDATES = 2000
 
@@ -28,7 +28,6 @@ Found = list[dict[str, Any]]
 """What `MaskRCNN.detect` gives: a dict for each image."""
 
 
-@keras.saving.register_keras_serializable("mrcnn")
 class DetectionLayer(keras.layers.Layer):
     """Takes each region's best class, refines its box and drops the doubtful and the double.
 
@@ -90,9 +89,7 @@ def _best_class(rois, probabilities, deltas):
     """One candidate per region: its best class, which may be the background, as of padding."""
     there = ops.cast(ops.any(rois != 0, axis=-1), "int32")
     class_ids = ops.cast(ops.argmax(probabilities, axis=2), "int32") * there
-    own = ops.one_hot(class_ids, deltas.shape[2])
-    deltas = ops.sum(deltas * own[..., None], axis=2)
-    return rois, ops.max(probabilities, axis=2), class_ids, deltas
+    return rois, ops.max(probabilities, axis=2), class_ids, own_class(deltas, class_ids, axis=2)
 
 
 def _all_classes(rois, probabilities, deltas):

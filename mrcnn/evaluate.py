@@ -20,6 +20,17 @@ def trim_zeros(x: np.ndarray) -> np.ndarray:
     return x[_is_filled(x)]
 
 
+def reported_order(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Indices int [n] of detections in the order in which `compute_matches` numbers them.
+
+    Args:
+        boxes: [detections, 4]; those that are all zero are padding and left out.
+        scores: float [detections]; the best comes first, equal ones in their order.
+    """
+    filled = np.flatnonzero(_is_filled(np.asarray(boxes)))
+    return filled[np.argsort(-np.asarray(scores)[filled], kind="stable")]
+
+
 def compute_matches(
     gt_boxes: np.ndarray,
     gt_class_ids: np.ndarray,
@@ -47,7 +58,7 @@ def compute_matches(
     Returns:
         gt_match: int [instances], the index of the matched prediction, or -1.
         pred_match: int [predictions], the index of the matched instance, or -1; predictions are
-            numbered from the best score to the worst.
+            numbered from the best score to the worst (`reported_order`).
         overlaps: float32 [predictions, instances], IoU of the masks, in the same order.
     """
     gt_class_ids, pred_class_ids, pred_scores, overlaps = _compared(
@@ -164,8 +175,7 @@ def _compared(
     """
     gt_masks, pred_masks = np.asarray(gt_masks), np.asarray(pred_masks)
     instances = np.flatnonzero(_is_filled(gt_boxes))
-    predictions = np.flatnonzero(_is_filled(pred_boxes))
-    predictions = predictions[np.argsort(-pred_scores[predictions], kind="stable")]
+    predictions = reported_order(pred_boxes, pred_scores)
     return (
         gt_class_ids[instances],
         pred_class_ids[predictions],

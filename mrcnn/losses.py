@@ -9,7 +9,7 @@ from typing import Any
 from keras import ops
 
 from mrcnn.distribution import replica_count, sum_over_replicas
-from mrcnn.tensors import Tensor, gather_rows
+from mrcnn.tensors import Tensor, gather_rows, own_class
 
 LOSS_NAMES = (
     "rpn_class_loss",
@@ -89,8 +89,7 @@ def mrcnn_bbox_loss_graph(
         pred_bbox: [batch, rois, classes, 4].
     """
     positive = ops.cast(target_class_ids > 0, "float32")
-    own = ops.one_hot(ops.cast(target_class_ids, "int32"), pred_bbox.shape[2])
-    predicted = ops.sum(pred_bbox * own[..., None], axis=2)
+    predicted = own_class(pred_bbox, target_class_ids, axis=2)
     return _weighted_mean(ops.mean(smooth_l1_loss(target_bbox, predicted), axis=-1), positive)
 
 
@@ -107,15 +106,12 @@ def mrcnn_mask_loss_graph(
     """
     target_masks = ops.cast(target_masks, "float32")
     positive = ops.cast(target_class_ids > 0, "float32")
-    own = ops.one_hot(ops.cast(target_class_ids, "int32"), pred_masks.shape[-1])
-    predicted = ops.sum(pred_masks * own[:, :, None, None, :], axis=-1)
+    predicted = own_class(pred_masks, target_class_ids)
     bounded = ops.clip(predicted, 1e-7, 1.0 - 1e-7)
     pixel = -(target_masks * ops.log(bounded) + (1.0 - target_masks) * ops.log(1.0 - bounded))
     loss = ops.mean(pixel, axis=(2, 3))
     if dice:
-        shared = ops.sum(target_masks * predicted, axis=(2, 3))
-        both = ops.sum(ops.square(target_masks) + ops.square(predicted), axis=(2, 3))
-        loss = loss + 1.0 - (2.0 * shared + 1.0) / (both + 1.0)
+        loss = loss + _soft_dice(*_dice_sums(target_masks, predicted, (2, 3)))
     return _weighted_mean(loss, positive)
 
 
@@ -134,14 +130,10 @@ def semantic_loss_graph(target: Tensor, logits: Tensor, dice: bool = False) -> T
         return loss
     predicted, cells = ops.sigmoid(logits), (0, 1, 2)
     shared, squares, area = sum_over_replicas(
-        [
-            ops.sum(target * predicted, axis=cells),
-            ops.sum(ops.square(target) + ops.square(predicted), axis=cells),
-            ops.sum(target, axis=cells),
-        ]
+        [*_dice_sums(target, predicted, cells), ops.sum(target, axis=cells)]
     )
     occurs = ops.cast(area > 0, "float32")
-    missed = (1.0 - (2.0 * shared + 1.0) / (squares + 1.0)) * occurs
+    missed = _soft_dice(shared, squares) * occurs
     return loss + ops.sum(missed) / ops.maximum(ops.sum(occurs), 1.0) / replica_count()
 
 
@@ -156,6 +148,16 @@ def presence_loss_graph(target: Tensor, logits: Tensor) -> Tensor:
     return _weighted_mean(_binary_crossentropy(present, logits), ops.ones_like(logits))
 
 
+def _dice_sums(target, predicted, axes):
+    """The sums over `axes` that `_soft_dice` takes, of what both share and of their squares."""
+    shared = ops.sum(target * predicted, axis=axes)
+    return shared, ops.sum(ops.square(target) + ops.square(predicted), axis=axes)
+
+
+def _soft_dice(shared, squares):
+    return 1.0 - (2.0 * shared + 1.0) / (squares + 1.0)
+
+
 def _binary_crossentropy(target, logits):
     """Element by element, from logits of any size."""
     return ops.softplus(logits) - target * logits
@@ -163,8 +165,7 @@ def _binary_crossentropy(target, logits):
 
 def _crossentropy(class_ids, logits):
     """Cross-entropy [...] of int classes [...] with logits [..., classes]."""
-    own = ops.one_hot(ops.cast(class_ids, "int32"), logits.shape[-1])
-    return -ops.sum(own * ops.log_softmax(logits, axis=-1), axis=-1)
+    return -own_class(ops.log_softmax(logits, axis=-1), class_ids)
 
 
 def _weighted_mean(values, weights):

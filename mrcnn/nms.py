@@ -1,9 +1,11 @@
 """Non-maximum suppression of a batch of boxes, with static output shapes.
 
 TensorFlow has a quick batched kernel on the processor, which forgets classes where it compares
-across them; there, and with the other backends, a form in `keras.ops` compares all boxes at once.
+across them; there, and with the other backends, a form in `keras.ops` compares boxes all at once.
 Both give the same boxes.
 """
+
+from collections.abc import Sequence
 
 import keras
 from keras import ops
@@ -20,6 +22,7 @@ def suppress(
     iou_threshold: float,
     limit: int,
     across: bool = False,
+    sizes: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Greedy non-maximum suppression within each class.
 
@@ -31,13 +34,15 @@ def suppress(
         iou_threshold: a box that overlaps a better one by more than this is dropped.
         limit: number of boxes returned per image, best score first, zero-padded.
         across: whether a box also drops boxes of other classes.
+        sizes: where the boxes are ordered by class, how many there are of each, which may save
+            comparisons; not with `across`.
 
     Returns:
         boxes [batch, limit, 4], scores [batch, limit], classes int32 [batch, limit].
     """
     if keras.backend.backend() == "tensorflow" and not across:
         return _suppress_tensorflow(boxes, scores, classes, class_count, iou_threshold, limit)
-    return suppress_ops(boxes, scores, classes, class_count, iou_threshold, limit, across)
+    return suppress_ops(boxes, scores, classes, class_count, iou_threshold, limit, across, sizes)
 
 
 def _suppress_tensorflow(boxes, scores, classes, class_count, iou_threshold, limit):
@@ -69,6 +74,7 @@ def suppress_ops(
     iou_threshold: float,
     limit: int,
     across: bool = False,
+    sizes: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`suppress` in `keras.ops` alone.
 
@@ -77,13 +83,38 @@ def suppress_ops(
     not yet settled, so that the fixed point is the greedy answer. It is mostly reached in a
     handful of rounds.
     """
+    parts, start = [], 0
+    for size in [boxes.shape[1]] if sizes is None else sizes:
+        part = (rows[:, start : start + size] for rows in (boxes, scores, classes))
+        apart = class_count > 1 and not across and sizes is None
+        parts.append(_survivors(*part, apart, iou_threshold))
+        start += size
+    boxes, scores, classes = (ops.concatenate(rows, axis=1) for rows in zip(*parts, strict=True))
+    size = min(limit, boxes.shape[1])
+    values, chosen = ops.top_k(scores, size)
+    valid = values >= 0
+    outputs = (
+        ops.where(valid[..., None], gather_rows(boxes, chosen), 0.0),
+        ops.where(valid, values, 0.0),
+        ops.where(valid, gather_rows(classes[..., None], chosen)[..., 0], 0),
+    )
+    padding = [[0, 0], [0, limit - size]]
+    return (
+        ops.pad(outputs[0], [*padding, [0, 0]]),
+        ops.pad(outputs[1], padding),
+        ops.pad(outputs[2], padding),
+    )
+
+
+def _survivors(boxes, scores, classes, apart, iou_threshold):
+    """Boxes by falling score, scores [batch, n], -1 of what was suppressed, and classes."""
     count = boxes.shape[1]
     order = ops.argsort(-scores, axis=1)
     boxes = gather_rows(boxes, order)
     scores = gather_rows(scores[..., None], order)[..., 0]
     classes = gather_rows(classes[..., None], order)[..., 0]
     overlap = compute_overlaps(boxes, boxes) > iou_threshold
-    if class_count > 1 and not across:
+    if apart:
         overlap = ops.logical_and(overlap, classes[:, :, None] == classes[:, None, :])
     better = ops.arange(count)[:, None] < ops.arange(count)[None, :]
     suppresses = ops.cast(ops.logical_and(overlap, better), "float32")  # [batch, by, of]
@@ -99,17 +130,4 @@ def suppress_ops(
         (taking_part, ops.logical_not(taking_part)),
         maximum_iterations=count + 1,
     )
-    size = min(limit, count)
-    values, chosen = ops.top_k(ops.where(kept, scores, -1.0), size)
-    valid = values >= 0
-    outputs = (
-        ops.where(valid[..., None], gather_rows(boxes, chosen), 0.0),
-        ops.where(valid, values, 0.0),
-        ops.where(valid, gather_rows(classes[..., None], chosen)[..., 0], 0),
-    )
-    padding = [[0, 0], [0, limit - size]]
-    return (
-        ops.pad(outputs[0], [*padding, [0, 0]]),
-        ops.pad(outputs[1], padding),
-        ops.pad(outputs[2], padding),
-    )
+    return boxes, ops.where(kept, scores, -1.0), classes

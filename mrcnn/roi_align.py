@@ -107,6 +107,22 @@ def _aligned_span(start, stop, image_size, map_size, samples):
     map_size = ops.cast(map_size, "float32")
     start = start * (image_size - 1.0) * map_size / image_size
     stop = (stop * (image_size - 1.0) + 1.0) * map_size / image_size
+    return framed_samples(start, stop, map_size, samples)
+
+
+def framed_samples(
+    start: Tensor, stop: Tensor, map_size: float | Tensor, samples: int
+) -> tuple[Tensor, Tensor]:
+    """Centres of the first and last of equal parts of an axis, as `crop_and_resize` takes them.
+
+    Args:
+        start, stop: float32 [n], edges in pixels of a map without its frame.
+        map_size: pixels of the map on that axis, without the frame of one pixel.
+        samples: number of parts.
+
+    Returns:
+        Two float32 [n], normalised for the map with its frame.
+    """
     margin = (stop - start) / (2.0 * samples)
     # Half a pixel from edge to centre is taken off, one for the frame is added.
     return (start + margin + 0.5) / (map_size + 1.0), (stop - margin + 0.5) / (map_size + 1.0)

@@ -113,20 +113,26 @@ class ProposalLayer(keras.layers.Layer):
         """
         anchors = ops.broadcast_to(anchors, ops.shape(deltas))
         parts = [scores] if not self.per_level else levels
-        objectness, best, level = self._best_anchors(scores[:, :, 1], parts)
+        objectness, best, level, sizes = self._best_anchors(scores[:, :, 1], parts)
         deltas = gather_rows(deltas, best) * ops.convert_to_tensor(self.bbox_std_dev)
         boxes = apply_box_deltas(
             gather_rows(anchors, best), deltas, MAX_LOG_SCALE if self.clamp_deltas else None
         )
         boxes = clip_boxes(boxes, ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0]))
         proposals, _, _ = suppress(
-            boxes, objectness, level, len(parts), self.nms_threshold, self.proposal_count
+            boxes,
+            objectness,
+            level,
+            len(parts),
+            self.nms_threshold,
+            self.proposal_count,
+            sizes=sizes,
         )
         return proposals
 
     def _best_anchors(self, objectness, parts):
-        """Scores, indices and number of the part, each [batch, n], of every part's best anchors."""
-        chosen, start = [], 0
+        """Of every part's best anchors scores, indices, number of the part [batch, n]; how many."""
+        chosen, sizes, start = [], [], 0
         for number, part in enumerate(parts):
             count = part.shape[1]
             if count is None:  # in a graph for images of any size
@@ -136,5 +142,7 @@ class ProposalLayer(keras.layers.Layer):
                 limit = min(self.pre_nms_limit, count)
             values, indices = ops.top_k(objectness[:, start : start + count], limit)
             chosen.append((values, indices + start, ops.full_like(indices, number)))
+            sizes.append(limit)
             start = start + count
-        return (ops.concatenate(list(columns), axis=1) for columns in zip(*chosen, strict=True))
+        columns = (ops.concatenate(list(parts), axis=1) for parts in zip(*chosen, strict=True))
+        return *columns, sizes

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from mrcnn.boxes import box_refinement, compute_overlaps, scale_boxes
 from mrcnn.config import Config
 from mrcnn.distribution import own_rows
-from mrcnn.roi_align import crop_and_resize
+from mrcnn.roi_align import crop_and_resize, framed_samples
 from mrcnn.tensors import Tensor, batch_indices, gather_rows
 
 
@@ -91,7 +91,6 @@ def _best_boxes(anchors, boxes):
     return best, assigned, best_of_a_box
 
 
-@keras.saving.register_keras_serializable("mrcnn")
 class DetectionTargetLayer(keras.layers.Layer):
     """Samples proposals and gives each its class, deltas and mask (Girshick 2015, section 2.3).
 
@@ -265,10 +264,7 @@ def _aligned_crops(boxes, frames, image_size, mask_size, samples):
             extent = frames[:, axis + 2] * (size - 1.0) + 1.0 - origin
         scale = mask_size[axis] / extent
         start, stop = (start - origin) * scale, (stop - origin) * scale
-        margin = (stop - start) / (2.0 * samples[axis])
-        # Half a cell from edge to centre is taken off, one for the rim is added.
-        last = mask_size[axis] + 1.0
-        spans.append(((start + margin + 0.5) / last, (stop - margin + 0.5) / last))
+        spans.append(framed_samples(start, stop, mask_size[axis], samples[axis]))
     (y1, y2), (x1, x2) = spans
     return ops.stack([y1, x1, y2, x2], axis=1)
 

@@ -22,6 +22,29 @@ def gather_rows(values: Tensor, indices: Tensor) -> Tensor:
     return ops.take(flat, first + ops.cast(indices, "int32"), axis=0)
 
 
+def own_class(values: Tensor, class_ids: Tensor, axis: int = -1) -> Tensor:
+    """What `values` hold for each row's own class.
+
+    By selection and a sum: unlike a gather, whose gradient adds up rows, it is the same on every
+    device each time; and unlike a product, other classes may hold what is not finite.
+
+    Args:
+        values: [..., classes, ...], whose first axes are those of `class_ids`.
+        class_ids: int [...]; values of an id below 0 are 0.
+        axis: of the classes.
+
+    Returns:
+        `values` without that axis.
+    """
+    rank, rows = len(values.shape), len(class_ids.shape)
+    axis %= rank
+    class_ids = ops.cast(class_ids, "int32")[..., None]
+    own = class_ids == ops.arange(values.shape[axis], dtype="int32")
+    every = (slice(None),)
+    own = own[every * rows + (None,) * (axis - rows) + every + (None,) * (rank - 1 - axis)]
+    return ops.sum(ops.where(own, values, 0.0), axis=axis)
+
+
 def batch_indices(batch: int | Tensor, count: int) -> Tensor:
     """int32 [batch * count]: the image's number for each of `count` rows of each image."""
     return ops.repeat(ops.arange(batch, dtype="int32"), count)

@@ -323,6 +323,12 @@ class TestCallback:
         assert set(logs) == {"loss"} | names
         assert logs["val_segm_AP"] == pytest.approx(1)
 
+    def test_a_loop_may_keep_no_logs(self, callback):
+        callback = callback(3, every=2)
+        for epoch in range(3):
+            callback.on_epoch_end(epoch)
+        assert callback.values["val_segm_AP"] == pytest.approx(1)
+
     def test_every_few_epochs_and_at_the_ends(self, callback, monkeypatch):
         numbers = iter(range(10))
 

@@ -8,6 +8,7 @@ from mrcnn.evaluate import (
     compute_ap_range,
     compute_matches,
     compute_recall,
+    reported_order,
     trim_zeros,
 )
 
@@ -130,6 +131,13 @@ class TestMatches:
         compute_matches(*truth, *found)
         for array, copy in zip((*truth, *found), copies, strict=True):
             np.testing.assert_array_equal(array, copy)
+
+
+def test_order_of_what_is_reported():
+    boxes = np.int32([[0, 0, 9, 9], [0, 0, 0, 0], [1, 1, 5, 5], [2, 2, 6, 6], [3, 3, 7, 7]])
+    scores = [0.4, 0.9, 0.6, 0.4, 0.8]
+    assert reported_order(boxes, scores).tolist() == [4, 2, 0, 3]
+    assert reported_order(np.zeros((0, 4)), []).tolist() == []
 
 
 class TestAveragePrecision:

@@ -7,8 +7,10 @@ from keras import ops
 
 from mrcnn.boxes import scale_boxes
 from mrcnn.config import Config
-from mrcnn.heads import MaskBranch, WholeConv2D, build_branches, mask_head
+from mrcnn.detection import DetectionLayer
+from mrcnn.heads import BoxBranch, MaskBranch, WholeConv2D, build_branches, mask_head
 from mrcnn.roi_align import PyramidROIAlign
+from mrcnn.targets import DetectionTargetLayer
 
 CLASSES = 3
 
@@ -54,6 +56,37 @@ class TestWholeConv2D:
         expected, found = arrays((convolution(inputs), whole(inputs)))
         assert found.shape == (5, 1, 1, 6)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("settings", [{"use_bias": False}, {"activation": "relu"}], ids=str)
+    def test_bias_and_activation_are_those_of_a_convolution(self, settings):
+        inputs = np.random.default_rng(0).standard_normal((5, 3, 3, 2)).astype(np.float32)
+        whole = WholeConv2D(4, 3, **settings)
+        again = WholeConv2D.from_config(whole.get_config())
+        convolution = keras.layers.Conv2D(4, 3, **settings)
+        for layer in (whole, again, convolution):
+            layer.build(inputs.shape)
+            layer.set_weights(whole.get_weights())
+        expected, *found = arrays([layer(inputs) for layer in (convolution, whole, again)])
+        for outputs in found:
+            np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"padding": "same"},
+            {"groups": 2},
+            {"dilation_rate": 2},
+            {"data_format": "channels_first"},
+        ],
+        ids=str,
+    )
+    def test_what_it_cannot_do_is_refused(self, settings):
+        with pytest.raises(ValueError, match=f"{next(iter(settings))} of a WholeConv2D must be"):
+            WholeConv2D(4, 3, **settings)
+
+    def test_smaller_kernel_is_refused(self):
+        with pytest.raises(ValueError, match=r"kernel_size=\(3, 3\) for an input of .*6, 6, 2"):
+            WholeConv2D(4, 3)(np.zeros((1, 6, 6, 2), np.float32))
 
     def test_accepts_no_regions_at_all(self):
         assert WholeConv2D(6, 7)(np.zeros((0, 7, 7, 3), np.float32)).shape == (0, 1, 1, 6)
@@ -132,6 +165,12 @@ class TestMaskBranch:
             loss = ops.sum(masks)
         for gradient in tape.gradient(loss, [variable.value for variable in variables]):
             assert gradient is None or np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("kind", [BoxBranch, MaskBranch, DetectionLayer, DetectionTargetLayer])
+def test_layers_that_no_file_brings_back_are_not_registered(kind):
+    """A network's file holds its configuration, from which these are built anew."""
+    assert keras.saving.get_registered_name(kind) == kind.__name__
 
 
 def test_mask_head_doubles_its_input():

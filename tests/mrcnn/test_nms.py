@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+from mrcnn import nms
 from mrcnn.boxes import non_max_suppression
 from mrcnn.nms import suppress, suppress_ops
 
@@ -71,6 +72,30 @@ def test_equals_greedy_suppression(function, problem, class_count):
         expected = greedy(boxes[image], scores[image], classes[image], threshold, LIMIT)
         for result, wanted in zip(results, expected, strict=True):
             np.testing.assert_allclose(result[image], wanted, atol=1e-6)
+
+
+@settings(max_examples=15)
+@given(problem=problems(), sizes=st.sampled_from([(10,), (4, 3, 3), (1, 9)]))
+def test_classes_that_lie_together_are_compared_apart(problem, sizes):
+    """With the same answer, ties and scores of zero included."""
+    boxes, scores, _ = problem
+    scores = np.where(scores < 0, scores, np.round(scores))
+    classes = np.tile(np.repeat(np.arange(len(sizes)), sizes), (2, 1))
+    arguments = boxes, scores, classes, len(sizes), 0.3037, LIMIT
+    apart = run(partial(suppress_ops, sizes=sizes), *arguments)
+    for own, expected in zip(apart, run(suppress_ops, *arguments), strict=True):
+        np.testing.assert_array_equal(own, expected)
+
+
+def test_comparisons_are_within_parts(monkeypatch):
+    compared, own = [], nms.compute_overlaps
+    monkeypatch.setattr(
+        nms, "compute_overlaps", lambda a, b: compared.append((a.shape[1], b.shape[1])) or own(a, b)
+    )
+    classes = np.repeat([[0, 1]], [6, 4], axis=1)
+    arguments = np.random.default_rng(0).random((1, 10, 4)), np.ones((1, 10)), classes, 2, 0.5, 5
+    run(partial(suppress_ops, sizes=[6, 4]), *arguments)
+    assert compared == [(6, 6), (4, 4)]
 
 
 @both

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from mrcnn import rpn
 from mrcnn.boxes import non_max_suppression
+from mrcnn.nms import suppress
 from mrcnn.rpn import ProposalLayer, build_rpn_model
 
 STD_DEV = np.array([0.1, 0.1, 0.2, 0.2])
@@ -107,6 +109,16 @@ class TestProposals:
             expected = boxes[np.argsort(-values)][:12]
             np.testing.assert_allclose(proposals[image, : len(expected)], expected, atol=1e-6)
             assert not proposals[image, len(expected) :].any()
+
+    def test_levels_are_compared_apart(self, monkeypatch):
+        sizes = []
+        monkeypatch.setattr(
+            rpn, "suppress", lambda *a, **k: sizes.extend(k["sizes"]) or suppress(*a, **k)
+        )
+        scores, deltas, anchors = random_inputs(4)
+        levels = [scores[:, :45], scores[:, 45:]]
+        ProposalLayer(12, 0.5, 20, STD_DEV, per_level=True)(scores, deltas, anchors, levels)
+        assert sizes == [20, 15]
 
     def test_anchors_may_be_given_for_each_image(self):
         scores, deltas, anchors = random_inputs(1)

@@ -34,8 +34,8 @@ def suppress(
         iou_threshold: a box that overlaps a better one by more than this is dropped.
         limit: number of boxes returned per image, best score first, zero-padded.
         across: whether a box also drops boxes of other classes.
-        sizes: where the boxes are ordered by class, how many there are of each, which may save
-            comparisons; not with `across`.
+        sizes: where the boxes are ordered by class, how many there are of each, one at least,
+            which may save comparisons; not with `across`.
 
     Returns:
         boxes [batch, limit, 4], scores [batch, limit], classes int32 [batch, limit].

@@ -93,7 +93,7 @@ def save_arrays(
         raise WeightsError(
             f"The metadata for {path} cannot be written as JSON: {error}."
         ) from error
-    with atomic_path(path) as temporary, _full_disk_named(path):
+    with atomic_path(path, durable=True) as temporary, _full_disk_named(path):
         # Attributes above 64 KiB need the storage of HDF5 1.8 or later.
         with h5py.File(temporary, "w", libver=("v108", "latest")) as file:
             file.attrs["format"] = FORMAT

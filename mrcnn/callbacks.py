@@ -152,7 +152,8 @@ class Checkpoint(keras.callbacks.Callback):
         template = str(self.run.checkpoint_path)
         logs = {name: float(value) for name, value in (logs or {}).items()}
         metadata = {**self.metadata, "epoch": epoch + 1, "logs": logs}
-        with atomic_path(template.format(epoch=epoch + 1)) as weights:
+        # Durable also where a subclass writes the weights.
+        with atomic_path(template.format(epoch=epoch + 1), durable=True) as weights:
             self.save_weights(weights, metadata)
         for old in range(1, epoch + 2 - (self.keep or epoch + 1)):
             Path(template.format(epoch=old)).unlink(missing_ok=True)
@@ -188,8 +189,7 @@ class State(keras.callbacks.Callback):
     def _write(self, epoch):
         if process_share()[0]:
             return
-        with atomic_path(self.path) as state:
-            save_state(self.model, state, self.stage, epoch)
+        save_state(self.model, self.path, self.stage, epoch)
 
 
 class HistoryFile(keras.callbacks.Callback):

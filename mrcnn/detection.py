@@ -1,7 +1,6 @@
 """From classified regions to final detections."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -22,10 +21,6 @@ from mrcnn.nms import suppress
 from mrcnn.tensors import Tensor, gather_rows, own_class
 
 MAX_CANDIDATES = 2000
-
-Arrays = Sequence[np.ndarray]  # or one array of several
-Found = list[dict[str, Any]]
-"""What `MaskRCNN.detect` gives: a dict for each image."""
 
 
 class DetectionLayer(keras.layers.Layer):

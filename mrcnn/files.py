@@ -17,13 +17,17 @@ _LONGEST_SUFFIX = 32
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name once the block has succeeded.
 
     The temporary name ends like `path` (`.png`, `.weights.h5`), so that writers who choose the
     format by suffix choose the right one. Missing parent folders are made. When the block raises,
     whatever it has written is removed and a file already standing at `path` stays as it was.
-    The content is on the disk before it takes the name, so that losing power cuts no file short.
+
+    Args:
+        path: of a file or a folder.
+        durable: whether the content is on the disk before it takes the name, so that losing power
+            cuts no file short. That takes a moment: it is for what took hours to make.
 
     Raises:
         FileNotFoundError: if the block ended without writing to the temporary path.
@@ -40,14 +44,14 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             raise FileNotFoundError(
                 f"Nothing was written for {path}: write to the path that atomic_path yields."
             )
-        parts = [temporary]
-        if temporary.is_dir():
-            parts = [part for part in temporary.rglob("*") if part.is_file()]
-        for part in parts:
-            _write_through(part)
+        parts = temporary.rglob("*") if temporary.is_dir() else [temporary]
+        for part in parts if durable else ():
+            if part.is_file():
+                _write_through(part)
         os.replace(temporary, path)
-        with contextlib.suppress(OSError):  # the name; not every system opens folders
-            _write_through(path.parent)
+        if durable:
+            with contextlib.suppress(OSError):  # the name; not every system opens folders
+                _write_through(path.parent)
     finally:
         # After the rename there is nothing left under this name.
         if temporary.is_dir():

@@ -37,7 +37,7 @@ from mrcnn.drawing import (
     random_colors,
     save_or_show,
 )
-from mrcnn.evaluate import compute_matches
+from mrcnn.evaluate import compute_matches, reported_order
 from mrcnn.masks import CompactMasks
 from mrcnn.old_imports import MODULES, finder
 from mrcnn.plots import plot_overlaps, plot_precision_recall
@@ -215,8 +215,7 @@ def display_differences(
     )
     # The order that compute_matches reports in: no padding, the best score first.
     truths = np.flatnonzero(np.any(gt_box != 0, axis=-1))
-    found = np.flatnonzero(np.any(pred_box != 0, axis=-1))
-    found = found[np.argsort(-pred_score[found], kind="stable")]
+    found = reported_order(pred_box, pred_score)
     gt_box, gt_class_id, gt_mask = gt_box[truths], gt_class_id[truths], gt_mask[..., truths]
     pred_box, pred_class_id, pred_score = pred_box[found], pred_class_id[found], pred_score[found]
     pred_mask = pred_mask[..., found]

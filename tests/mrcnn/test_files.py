@@ -79,7 +79,7 @@ def test_content_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypatch, 
     monkeypatch.setattr(
         os, "fsync", lambda handle: deeds.append((os.fstat(handle).st_ino, path.exists()))
     )
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=True) as temporary:
         if folder:
             (temporary / "inner").mkdir(parents=True)
         (temporary / "inner" / "part" if folder else temporary).write_text("whole")
@@ -96,7 +96,7 @@ def test_content_that_cannot_be_written_through(tmp_path, monkeypatch, number, s
     monkeypatch.setattr(os, "fsync", fail)
     path = tmp_path / "result"
     with pytest.raises(OSError, match="no") if stops else contextlib.nullcontext():
-        with atomic_path(path) as temporary:
+        with atomic_path(path, durable=True) as temporary:
             temporary.write_text("whole")
     assert path.exists() != stops
 

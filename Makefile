@@ -108,6 +108,7 @@ train-attributes: SECOND := $(SQUARES) --epochs=3 --head-epochs=0 --steps=150 --
 # their start, the third learns its own.
 train-diagnosis: SHARED := --image-size=192 --steps=200 --patient-data --prevalence-power=0.4
 train-diagnosis: TEN := $(SHARED) --epochs=10 --head-epochs=1 --learning-rate=0.0015
+train-diagnosis: EIGHT := $(SHARED) --epochs=8 --head-epochs=1 --learning-rate=0.0015 --seed=1
 train-diagnosis: FIRST := --image-size=224 --epochs=31 --head-epochs=1 --steps=200 --no-batch-statistics
 train-diagnosis: SECOND := $(TEN) --seed=1 --no-batch-statistics
 train-diagnosis: ON := $(SHARED) --epochs=9 --head-epochs=0 --learning-rate=0.001 --seed=4 --mixing=0.4 \
@@ -138,8 +139,10 @@ train-diagnosis: data setup  ## Train the diagnosis ensemble on DATA=HAM10000_25
 	$(call train_diagnosis,imagenet,$(SECOND),second)
 	$(call train_diagnosis,$(call last_of,diagnosis-second),$(ON),second-on)
 	$(call train_diagnosis,imagenet,$(TEN),third)
+	$(call train_diagnosis,imagenet,$(EIGHT),fourth)
 	$(IN_VENV) lesion/join.py --weights=$(call last_of,diagnosis-first) \
 		--weights=$(call last_of,diagnosis-second-on) --weights=$(call last_of,diagnosis-third) \
+		--weights=$(call last_of,diagnosis-fourth) \
 		$(DATA:%=--dataset=%) --out=$(LOGS)/diagnosis-joined
 
 data:

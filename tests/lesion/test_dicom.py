@@ -439,7 +439,7 @@ def test_patient_reaches_no_log_message_or_repr(read, tmp_path, capfd, caplog):
 def test_missing_extra_is_named(monkeypatch, tmp_path, package):
     monkeypatch.setitem(sys.modules, package, None)
     image = DicomImage(np.zeros((4, 4, 3), np.uint8), None, None)
-    with pytest.raises(ImportError, match=r'pip install "mask-rcnn-lesion\[dicom\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[dicom\]"'):
         if package == "pydicom":
             read_dicom(tmp_path / "any.dcm")
         else:

@@ -193,8 +193,16 @@ class TestBoundary:
     def test_nothing_found(self):
         answer = object.__new__(serving.BoundaryAnswer)
         answer.semantic = False
-        answer.detect = lambda images, read: {"masks": tf.zeros([2, 1, 9, 12], tf.uint8)}
-        assert not answer(tf.zeros([2, 9, 12, 3]), tf.identity)["masks"].numpy().any()
+        nothing = {
+            "class_ids": tf.zeros([2, 1], tf.int32),
+            "class_names": tf.fill([2, 1], ""),
+            "scores": tf.zeros([2, 1]),
+            "image_size": tf.constant([[9, 12]] * 2),
+            "masks": tf.zeros([2, 1, 9, 12], tf.uint8),
+        }
+        answer.detect = lambda images, read: nothing
+        found = answer(tf.zeros([2, 9, 12, 3]), tf.identity)
+        assert not any(found[name].numpy().any() for name in ("masks", "boxes", "num_detections"))
 
     def test_mask_and_map_that_do_not_agree_on_anything(self):
         answer = object.__new__(serving.BoundaryAnswer)

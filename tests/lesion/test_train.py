@@ -22,7 +22,14 @@ from lesion.training_split import choose_split
 from mrcnn.config import Config
 from mrcnn.model import CLASS_LAYERS, MaskRCNN
 from mrcnn.network import MaskRCNNNetwork
-from mrcnn.weights import load_weights, read_arrays, read_metadata, save_arrays, save_weights
+from mrcnn.weights import (
+    WeightsError,
+    load_weights,
+    read_arrays,
+    read_metadata,
+    save_arrays,
+    save_weights,
+)
 
 # The command with a small backbone, step by step, which takes less time than compiling a few of
 # them; a real backbone is trained by the README's test.
@@ -558,7 +565,7 @@ def test_run_older_than_learned_statistics_goes_on_without_them(tmp_path):
     (run / "diagnosis_0001.h5").touch()
     (run / "run.json").write_text('{"seed": 3, "prevalence_power": 0.4}')
     given = parse(["--task=diagnosis", "--dataset=x", "--weights=last", f"--logs={tmp_path}"])
-    with pytest.raises(OSError):  # the weights, which are looked at last, are empty
+    with pytest.raises(WeightsError):  # the file, which is looked at last, is empty
         train_module._last_run(given, diagnosis_training)
     assert (given.seed, given.batch_statistics) == (3, False)
 

@@ -1,6 +1,11 @@
 """Dermoscopic image analysis on top of `mrcnn`: the three tasks of ISIC 2018, for research."""
 
+import os
+
 from mrcnn import __version__
+
+# TensorFlow's warnings to those who build graphs would bury what a command says.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 NOTICE = "Research use only – not a medical device – not for diagnosis."
 

@@ -120,8 +120,7 @@ def load_start_weights(model: Any, arguments: argparse.Namespace, last: str | No
     elif start == "imagenet":
         logger.info("%s", load_imagenet(model.keras_model, model.config).summary())
     elif start == "coco":
-        report = model.load_weights("coco", exclude=CLASS_LAYERS, skip_mismatch=True)
-        logger.info("%s", report.summary())
+        model.load_weights("coco", exclude=CLASS_LAYERS, skip_mismatch=True)
     elif start != "none":
         model.load_weights(start, skip_mismatch=True)
         options = {name: option for name, option in _SEEN.items() if _has(arguments, option)}

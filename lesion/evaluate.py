@@ -149,7 +149,8 @@ def name_and_hash(predictor: Any) -> dict[str, str]:
 
 def _write_summary(arguments, summary):
     earlier = weights_in(arguments.out)
-    paths = [arguments.out / SUMMARY, *([arguments.json] if arguments.json else [])]
+    own = arguments.out / SUMMARY
+    paths = [own] if arguments.json in (None, own) else [own, arguments.json]
     for path in paths:
         write_json(path, summary)
     if earlier:
@@ -197,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(parser, arguments)
     except KeyboardInterrupt:
-        print("Stopped: nothing was written.", file=sys.stderr)
+        print("Stopped before the end: the same command begins anew.", file=sys.stderr)
         return 130
 
 
@@ -262,9 +263,10 @@ def _run(parser, arguments):
     by_split = selection.split and selection.part != "all"
     left_out = 0 if by_split else sum(each.left_out for each in collections)
     if evaluation.problems:
-        files = "files could not be used" if arguments.task == "attributes" else "samples failed"
-        of = f"of {len(samples)} " if arguments.task != "attributes" else ""
-        print(f"{len(evaluation.problems)} {of}{files}:", file=sys.stderr)
+        # Of a sample of the attributes some masks may be at fault, and the others scored.
+        of_files = arguments.task == "attributes"
+        failed = "files could not be used" if of_files else f"of {len(samples)} samples failed"
+        print(f"{len(evaluation.problems)} {failed}:", file=sys.stderr)
         for problem in evaluation.problems:
             print(f"  {problem}", file=sys.stderr)
     return 1 if evaluation.problems or summary.get("incomplete") or left_out or lost else 0

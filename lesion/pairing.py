@@ -61,12 +61,13 @@ def attribute_masks(folder: Path, collection: Collection) -> dict[str, dict[str,
     masks: dict[str, dict[str, Path]] = {}
     for path in image_files(folder):
         image_id, _, attribute = stem_of(path).partition("_attribute_")
-        own = masks.setdefault(image_id, {}) if attribute in ATTRIBUTES else {}
-        if attribute in own:
-            reason = f"another mask of {image_id}, {own[attribute].name} is used"
-            collection.problems.append(Problem(path, reason))
-        elif attribute in ATTRIBUTES:
-            own[attribute] = path
-        else:
+        if attribute not in ATTRIBUTES:
             collection.problems.append(Problem(path, "not a mask of one of the five attributes"))
+            continue
+        own = masks.setdefault(image_id, {})
+        if first := own.get(attribute):
+            reason = f"another mask of {image_id}, {first.name} is used"
+            collection.problems.append(Problem(path, reason))
+        else:
+            own[attribute] = path
     return masks

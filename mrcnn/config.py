@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from mrcnn.printing import log
+
 logger = logging.getLogger(__name__)
 
 # Settings that no weights show, and that change what these answer.
@@ -304,7 +306,7 @@ class Config:
         own = {n: getattr(self, n) for n in dir(self) if not (n.startswith("_") or n.isupper())}
         own = {name: value for name, value in own.items() if not callable(value)}
         lines = [f"{name:30} {value}" for name, value in {**self.to_dict(), **own}.items()]
-        print("\nConfigurations:\n" + "\n".join(lines) + "\n")  # noqa: T201
+        log("\nConfigurations:\n" + "\n".join(lines) + "\n")
 
 
 class PaperConfig(Config):
@@ -386,10 +388,8 @@ def _hint(name, known):
 
 
 def _plain(value):
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, dict):

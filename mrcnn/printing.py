@@ -1,4 +1,7 @@
-"""What matterport's functions print."""
+"""The one place where `mrcnn` prints: what matterport's functions show who calls them.
+
+These are `log`, `Config.display`, `display_table` and `detect(verbose=1)`; all else is logged.
+"""
 
 import numpy as np
 from numpy.typing import ArrayLike

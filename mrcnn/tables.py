@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mrcnn.printing import log
 from mrcnn.weights import named_weights
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def display_table(table: Iterable[Iterable[Any]]) -> None:
     widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
     for row in rows:
         line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False))
-        print(line.rstrip())  # noqa: T201
+        log(line.rstrip())
 
 
 def display_weight_stats(model: MaskRCNN) -> None:

@@ -215,7 +215,7 @@ def test_interrupt_leaves_nothing(command, dataset, darkness, tmp_path, monkeypa
 
     monkeypatch.setattr(darkness, "predict", interrupt)
     assert command("--dataset", dataset()) == (130, None)
-    assert "Stopped: nothing was written." in capsys.readouterr().err
+    assert "the same command begins anew" in capsys.readouterr().err
 
 
 def test_images_of_unknown_lesions_stand_for_themselves(command, dataset, capsys):

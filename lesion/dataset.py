@@ -171,7 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="DIR",
-        help="folder of ISIC 2016-2018, HAM10000 or PH2, or one's own (docs/data.md); repeatable",
+        help="folder of ISIC 2016-2020, HAM10000 or PH2, or one's own (docs/data.md); repeatable",
     )
     parser.add_argument("--task", choices=TASKS, default="boundary", help="what to check for")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if there is any problem")

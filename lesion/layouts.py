@@ -1,51 +1,24 @@
 """Where the published data sets keep their images, masks and metadata.
 
-`find_samples` recognises the folders of the ISIC challenges of 2016, 2017 and 2018 (of 2018 with
-attributes and diagnosis), HAM10000 with its segmentations, PH2, and one's own data: `images` with
-`masks`, a table, or both. It reads names and tables; `lesion.checks` decodes the files.
+`find_samples` recognises the folders of the ISIC challenges (`lesion.challenges`), HAM10000 with
+its segmentations, PH2, and one's own data: `images` with `masks`, tables, or both, or a folder for
+each diagnosis. It reads names and tables; `lesion.checks` decodes the files.
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from lesion.folders import (
-    entries,
-    folders,
-    part_folders,
-    part_tables,
-    table_files,
-    table_in,
-    unread_tables,
-)
-from lesion.metadata import read_groupings, read_metadata, read_ph2, read_truth, rows_of
-from lesion.pairing import attribute_masks, images_in, paired
-from lesion.samples import ATTRIBUTES, PARTS, Collection, DatasetError, Problem, Sample
+from lesion.challenge_tables import read_ph2
+from lesion.challenges import SEGMENTATION, TABLED, TASK3, challenges_in, find_challenge
+from lesion.folders import entries, folders, image_files, table_files, table_in, unread_tables
+from lesion.metadata import read_metadata
+from lesion.pairing import add_samples, images_in, paired
+from lesion.samples import PARTS, Collection, DatasetError, Problem
+from lesion.vocabulary import category_of
 
-_PART = r"(?P<part>training|validation|test)"
-# Folder names of images, boundary masks and attribute masks, for `re.fullmatch`. The newest of
-# several releases of a folder (`_v2`, `_v3`) sorts last and is used.
-_CHALLENGES = {
-    "isic2018": (
-        rf"isic2018_task1-2_{_PART}_input",
-        rf"isic2018_task1_{_PART}_groundtruth",
-        rf"isic2018_task2_{_PART}_groundtruth(_v\d)?",
-    ),
-    "isic2017": (
-        rf"isic-2017_{_PART}(_v\d)?_data",
-        rf"isic-2017_{_PART}(_v\d)?_part1_groundtruth",
-    ),
-    "isic2016": (
-        rf"isbi2016_isic_part1_{_PART}_data",
-        rf"isbi2016_isic_part1_{_PART}_groundtruth",
-    ),
-}
-_TASK3 = "isic2018-task3"
-_TASK3_IMAGES = rf"isic2018_task3_{_PART}_(input|images)"
-_TASK3_TRUTH = rf"isic2018_task3_{_PART}_groundtruth(\.csv|\.tab)?"
-_TASK3_GROUPINGS = rf"isic2018_task3_{_PART}_lesiongroupings(\.csv)?"
 _HAM_METADATA = re.compile(r"ham10000_metadata[^.]*(\.csv|\.tab|\.tsv|\.txt)?")
 _HAM_IMAGES = re.compile(r"ham10000_images.*")
 _HAM_MASKS = re.compile(r"ham10000_segmentations.*")
@@ -56,23 +29,23 @@ _HAM_OTHER_MASKS = ("masks", "segmentations")
 _PH2_CASE = re.compile(r"imd\d+")
 _PH2_CASES = "ph2 dataset images"
 _PH2_TABLE = "ph2_dataset.txt"
-# How HAM10000, the archive, BCN20000 and ISIC 2019 call lesions, and the archive patients, of whom
-# several data sets may have images.
-_PUBLISHED = re.compile(r"(HAM|HAMTEST|IL|IP|BCN|MSK\d?)_\d{7}")
+_FEWEST = 2
+"""Folders named after a diagnosis, from which on a data set is one of such folders."""
 
 # Layouts that hold the truth of a task, for folders in which several were unpacked.
 _LAYOUTS_OF = {
-    "boundary": (*_CHALLENGES, "ham10000", "ph2", "plain"),
+    "boundary": (*SEGMENTATION, "ham10000", "ph2", "plain"),
     "attributes": ("isic2018",),
-    "diagnosis": (_TASK3, "ham10000", "ph2", "plain"),
+    "diagnosis": (TASK3, *TABLED, "ham10000", "ph2", "plain", "classes"),
 }
 
 RECOGNISED = (
-    "the folders of ISIC 2016, 2017 or 2018 (such as ISIC2018_Task1-2_Training_Input and "
+    "the folders of ISIC 2016 to 2020 (such as ISIC2018_Task1-2_Training_Input and "
     "ISIC2018_Task1_Training_GroundTruth, or ISIC2018_Task3_Training_Input and "
     "ISIC2018_Task3_Training_GroundTruth), HAM10000 (HAM10000_images_part_1, "
-    "HAM10000_metadata.csv, HAM10000_segmentations_lesion_tschandl), PH2, or a folder named images "
-    "and beside it one named masks, a table (.csv) of diagnoses, or both"
+    "HAM10000_metadata.csv, HAM10000_segmentations_lesion_tschandl), PH2, a folder named images "
+    "and beside it one named masks, a table (.csv) of diagnoses, or both, or a folder of images "
+    "for each diagnosis (such as melanoma and nevus)"
 )
 
 
@@ -92,10 +65,8 @@ def find_samples(root: str | Path, part: str | None = None, task: str | None = N
         raise ValueError(f"`part` must be one of {', '.join(PARTS)} or None; received {part!r}.")
     layout = detect_layout(root, task)
     collection = Collection(Path(os.path.realpath(root)).name, root, layout, part or "all", [])
-    if layout in _CHALLENGES:
-        _find_challenge(collection, part)
-    elif layout == _TASK3:
-        _find_task3(collection, part)
+    if layout in (*SEGMENTATION, TASK3, *TABLED):
+        find_challenge(collection, part)
     elif part is not None:
         raise DatasetError(
             f"{root} has the layout {layout}, which has no parts; received part={part!r}. "
@@ -105,6 +76,8 @@ def find_samples(root: str | Path, part: str | None = None, task: str | None = N
         _find_ham10000(collection)
     elif layout == "ph2":
         _find_ph2(collection, task)
+    elif layout == "classes":
+        _find_classes(collection, task)
     else:
         _find_plain(collection, task)
     if not collection.samples:
@@ -163,105 +136,36 @@ def _may_be_meant(folder: Path) -> bool:
 
 def _layouts_in(root: Path) -> list[str]:
     names = {entry.name.lower() for entry in root.iterdir()}
-    layouts = [
-        layout
-        for layout, patterns in _CHALLENGES.items()
-        if any(re.fullmatch(patterns[0], name) for name in names)
-    ]
-    if any(re.fullmatch(_TASK3_IMAGES, name) for name in names):
-        layouts.append(_TASK3)
+    layouts = challenges_in(names)
     images = any(_HAM_IMAGES.fullmatch(name) for name in names)
     # Beside a challenge's folders the table alone tells of patients, and is not of its images.
     if images or (not layouts and any(_HAM_METADATA.fullmatch(name) for name in names)):
         layouts.append("ham10000")
     elif not layouts and _ph2_cases(root):
         layouts.append("ph2")
-    elif not layouts and "images" in names and ("masks" in names or table_files(root)):
+    elif not layouts and "images" in names and _is_plain(root, names):
         layouts.append("plain")
+    elif not layouts and len(_class_folders(root)) >= _FEWEST:
+        layouts.append("classes")
     return layouts
 
 
+def _is_plain(root: Path, names: set[str]) -> bool:
+    if "masks" in names or table_files(root):
+        return True
+    return any(len(_class_folders(images)) >= _FEWEST for images in folders(root, "images".__eq__))
+
+
+def _class_folders(root: Path) -> list[Path]:
+    """Folders that are named after one of the seven categories."""
+    return [folder for folder in _folders_inside(root) if category_of(folder.name)]
+
+
+def _folders_inside(root: Path) -> list[Path]:
+    return [f for f in sorted(root.iterdir()) if not f.name.startswith(".") and f.is_dir()]
+
+
 # === Layouts ===
-
-
-def _find_challenge(collection: Collection, part: str | None) -> None:
-    root, patterns = collection.root, _CHALLENGES[collection.layout]
-    images, masks, *attributes = (part_folders(root, pattern) for pattern in patterns)
-    attributes = attributes[0] if attributes else {}
-    _choose_part(collection, part, images)
-    for name in PARTS:
-        if part not in (None, name):
-            continue
-        if name not in images:
-            for folder in filter(None, (masks.get(name), attributes.get(name))):
-                collection.problems.append(Problem(folder, "masks without a folder of images"))
-            continue
-        named_masks = {}
-        if name in attributes:
-            named_masks = attribute_masks(attributes[name], collection)
-        found = images_in(images[name], collection, {s.image_id for s in collection.samples})
-        pairs = paired(found, [masks[name]] if name in masks else [], collection)
-        for image_id, (image, mask) in pairs.items():
-            named = named_masks.pop(image_id, {})
-            if named and len(named) < len(ATTRIBUTES):  # without any it is named where it counts
-                missing = ", ".join(a for a in ATTRIBUTES if a not in named)
-                collection.problems.append(Problem(image, f"no mask of the attribute {missing}"))
-            sample = Sample(collection.name, image_id, image, mask, named, part=name)
-            collection.samples.append(sample)
-        for named in named_masks.values():
-            for path in named.values():
-                collection.problems.append(Problem(path, "mask without its image"))
-
-
-def _choose_part(collection: Collection, part: str | None, images: Mapping[str, Path]) -> None:
-    """Names the only part that is there; DatasetError if the one that is wanted is not."""
-    if part is not None and part not in images:
-        there = ", ".join(images)
-        raise DatasetError(
-            f"{collection.root} ({collection.layout}) has no part {part!r}; it has {there}."
-        )
-    if part is None and len(images) == 1:
-        collection.part = next(iter(images))
-
-
-def _find_task3(collection: Collection, part: str | None) -> None:
-    images = part_folders(collection.root, _TASK3_IMAGES)
-    truths, groupings = (
-        part_tables(collection.root, pattern) for pattern in (_TASK3_TRUTH, _TASK3_GROUPINGS)
-    )
-    _choose_part(collection, part, images)
-    for name in images if part is None else (part,):
-        found = images_in(images[name], collection, {s.image_id for s in collection.samples})
-        truth, contradictory = read_truth(truths.get(name), collection)
-        rows = read_groupings(groupings[name]) if name in groupings else {}
-        grouped = {image for of in (rows, truth) for image in of if of[image].get("lesion_id")}
-        alone = sorted(set(found) - grouped - contradictory)
-        if alone and (rows or name == "training"):  # published for this part alone
-            reason = (
-                f"no LesionGroupings of {len(alone)} of the images, such as {alone[0]}: lesions "
-                "are unknown, splits are by image"
-            )
-            collection.problems.append(Problem(groupings.get(name, images[name]), reason))
-        collection.left_out += len(contradictory & found.keys())
-        for image_id, path in found.items():
-            if image_id in contradictory:
-                continue
-            row, known = rows.get(image_id, {}), truth.pop(image_id, {})
-            confirmed = {"confirmation": row["confirmation"]} if row.get("confirmation") else {}
-            sample = Sample(
-                collection.name,
-                image_id,
-                path,
-                lesion_id=_among_all(collection, row.get("lesion_id") or known.get("lesion_id")),
-                patient_id=_among_all(collection, known.get("patient_id")),
-                diagnosis=known.get("diagnosis"),
-                metadata={**known.get("metadata", {}), **confirmed},
-                part=name,
-            )
-            collection.samples.append(sample)
-        if truth:
-            reason = f"lists {len(truth)} images that are not there, such as {min(truth)}"
-            collection.problems.append(Problem(truths[name], reason))
 
 
 def _find_ham10000(collection: Collection) -> None:
@@ -272,50 +176,18 @@ def _find_ham10000(collection: Collection) -> None:
     image_folders = _ham_folders(root, _HAM_IMAGES, _HAM_OTHER_IMAGES) or [root]
     found: dict[str, Path] = {}
     for folder in image_folders:
-        found |= images_in(folder, collection, found)
+        # Beside a data set's folders there are those of its masks.
+        found |= images_in(folder, collection, found, deeper=folder != root)
     pairs = paired(found, _ham_folders(root, _HAM_MASKS, _HAM_OTHER_MASKS), collection)
-    if len(metadata) > 1:
-        names = ", ".join(path.name for path in metadata)
-        raise DatasetError(f"{root} has several tables of its images ({names}); leave one.")
     if not metadata:
         reason = "no HAM10000_metadata: lesions and diagnoses are unknown, splits are by image"
         collection.problems.append(Problem(root, reason))
-        _add(collection, pairs, None, {})
+        add_samples(collection, pairs, [], {})
         return
     published = _HAM_METADATA.fullmatch(metadata[0].name.lower())
     required = ("lesion_id", "image_id", "dx") if published else ()
-    table = table_in(metadata[0])
-    _add(collection, pairs, table, *read_metadata(table, collection, required))
-
-
-def _add(
-    collection: Collection,
-    pairs: Mapping[str, tuple[Path, Path | None]],
-    table: Path | None,
-    rows: dict[str, dict],
-    contradictory: Set[str] = frozenset(),
-) -> None:
-    """Samples of images with their masks, and of what the rows of a table say of them."""
-    row_of = rows_of(pairs, [*rows, *contradictory])
-    for image_id, (image, mask) in pairs.items():
-        if row_of.get(image_id) in contradictory:
-            collection.left_out += 1
-            continue
-        known = rows.pop(row_of.get(image_id), {})
-        if table and not known:
-            collection.problems.append(Problem(image, f"not in {table.name}: lesion unknown"))
-        for name in {"lesion_id", "patient_id"} & known.keys():
-            known[name] = _among_all(collection, known[name])
-        collection.samples.append(Sample(collection.name, image_id, image, mask, **known))
-    if rows:
-        reason = f"lists {len(rows)} images that are not there, such as {min(rows)}"
-        collection.problems.append(Problem(table, reason))
-
-
-def _among_all(collection: Collection, name: str | None) -> str | None:
-    """A lesion's or a patient's name among all data sets: each hospital counts from 1 on."""
-    own = name and not _PUBLISHED.fullmatch(name)
-    return f"{collection.name}/{name}" if own else name or None
+    tables = [table_in(entry) for entry in metadata]
+    add_samples(collection, pairs, tables, *read_metadata(tables, collection, required))
 
 
 def _ham_folders(root: Path, pattern: re.Pattern, other_names: tuple[str, ...]) -> list[Path]:
@@ -323,11 +195,51 @@ def _ham_folders(root: Path, pattern: re.Pattern, other_names: tuple[str, ...]) 
 
 
 def _find_plain(collection: Collection, task: str | None) -> None:
+    """`images/`, or the folders in it, which may be named after diagnoses; and `masks/`."""
+    images, masks = (folders(collection.root, name.__eq__) for name in ("images", "masks"))
+    inside = [inner for folder in images for inner in _inner_folders(folder)]
     found: dict[str, Path] = {}
-    for folder in folders(collection.root, "images".__eq__):
-        found |= images_in(folder, collection, found)
-    masks = folders(collection.root, "masks".__eq__)
-    _add_own(collection, paired(found, masks, collection), task)
+    for folder in images:
+        found |= images_in(folder, collection, found, deeper=not inside)
+    others, rows = _images_by_folder(inside, collection, found)
+    found |= others
+    masks += [inner for folder in masks for inner in _inner_folders(folder)]
+    _add_own(collection, paired(found, masks, collection), task, rows)
+
+
+def _inner_folders(folder: Path) -> list[Path]:
+    """Those that hold a folder's images: named after diagnoses, or all if it has none itself."""
+    return _class_folders(folder) if image_files(folder) else _folders_inside(folder)
+
+
+def _find_classes(collection: Collection, task: str | None) -> None:
+    inside = [folder for folder in _folders_inside(collection.root) if image_files(folder)]
+    found, rows = _images_by_folder(inside, collection, ())
+    _add_own(collection, paired(found, [], collection), task, rows)
+
+
+def _images_by_folder(
+    inside: Sequence[Path], collection: Collection, taken: Iterable[str]
+) -> tuple[dict[str, Path], dict[str, dict]]:
+    """Images of several folders, and by image what a folder's name says of the diagnosis.
+
+    One whose name is taken, or occurs in several of them, has its folder's name before its own.
+    """
+    by_folder = {folder: images_in(folder, collection, ()) for folder in inside}
+    times = Counter([*taken, *(name for images in by_folder.values() for name in images)])
+    found, rows = {}, {}
+    named = any(category_of(folder.name) for folder in inside)
+    for folder, images in by_folder.items():
+        diagnosis = category_of(folder.name)
+        if named and images and not diagnosis:
+            reason = f"its name is none of the seven diagnoses; {len(images)} images have none"
+            collection.problems.append(Problem(folder, reason))
+        for name, path in images.items():
+            image_id = name if times[name] == 1 else f"{folder.name}_{name}"
+            found[image_id] = path
+            if diagnosis:
+                rows[image_id] = {"diagnosis": diagnosis}
+    return found, rows
 
 
 def _find_ph2(collection: Collection, task: str | None) -> None:
@@ -347,31 +259,31 @@ def _ph2_cases(root: Path) -> list[Path]:
 
 
 def _add_own(
-    collection: Collection, pairs: Mapping[str, tuple[Path, Path | None]], task: str | None
+    collection: Collection,
+    pairs: Mapping[str, tuple[Path, Path | None]],
+    task: str | None,
+    known: dict[str, dict] | None = None,
 ) -> None:
-    """Samples of one's own data, and what the one table beside them says.
+    """Samples of one's own data, and what the tables beside them say, or the names of folders.
 
     A table that cannot be used is a problem; for the diagnosis, which needs it, an error.
     """
     tables = table_files(collection.root)
-    rows, contradictory = {}, set()
+    rows, contradictory = known or {}, set()
     try:
-        if len(tables) > 1:
-            names = ", ".join(table.name for table in tables)
-            raise DatasetError(
-                f"{collection.root} has several tables ({names}); leave one, with a row for each "
-                "image and the columns of the others that are needed: diagnoses, and lesion_id or "
-                "patient_id, without which images of one lesion are learned from and scored."
-            )
         if tables:
-            rows, contradictory = read_metadata(tables[0], collection)
+            rows, contradictory = read_metadata(tables, collection, known=rows)
         elif collection.layout == "ph2" and (tables := entries(collection.root, _PH2_TABLE.__eq__)):
             rows = read_ph2(tables[0], collection)
         else:
             collection.problems += unread_tables(collection.root)
+            if known:
+                collection.diagnoses_listed += len(known)
+                reason = "no table with lesion_id: lesions are unknown, splits are by image"
+                collection.problems.append(Problem(collection.root, reason))
     except DatasetError as error:
         if task == "diagnosis":
             raise
         collection.problems.append(Problem(collection.root, f"no table is used: {error}"))
         tables = []
-    _add(collection, pairs, tables[0] if tables else None, rows, contradictory)
+    add_samples(collection, pairs, tables, rows, contradictory)

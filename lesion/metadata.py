@@ -1,20 +1,17 @@
-"""What tables say of images: HAM10000's, the ISIC archive's, Task 3's truth, or one's own."""
+"""What tables say of images and patients: HAM10000's, the ISIC archive's, or one's own."""
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lesion.patient import NAMES, UNKNOWN
-from lesion.samples import DIAGNOSES, Collection, DatasetError, Problem
-from lesion.tables import read_table, text_of
+from lesion.samples import Collection, DatasetError, Problem
+from lesion.tables import read_table
 from lesion.vocabulary import category_of
 
-# The test image of task 3 that the scorer leaves out; the truth lists it like the others.
-_UNSCORED = "ISIC_0035068"
-# Columns of the challenge's truth besides image and categories; its scorer reads them.
-_WEIGHT_COLUMNS = ("score_weight", "validation_weight")
 _IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
 _IMAGE_COLUMNS = (
     *("image_id", "image", "isic_id", "image name", "image_name", "bcn_filename", "filename"),
@@ -25,17 +22,20 @@ _DIAGNOSIS_COLUMNS = ("dx", "diagnosis")
 _OTHER_DIAGNOSIS_COLUMNS = ("label", "class", "category")
 # The categories of ISIC 2019 that are none of the seven.
 _OTHER_CATEGORIES = ("scc", "unk")
-# Common nevus, atypical nevus, melanoma.
-_PH2_DIAGNOSES = {"0": "NV", "1": "NV", "2": "MEL"}
+# What `lesion.tables.write_table` adds to tables of results.
+_OWN_RESULTS = "notice"
 # The archive's since 2023, from the broadest to the narrowest.
 _DIAGNOSIS_LEVELS = tuple(f"diagnosis_{level}" for level in range(1, 6))
 _CONFIRMATION_COLUMNS = ("dx_type", "diagnosis_confirm_type")
+# What tables may contradict each other in.
+_NAMES = ("lesion_id", "patient_id", "diagnosis")
+_NOTHING = {**dict.fromkeys(_NAMES), "metadata": {}}
 _MANY = 20
 """Images of one lesion: more of them are rather a word for "not known"."""
 _MUCH = 0.1
 """Share of the images of one patient, likewise."""
 # What the challenge and the archive call the ways in which HAM10000's diagnoses were confirmed.
-_CONFIRMATIONS = {
+CONFIRMATIONS = {
     "histopathology": "histo",
     "serial imaging showing no change": "follow_up",
     "single image expert consensus": "consensus",
@@ -44,83 +44,170 @@ _CONFIRMATIONS = {
 
 
 def read_metadata(
-    path: Path, collection: Collection, required: tuple[str, ...] = ()
+    paths: Sequence[Path],
+    collection: Collection,
+    required: tuple[str, ...] = (),
+    known: Mapping[str, dict] | None = None,
 ) -> tuple[dict[str, dict], set[str]]:
-    """What a table such as HAM10000's says of each image, and the ids of which it says two things.
+    """What tables such as HAM10000's say of each image, and the ids of which they say two things.
 
     Comma, semicolon and tab separate alike. Columns are one of `_IMAGE_COLUMNS`, and of these
     whichever are there: `dx` (or `diagnosis`, or else `label`, `class` or `category`) with a name
     that `lesion.vocabulary.category_of` knows, the archive's `diagnosis_1` to `diagnosis_5`, of
     which the narrowest that is known counts, or one column for each category, of which one holds a
     1; `lesion_id`; `patient_id`; `age`, `sex`, `site` under any of their names, and `dx_type` (or
-    `diagnosis_confirm_type`). What is wrong with a row is among the problems of the collection, and
-    which columns were read among its notes.
+    `diagnosis_confirm_type`). Of several tables each adds what it knows. What is wrong with a row
+    is among the problems of the collection, and which columns were read among its notes.
 
     Args:
-        required: columns that must be there.
+        required: columns that each table must have.
+        known: what the names of folders say, in the form that is returned.
 
     Returns:
         By image id `lesion_id`, `patient_id`, `diagnosis` (one of `DIAGNOSES`; None where unknown)
         and `metadata`, as `lesion.samples.Sample` has them.
 
     Raises:
-        DatasetError: if there is no column of images, or none that says anything of them.
+        DatasetError: if a table cannot be read, or none has a column of images and another that
+            says anything of them.
     """
-    table = read_table(path, required)
-    if not table:
-        raise DatasetError(f"The table {path} lists no image.")
-    columns = list(table[0][1])
-    image_column = next((name for name in _IMAGE_COLUMNS if name in columns), None)
-    named = [name for name in (*_DIAGNOSIS_COLUMNS, *_DIAGNOSIS_LEVELS) if name in columns]
-    named = named or [name for name in _OTHER_DIAGNOSIS_COLUMNS if name in columns][:1]
-    categories = {name: found for name in columns if (found := category_of(name))}
-    known = {*named, "lesion_id", "patient_id", *categories, *sum(NAMES.values(), ())}
-    if image_column is None or not known.intersection(columns):
-        raise DatasetError(
-            f"The table {path} must have a column of images (such as image_id), and beside it dx "
-            f"or one column for each category; its columns are {', '.join(columns)}. Known for "
-            f"images are {', '.join(_IMAGE_COLUMNS)}."
-        )
-    rows: dict[str, dict] = {}
+    tables = _usable(paths, collection, required)
+    rows = {image_id: {**_NOTHING, **facts} for image_id, facts in (known or {}).items()}
+    places: dict[str, tuple[Path, int]] = {}
+    blank: dict[str, list[str]] = {}
     contradictory: set[str] = set()
-    faults, lacking = _Rows(), _Rows()
-    for number, row in table:
-        image_id, problem = image_name(row[image_column]), None
-        found, fault = _facts(row, named, categories)
-        if not image_id:
-            problem = f"no {image_column}"
-        elif image_id in rows and found != rows[image_id]:
-            problem = f"{image_id} is listed again and otherwise; the image is left out"
-            contradictory.add(image_id)
-        elif image_id in rows:
-            problem = f"{image_id} is listed again"
-        elif fault:
-            faults.add(fault, number, image_id)
-        else:
-            wanted = []
-            if found["diagnosis"] is None:
-                wanted = [n for n in _DIAGNOSIS_COLUMNS if row.get(n, " ").lower() in UNKNOWN]
-            if "lesion_id" in row and found["lesion_id"] is None:
-                wanted.insert(0, "lesion_id")
-            if wanted:
-                lacking.add(" and no ".join(wanted), number, image_id)
-        if problem:
-            collection.problems.append(Problem(path, f"line {number}: {problem}"))
-        if image_id:
-            rows.setdefault(image_id, found)
-        collection.diagnoses_listed += bool(found["diagnosis"] or fault)
-    reasons = faults.said("{what} of {image} is unknown and not used")
-    reasons += lacking.said("{image} has no {what}", "{image} have no {what}")
-    collection.problems += [Problem(path, reason) for reason in reasons]
+    faulty: set[str] = set()
+    faults = _Rows()
+    for table in tables:
+        listed: dict[str, dict] = {}
+        for number, row in table.rows:
+            image_id = image_name(row[table.image_column])
+            facts, fault = _facts(row, table.named, table.categories)
+            problem = None
+            if not image_id:
+                problem = f"no {table.image_column}"
+            elif image_id in listed and facts == listed[image_id]:
+                problem = f"{image_id} is listed again"
+            elif image_id in listed or _contradict(rows.get(image_id), facts):
+                problem = f"{image_id} is listed again and otherwise; the image is left out"
+                contradictory.add(image_id)
+            else:
+                listed[image_id] = facts
+                rows[image_id] = _together(rows.get(image_id), facts)
+                places.setdefault(image_id, (table.path, number))
+                columns = [n for n in _DIAGNOSIS_COLUMNS if row.get(n, " ").lower() in UNKNOWN]
+                blank.setdefault(image_id, []).extend(columns)
+                if fault:
+                    faults.add(fault, image_id, (table.path, number))
+                    faulty.add(image_id)
+            if problem:
+                collection.problems.append(Problem(table.path, f"line {number}: {problem}"))
+    collection.diagnoses_listed += len(faulty | {i for i, row in rows.items() if row["diagnosis"]})
+    columns = list(dict.fromkeys(name for table in tables for name in table.columns))
+    lacking = _Rows()
+    for image_id, row in rows.items():
+        wanted = ["lesion_id"] if "lesion_id" in columns and row["lesion_id"] is None else []
+        if row["diagnosis"] is None and image_id not in faulty:
+            wanted += blank[image_id]
+        if wanted and image_id in places:
+            lacking.add(" and no ".join(wanted), image_id, places[image_id])
+    collection.problems += faults.problems("{what} of {image} is unknown and not used")
+    collection.problems += lacking.problems("{image} has no {what}", "{image} have no {what}")
     if "lesion_id" not in columns:
         units = "patient" if "patient_id" in columns else "image"
         reason = (
             f"no column lesion_id among {', '.join(columns)}: lesions are unknown, splits are by "
             f"{units}"
         )
-        collection.problems.append(Problem(path, reason))
-    read = known | {image_column, *_CONFIRMATION_COLUMNS}
-    _note_columns(path, collection, columns, read, bool(named or categories))
+        collection.problems.append(Problem(tables[0].path, reason))
+    diagnosed = any(table.named or table.categories for table in tables)
+    for table in tables:
+        _note_columns(table, collection, diagnosed)
+    _look_at_groups(rows, tables[0].path, collection)
+    for image_id in contradictory:
+        del rows[image_id]
+    return rows, contradictory
+
+
+class _MeansNothing(DatasetError):
+    """A table that says nothing of images."""
+
+
+@dataclass
+class _Table:
+    """A table's rows, and which of its columns mean what."""
+
+    path: Path
+    rows: list[tuple[int, dict[str, str]]]
+    columns: list[str]
+    image_column: str
+    named: list[str]  # of diagnoses by name
+    categories: dict[str, str]  # by column, where each category has one
+
+    @property
+    def known(self) -> set[str]:
+        """Names that say something of an image, whether or not they are among the columns."""
+        return {
+            *("lesion_id", "patient_id", *self.named, *self.categories),
+            *sum(NAMES.values(), ()),
+        }
+
+
+def _opened(path, required):
+    rows = read_table(path, required)
+    if not rows:
+        raise _MeansNothing(f"The table {path} lists no image.")
+    columns = list(rows[0][1])
+    named = [name for name in (*_DIAGNOSIS_COLUMNS, *_DIAGNOSIS_LEVELS) if name in columns]
+    named = named or [name for name in _OTHER_DIAGNOSIS_COLUMNS if name in columns][:1]
+    categories = {name: category for name in columns if (category := category_of(name))}
+    image_column = next((name for name in _IMAGE_COLUMNS if name in columns), "")
+    table = _Table(path, rows, columns, image_column, named, categories)
+    if _OWN_RESULTS in columns:
+        raise _MeansNothing(
+            f"The table {path} holds results of this project (its column {_OWN_RESULTS}), which "
+            "are no truth; keep results out of a data set's folder."
+        )
+    if not image_column or not table.known.intersection(columns):
+        raise _MeansNothing(
+            f"The table {path} must have a column of images (such as image_id), and beside it dx "
+            f"or one column for each category; its columns are {', '.join(columns)}. Known for "
+            f"images are {', '.join(_IMAGE_COLUMNS)}."
+        )
+    return table
+
+
+def _usable(paths, collection, required):
+    """The tables that say something of images; of the others a note is left, if there are any."""
+    tables, others = [], []
+    for path in paths:
+        try:
+            tables.append(_opened(path, required))
+        except _MeansNothing as error:
+            others.append((path, error))
+    if not tables:
+        raise others[0][1]
+    collection.notes += [Problem(path, f"not used: {error}") for path, error in others]
+    return tables
+
+
+def _contradict(first, second):
+    """Whether two tables name different lesions, patients or diagnoses of one image."""
+    return first is not None and any(
+        None not in (first[name], second[name]) and first[name] != second[name] for name in _NAMES
+    )
+
+
+def _together(first, second):
+    """What two tables say of one image that do not contradict each other."""
+    if first is None:
+        return second
+    facts = {name: second[name] if first[name] is None else first[name] for name in _NAMES}
+    return {**facts, "metadata": {**second["metadata"], **first["metadata"]}}
+
+
+def _look_at_groups(rows, path, collection):
+    """Names lesions and patients that look like a word for "not known", or that contradict."""
     images = Counter(row["lesion_id"] for row in rows.values() if row["lesion_id"])
     for lesion_id, count in images.items():
         if count > _MANY:
@@ -139,40 +226,40 @@ def read_metadata(
         if len(names) > 1:
             reason = f"lesion {lesion_id} has several diagnoses: {', '.join(sorted(names))}"
             collection.problems.append(Problem(path, reason))
-    for image_id in contradictory:
-        del rows[image_id]
-    return rows, contradictory
 
 
 class _Rows:
     """Rows of which the same is to be said, told of together: a table may have thousands."""
 
     def __init__(self):
-        self._rows: dict[str, list[tuple[int, str]]] = {}
+        self._rows: dict[tuple[Path, str], list[tuple[int, str]]] = {}
 
-    def add(self, what: str, number: int, image_id: str) -> None:
-        self._rows.setdefault(what, []).append((number, image_id))
+    def add(self, what: str, image_id: str, place: tuple[Path, int]) -> None:
+        path, number = place
+        self._rows.setdefault((path, what), []).append((number, image_id))
 
-    def said(self, of_one: str, of_several: str | None = None) -> list[str]:
-        """A sentence of each kind of row, the most frequent first; `{what}` and `{image}` in it."""
-        found = []
-        for what, rows in sorted(self._rows.items(), key=lambda item: -len(item[1])):
+    def problems(self, of_one: str, of_several: str | None = None) -> list[Problem]:
+        """One for each kind of row, the most frequent first; `{what}` and `{image}` in them."""
+        problems = []
+        for (path, what), rows in sorted(self._rows.items(), key=lambda item: -len(item[1])):
             (number, image), count = rows[0], len(rows)
             if count == 1:
-                found.append(f"line {number}: {of_one.format(what=what, image=image)}")
+                reason = f"line {number}: {of_one.format(what=what, image=image)}"
             else:
                 images = f"{count:,} images, such as {image} in line {number},"
-                found.append((of_several or of_one).format(what=what, image=images))
-        return found
+                reason = (of_several or of_one).format(what=what, image=images)
+            problems.append(Problem(path, reason))
+        return problems
 
 
-def _note_columns(path, collection, columns, read, diagnosed):
+def _note_columns(table, collection, diagnosed):
     """Says which columns of a table mean something here, and that none is of diagnoses."""
-    used, others = ([n for n in columns if (n in read) == known] for known in (True, False))
+    read = table.known | {table.image_column, *_CONFIRMATION_COLUMNS}
+    used, others = ([n for n in table.columns if (n in read) == known] for known in (True, False))
     text = f"read: {', '.join(used)}"
     text += f"; not read: {', '.join(filter(None, others))}" if any(others) else ""
     text += "" if diagnosed else "; no column dx or diagnosis"
-    collection.notes.append(Problem(path, text))
+    collection.notes.append(Problem(table.path, text))
 
 
 def _facts(row, named, categories):
@@ -199,129 +286,31 @@ def _facts(row, named, categories):
             fault = f"the category ({' and '.join(marked) or 'none of these columns is 1'})"
     metadata = patient_in(row)
     if kind := next(filter(None, (row.get(name) for name in _CONFIRMATION_COLUMNS)), None):
-        metadata["confirmation"] = _CONFIRMATIONS.get(kind.lower(), kind)
+        metadata["confirmation"] = CONFIRMATIONS.get(kind.lower(), kind)
     facts = {
-        "lesion_id": _name_in(row, "lesion_id"),
-        "patient_id": _name_in(row, "patient_id"),
+        "lesion_id": name_in(row, "lesion_id"),
+        "patient_id": name_in(row, "patient_id"),
         "diagnosis": diagnosis,
         "metadata": metadata,
     }
     return facts, fault
 
 
-def _name_in(row, column):
+def name_in(row, column):
     """Lesion or patient that a row names; None where it says in some word that it is not known."""
     name = row.get(column) or ""
     return None if name.strip().lower() in UNKNOWN else name
 
 
 def _is_marked(text):
-    return _is(1, text) or text.lower() in ("true", "yes", "x")
+    return is_number(1, text) or text.lower() in ("true", "yes", "x")
 
 
-def _is(number, text):
+def is_number(number, text):
     try:
         return float(text.replace(",", ".")) == number
     except ValueError:
         return False
-
-
-def read_truth(path: Path | None, collection: Collection) -> tuple[dict[str, dict], set[str]]:
-    """The truth of ISIC 2018 Task 3, if any, as `read_metadata` returns what is known of images.
-
-    In the challenge's form (`read_categories`), or in HAM10000's, as those publish the test images'
-    who made both.
-    """
-    if path is None:
-        return {}, set()
-    columns = next((list(row) for _, row in read_table(path, ())), [])
-    if "dx" not in columns:
-        categories = read_categories(path)
-        collection.diagnoses_listed += len(categories)
-        return {image_id: {"diagnosis": name} for image_id, name in categories.items()}, set()
-    rows, contradictory = read_metadata(path, collection, ("image_id", "dx"))
-    if rows.pop(_UNSCORED, {}).get("diagnosis"):
-        collection.diagnoses_listed -= 1
-    return rows, contradictory
-
-
-def read_ph2(path: Path, collection: Collection) -> dict[str, dict]:
-    """What PH2's `PH2_dataset.txt` says of each image, as `read_metadata` returns it.
-
-    Its rows begin `|| IMD003 || histological diagnosis || clinical diagnosis ||`; the last is a
-    number (Mendonça et al. 2013).
-
-    Raises:
-        DatasetError: if it holds no such row.
-    """
-    rows: dict[str, dict] = {}
-    for number, line in enumerate(text_of(path).splitlines(), 1):
-        cells = [cell.strip() for cell in line.split("||")]
-        if len(cells) < 4 or not re.fullmatch(r"IMD\d+", cells[1]):
-            continue
-        diagnosis = _PH2_DIAGNOSES.get(cells[3])
-        if diagnosis is None:
-            reason = f"line {number}: the clinical diagnosis {cells[3]!r} of {cells[1]} is unknown"
-            collection.problems.append(Problem(path, reason))
-        confirmed = {"confirmation": "histo"} if cells[2] else {}
-        rows[cells[1]] = {"diagnosis": diagnosis, "metadata": confirmed}
-        collection.diagnoses_listed += 1
-    if not rows:
-        raise DatasetError(f"The table {path} lists no image of PH2.")
-    return rows
-
-
-def read_categories(path: Path) -> dict[str, str]:
-    """The diagnosis of each image id, from a table of the challenge's form.
-
-    Its columns are `image` and one per category (`DIAGNOSES`); each row holds a single 1. A row
-    whose `score_weight` is 0 is passed over, as the challenge's scorer does, and so is the image to
-    which the scorer itself gives that weight.
-
-    Raises:
-        DatasetError: naming the line, for other columns, a second row of an image, a row that does
-            not name exactly one category, or a weight other than 0 and 1.
-    """
-    rows = read_table(path, ("image", *(name.lower() for name in DIAGNOSES)), _WEIGHT_COLUMNS)
-    categories: dict[str, str] = {}
-    listed = set()
-    for number, row in rows:
-        image_id = image_name(row["image"])
-        try:
-            values = [float(row[name.lower()]) for name in DIAGNOSES]
-        except ValueError as error:
-            raise DatasetError(f"Line {number} of the table {path}: {error}.") from error
-        if sorted(values) != [0.0] * (len(DIAGNOSES) - 1) + [1.0]:
-            raise DatasetError(
-                f"Line {number} of the table {path} does not give {image_id} exactly one category: "
-                f"its values are {', '.join(row[name.lower()] for name in DIAGNOSES)} where one "
-                "must be 1 and the others 0."
-            )
-        if image_id in listed:
-            raise DatasetError(f"Line {number} of the table {path} lists {image_id} a second time.")
-        listed.add(image_id)
-        weight = row.get("score_weight") or "1"
-        if not (_is(1, weight) or _is(0, weight)):
-            raise DatasetError(
-                f"Line {number} of the table {path} gives {image_id} the score_weight {weight!r}; "
-                "only images that count (1) or do not (0) are known here."
-            )
-        if _is(0, weight) or image_id == _UNSCORED:
-            continue
-        categories[image_id] = DIAGNOSES[values.index(1.0)]
-    return categories
-
-
-def read_groupings(path: Path) -> dict[str, dict[str, str]]:
-    """`lesion_id` and `confirmation` (as HAM10000 names it) by image id."""
-    groupings = {}
-    for _, row in read_table(path, ("image", "lesion_id")):
-        kind = row.get("diagnosis_confirm_type", "")
-        groupings[image_name(row["image"])] = {
-            "lesion_id": _name_in(row, "lesion_id") or "",
-            "confirmation": _CONFIRMATIONS.get(kind.lower(), kind),
-        }
-    return groupings
 
 
 def image_name(path: str) -> str:

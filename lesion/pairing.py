@@ -1,22 +1,32 @@
-"""A folder's images, and the masks that belong to them, by their names."""
+"""A folder's images, and what belongs to them by their names: masks, and rows of tables."""
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 from lesion.folders import image_files, passed_over
 from lesion.metadata import rows_of
-from lesion.samples import ATTRIBUTES, Collection, Problem
+from lesion.samples import ATTRIBUTES, Collection, Problem, Sample
+
+# How HAM10000, the archive, BCN20000 and ISIC 2019 call lesions, and the archive patients, of whom
+# several data sets may have images.
+_PUBLISHED = re.compile(r"(HAM|HAMTEST|IL|IP|BCN|MSK\d?)_\d{7}")
 
 _ENDING = re.compile(r"_(segmentation|mask|lesion)$", re.IGNORECASE)
 
 
-def images_in(folder: Path, collection: Collection, taken: Iterable[str]) -> dict[str, Path]:
-    """Images by id. Of two with one id the first is kept and the other a problem."""
+def images_in(
+    folder: Path, collection: Collection, taken: Iterable[str], deeper: bool = True
+) -> dict[str, Path]:
+    """Images by id. Of two with one id the first is kept and the other a problem.
+
+    Args:
+        taken: ids that are not free.
+        deeper: whether images in folders inside are a problem, too.
+    """
     images: dict[str, Path] = {}
-    # Beside a data set's folders there are those of its masks.
-    collection.problems += passed_over(folder, deeper=folder != collection.root)
+    collection.problems += passed_over(folder, deeper)
     for path in image_files(folder):
         image_id = stem_of(path)
         if collection.layout == "isic2017" and image_id.endswith("_superpixels"):
@@ -71,3 +81,36 @@ def attribute_masks(folder: Path, collection: Collection) -> dict[str, dict[str,
         else:
             own[attribute] = path
     return masks
+
+
+def add_samples(
+    collection: Collection,
+    pairs: Mapping[str, tuple[Path, Path | None]],
+    tables: Sequence[Path],
+    rows: dict[str, dict],
+    contradictory: Set[str] = frozenset(),
+    part: str | None = None,
+) -> None:
+    """Samples of images with their masks, and of what the rows of tables say of them."""
+    row_of = rows_of(pairs, [*rows, *contradictory])
+    for image_id, (image, mask) in pairs.items():
+        if row_of.get(image_id) in contradictory:
+            collection.left_out += 1
+            continue
+        known = rows.pop(row_of.get(image_id), {})
+        if tables and not known:
+            names = " or ".join(table.name for table in tables)
+            collection.problems.append(Problem(image, f"not in {names}: lesion unknown"))
+        for name in {"lesion_id", "patient_id"} & known.keys():
+            known[name] = among_all(collection, known[name])
+        sample = Sample(collection.name, image_id, image, mask, part=part, **known)
+        collection.samples.append(sample)
+    if rows:
+        reason = f"lists {len(rows)} images that are not there, such as {min(rows)}"
+        collection.problems.append(Problem(tables[0], reason))
+
+
+def among_all(collection: Collection, name: str | None) -> str | None:
+    """A lesion's or a patient's name among all data sets: each hospital counts from 1 on."""
+    own = name and not _PUBLISHED.fullmatch(name)
+    return f"{collection.name}/{name}" if own else name or None

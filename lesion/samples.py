@@ -108,8 +108,8 @@ class Collection:
     """The samples of one data set.
 
     Attributes:
-        layout: `isic2016`, `isic2017`, `isic2018`, `isic2018-task3`, `ham10000`, `ph2` or
-            `plain`.
+        layout: `isic2016`, `isic2017`, `isic2018`, `isic2018-task3`, `isic2019`, `isic2020`,
+            `ham10000`, `ph2`, `plain` or `classes`.
         part: one of `PARTS`, or `all`: whatever there is.
         problems: faults found; `--strict` stops at them.
         notes: remarks that are no faults.

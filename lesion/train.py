@@ -73,7 +73,7 @@ def build_parser(task: str = "boundary") -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="DIR",
-        help="folder of ISIC 2016-2018, HAM10000 or PH2, or one's own (docs/data.md); repeatable",
+        help="folder of ISIC 2016-2020, HAM10000 or PH2, or one's own (docs/data.md); repeatable",
     )
     parser.add_argument(
         "--weights",

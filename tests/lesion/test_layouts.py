@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from lesion.checks import check_samples
-from lesion.layouts import _among_all, find_collections, find_samples
+from lesion.layouts import find_collections, find_samples
+from lesion.pairing import among_all
 from lesion.samples import Collection, DatasetError
 
 
@@ -119,10 +120,14 @@ class TestOwnTable:
         with pytest.raises(DatasetError, match="lists no image"):
             own("image,dx\n")
 
-    def test_of_several_tables_none_is_chosen(self, own):
-        own("image,dx\na,nv\n")
-        with pytest.raises(DatasetError, match=r"several tables \(diagnoses.csv, other.tsv\)"):
-            own("image,dx\na,mel\n", name="other.tsv")
+    def test_tables_that_contradict_each_other(self, own):
+        own("image,dx,lesion_id\na,nv,1\nb,nv,2\nc,nv,3\n")
+        found = own("image,dx\na,mel\nb,nv\n", name="other.tsv")
+        assert diagnoses(found) == {"b": "NV", "c": "NV"}
+        (problem,) = found.problems
+        assert str(problem).endswith(
+            "other.tsv: line 2: a is listed again and otherwise; the image is left out"
+        )
 
     @pytest.mark.parametrize("table", ["name,size\na,3\n", "image,dx\na,nv,3\n"])
     def test_other_tasks_can_do_without(self, own, tmp_path, table):
@@ -167,9 +172,9 @@ class TestOwnTable:
 
         two = Collection("two", tmp_path, "plain", "all", [])
         for name in ("BCN_0003884", "MSK4_0011169", "IP_0000001"):
-            assert _among_all(two, name) == name
+            assert among_all(two, name) == name
         for name in ("HAM_7", "IL_1", "BCN_00038841"):
-            assert _among_all(two, name) == f"two/{name}"
+            assert among_all(two, name) == f"two/{name}"
 
     def test_patients(self, own):
         found = own("image,dx,patient_id\na,nv,1\nb,nv,IP_1234567\nc,nv,unknown\n")
@@ -206,10 +211,32 @@ class TestOwnTable:
         assert diagnoses(found) == {"Mole1": "MEL", "two": "NV", "Two": "DF"}
         assert [bool(sample.mask) for sample in found.samples] == [True, False, False]
 
-    def test_several_tables_are_to_be_made_one(self, own, tmp_path):
-        (tmp_path / "more.csv").write_text("image,lesion_id\na,1\n")
-        with pytest.raises(DatasetError, match="several tables .* leave one, with a row for each"):
+    def test_each_of_several_tables_adds_what_it_knows(self, own, tmp_path):
+        (tmp_path / "more.csv").write_text("image,lesion_id,sex\na,1,male\nb,2,\n")
+        (tmp_path / "sizes.csv").write_text("name,size\na,3\n")
+        found = own("image,dx,sex,age\na,nv,female,50\nb,,female,\nc,mel,,\n")
+        first, second, third = found.samples
+        lesion = f"{found.name}/1"
+        assert (first.diagnosis, first.lesion_id) == ("NV", lesion)
+        assert first.metadata == {"sex": "female", "age": "50"}
+        assert (second.diagnosis, second.lesion_id) == (None, f"{found.name}/2")
+        assert (third.diagnosis, third.lesion_id) == ("MEL", None)
+        assert {str(problem).rpartition("/")[2] for problem in found.problems} == {
+            "diagnoses.csv: line 3: b has no dx",
+            "diagnoses.csv: line 4: c has no lesion_id",
+        }
+        assert found.diagnoses_listed == 2
+        (unused,) = [note for note in found.notes if note.path.name == "sizes.csv"]
+        assert unused.reason.startswith("not used: The table") and "size" in unused.reason
+
+    def test_one_of_several_tables_that_is_broken_stops(self, own, tmp_path):
+        (tmp_path / "more.csv").write_text("image,lesion_id\na,1,2\n")
+        with pytest.raises(DatasetError, match="Line 2 of the table .*more.csv has 3 values"):
             own("image,dx\na,nv\n")
+
+    def test_results_of_this_project_are_no_truth(self, own):
+        with pytest.raises(DatasetError, match="holds results of this project"):
+            own("image,diagnosis,notice\na,nv,research use only\n")
 
     def test_category_of_isic2019(self, own):
         assert diagnoses(own("image,MEL,AK\na,0,1\nb,1,0\nc,0,1\n"))["a"] == "AKIEC"
@@ -314,9 +341,8 @@ class TestHam10000:
         (tmp_path / name).write_text("image_id,dx,lesion_id\nISIC_0024306,mel,HAM_0000001\n")
         (sample,) = find_samples(tmp_path).samples
         assert (sample.diagnosis, sample.lesion_id) == ("MEL", "HAM_0000001")
-        (tmp_path / "HAM10000_metadata.tab").write_text("image_id\n")
-        (tmp_path / "ham10000_metadata.tsv").write_text("image_id\n")
-        with pytest.raises(DatasetError, match="several tables of its images"):
+        (tmp_path / "HAM10000_metadata.tab").write_text("image_id\nISIC_0024306\n")
+        with pytest.raises(DatasetError, match="lacks the column lesion_id, dx"):
             find_samples(tmp_path)
 
     def test_without_an_image(self, tmp_path):
@@ -341,3 +367,124 @@ def test_second_mask_of_an_attribute_is_named(tmp_path):
     assert "another mask of ISIC_0000001, ISIC_0000001_attribute_streaks.bmp is used" in {
         problem.reason for problem in found.problems
     }
+
+
+class TestFoldersOfDiagnoses:
+    """A folder for each category, under whichever of its names."""
+
+    @pytest.fixture
+    def classes(self, tmp_path):
+        for name in ("melanoma/a.jpg", "nevus/b.jpg", "Seborrhoeic keratosis/c.png"):
+            save(tmp_path / name)
+        return tmp_path
+
+    def test_names_are_diagnoses(self, classes):
+        found = find_samples(classes, task="diagnosis")
+        assert (found.layout, found.diagnoses_listed) == ("classes", 3)
+        assert diagnoses(found) == {"a": "MEL", "b": "NV", "c": "BKL"}
+        (problem,) = found.problems
+        assert problem.reason.endswith("lesions are unknown, splits are by image")
+        assert len(check_samples(found, "diagnosis").samples) == 3
+
+    def test_below_images(self, classes):
+        (classes / "images").mkdir()
+        for folder in ("melanoma", "nevus", "Seborrhoeic keratosis"):
+            (classes / folder).rename(classes / "images" / folder)
+        save(classes / "masks" / "a_mask.png", mask=True)
+        found = find_samples(classes, task="diagnosis")
+        assert found.layout == "plain"
+        assert diagnoses(found) == {"a": "MEL", "b": "NV", "c": "BKL"}
+        assert [bool(sample.mask) for sample in found.samples] == [True, False, False]
+
+    def test_table_of_lesions_beside_them(self, classes):
+        (classes / "lesions.csv").write_text("image,lesion_id\na.jpg,1\nb,2\nc,3\n")
+        found = find_samples(classes, task="diagnosis")
+        assert diagnoses(found) == {"a": "MEL", "b": "NV", "c": "BKL"}
+        assert [s.lesion_id.rpartition("/")[2] for s in found.samples] == ["1", "2", "3"]
+        assert not found.problems
+
+    def test_table_that_says_otherwise(self, classes):
+        (classes / "t.csv").write_text("image,dx,lesion_id\na,nv,1\nb,nv,2\nc,bkl,3\n")
+        found = find_samples(classes, task="diagnosis")
+        assert diagnoses(found) == {"b": "NV", "c": "BKL"} and found.left_out == 1
+
+    def test_diagnosis_that_is_none_of_the_seven(self, classes):
+        save(classes / "squamous cell carcinoma" / "d.jpg")
+        found = find_samples(classes, task="diagnosis")
+        assert diagnoses(found)["d"] is None
+        assert "its name is none of the seven diagnoses; 1 images have none" in {
+            problem.reason for problem in found.problems
+        }
+
+    def test_images_of_one_name(self, classes):
+        save(classes / "nevus" / "a.png")
+        found = find_samples(classes, task="diagnosis")
+        assert diagnoses(found) == {"melanoma_a": "MEL", "nevus_a": "NV", "b": "NV", "c": "BKL"}
+
+    def test_images_beside_the_folders(self, classes):
+        save(classes / "images" / "a.png")
+        for folder in ("melanoma", "nevus"):
+            (classes / folder).rename(classes / "images" / folder)
+        found = find_samples(classes, task="diagnosis")
+        assert diagnoses(found) == {"a": None, "melanoma_a": "MEL", "b": "NV"}
+        assert found.samples[0].image.parent.name == "images"
+
+    def test_one_folder_is_none(self, classes):
+        for name in ("nevus", "Seborrhoeic keratosis"):
+            (classes / name).rename(classes / f"more {name}")
+        with pytest.raises(DatasetError, match="is no data set that is known here"):
+            find_samples(classes)
+
+
+def test_images_in_folders_below_images(tmp_path):
+    for number in (1, 2):
+        save(tmp_path / "images" / f"clinic {number}" / f"i{number}.png")
+        save(tmp_path / "masks" / f"clinic {number}" / f"i{number}.png", mask=True)
+    found = find_samples(tmp_path, task="boundary")
+    assert [sample.image_id for sample in found.samples] == ["i1", "i2"]
+    assert all(sample.mask for sample in found.samples) and not found.problems
+
+
+class TestLaterChallenges:
+    def test_isic2019(self, tmp_path):
+        for name in ("ISIC_0000001", "ISIC_0000002_downsampled"):
+            save(tmp_path / "ISIC_2019_Training_Input" / f"{name}.jpg")
+        save(tmp_path / "ISIC_2019_Test_Input" / "ISIC_0034321.jpg")
+        header = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK"
+        rows = [
+            "ISIC_0000001,0,0,0,1,0,0,0,0,0",
+            "ISIC_0000002_downsampled,0,0,0,0,0,0,0,1,0",
+        ]
+        (tmp_path / "ISIC_2019_Training_GroundTruth.csv").write_text("\n".join([header, *rows]))
+        rows = ["ISIC_0000001,85.0,palms/soles,MSK4_0011169,male", "ISIC_0000002_downsampled,,,,"]
+        text = "\n".join(["image,age_approx,anatom_site_general,lesion_id,sex", *rows])
+        (tmp_path / "ISIC_2019_Training_Metadata.csv").write_text(text)
+        found = find_samples(tmp_path, task="diagnosis")
+        assert found.layout == "isic2019" and len(found.samples) == 3
+        first, second, test = found.samples
+        assert (first.diagnosis, first.lesion_id, first.part) == (
+            *("AKIEC", "MSK4_0011169", "training"),
+        )
+        assert first.metadata == {"age": "85.0", "sex": "male", "site": "palms/soles"}
+        assert (second.diagnosis, test.part) == (None, "test")
+        reasons = [problem.reason for problem in found.problems]
+        assert any("the category (scc) of ISIC_0000002_downsampled" in text for text in reasons)
+        assert "no table of its diagnoses, lesions and patients beside it" in reasons
+        only = find_samples(tmp_path, "training", task="diagnosis")
+        assert [sample.part for sample in only.samples] == ["training"] * 2
+
+    def test_isic2020(self, tmp_path):
+        save(tmp_path / "ISIC_2020_Training_JPEG" / "train" / "ISIC_2637011.jpg")
+        rows = ["ISIC_2637011,IP_7279968,male,45.0,head/neck,nevus,benign,0"]
+        header = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis"
+        text = "\n".join([f"{header},benign_malignant,target", *rows])
+        (tmp_path / "ISIC_2020_Training_GroundTruth.csv").write_text(text)
+        (tmp_path / "ISIC_2020_Training_GroundTruth_v2.csv").write_text(
+            "image_name,patient_id,lesion_id\nISIC_2637011,IP_7279968,IL_7972535\n"
+        )
+        (tmp_path / "ISIC_2020_Training_Duplicates.csv").write_text("image_name_1,image_name_2\n")
+        found = find_samples(tmp_path, task="diagnosis")
+        (sample,) = found.samples
+        assert (sample.diagnosis, sample.patient_id) == ("NV", "IP_7279968")
+        assert sample.lesion_id == "IL_7972535" and not found.problems
+        assert (found.layout, found.part) == ("isic2020", "training")

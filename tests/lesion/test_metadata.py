@@ -104,7 +104,7 @@ def read(tmp_path, text):
     """`read_metadata` of a table: its rows, and its collection."""
     (tmp_path / "m.csv").write_text(text)
     collection = Collection("ours", tmp_path, "plain", "all", [])
-    rows, _ = read_metadata(tmp_path / "m.csv", collection)
+    rows, _ = read_metadata([tmp_path / "m.csv"], collection)
     return rows, collection
 
 

@@ -39,6 +39,8 @@ _VISIONS = {
 }
 
 
+GOLDEN = Path(__file__).parent / "golden"
+
 # Files of a few long tests. They are begun first, so that at the end no process has one of them
 # before it while the others wait.
 _LONG = {
@@ -61,13 +63,17 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def parity_units(shared: Path) -> dict[str, np.ndarray]:
-    """Inputs and outputs of matterport's single functions, by "group/array"."""
-    path = shared / "parity" / "matterport_units.npz"
-    if not path.is_file():
-        pytest.skip(f"no golden numbers: {path} does not exist")
-    with np.load(path) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+def parity_units() -> dict[str, np.ndarray]:
+    """Inputs and outputs of matterport's single functions, by "group/array" (golden/README.md)."""
+    with np.load(GOLDEN / "matterport_units.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def parity_network() -> dict[str, np.ndarray]:
+    """What matterport's ResNet-50 gives for two images, "0/…" and "1/…"; `meta` is JSON."""
+    with np.load(GOLDEN / "matterport_resnet50_256.npz") as arrays:
+        return dict(arrays)
 
 
 @contextlib.contextmanager

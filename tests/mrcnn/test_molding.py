@@ -64,27 +64,23 @@ class TestParity:
         assert np.count_nonzero(difference) <= different
 
     @pytest.mark.parametrize("index", [0, 1])
-    def test_network_input(self, shared, index):
-        path = shared / "parity" / "matterport_resnet50_256.npz"
-        if not path.is_file():
-            pytest.skip(f"no golden numbers: {path} does not exist")
-        with np.load(path) as golden:
-            config = SimpleNamespace(**json.loads(str(golden["meta"]))["config"])
-            original = golden[f"{index}/image"]
-            image, window, scale, _, _ = resize_image(
-                original,
-                config.IMAGE_MIN_DIM,
-                config.IMAGE_MAX_DIM,
-                config.IMAGE_MIN_SCALE,
-                config.IMAGE_RESIZE_MODE,
-            )
-            np.testing.assert_array_equal(window, golden[f"{index}/window"])
-            active = np.zeros(config.NUM_CLASSES)
-            meta = compose_image_meta(0, original.shape, image.shape, window, scale, active)
-            np.testing.assert_allclose(meta, golden[f"{index}/image_meta"], atol=1e-5)
-            molded = mold_image(image, config)
-            total = golden[f"{index}/molded_sum"]
-            np.testing.assert_allclose(molded.sum(dtype=np.float64), total, rtol=1e-6)
+    def test_network_input(self, parity_network, index):
+        config = SimpleNamespace(**json.loads(str(parity_network["meta"]))["config"])
+        original = parity_network[f"{index}/image"]
+        image, window, scale, _, _ = resize_image(
+            original,
+            config.IMAGE_MIN_DIM,
+            config.IMAGE_MAX_DIM,
+            config.IMAGE_MIN_SCALE,
+            config.IMAGE_RESIZE_MODE,
+        )
+        np.testing.assert_array_equal(window, parity_network[f"{index}/window"])
+        active = np.zeros(config.NUM_CLASSES)
+        meta = compose_image_meta(0, original.shape, image.shape, window, scale, active)
+        np.testing.assert_allclose(meta, parity_network[f"{index}/image_meta"], atol=1e-5)
+        molded = mold_image(image, config)
+        total = parity_network[f"{index}/molded_sum"]
+        np.testing.assert_allclose(molded.sum(dtype=np.float64), total, rtol=1e-6)
 
 
 class TestResizeBilinear:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lesion.challenge_tables import read_groupings, read_truth
-from lesion.folders import entries, image_files, part_folders, part_tables, table_in
+from lesion.folders import entries, image_files, inner_folders, part_folders, part_tables, table_in
 from lesion.metadata import read_metadata
 from lesion.pairing import add_samples, among_all, attribute_masks, images_in, paired
 from lesion.samples import ATTRIBUTES, PARTS, Collection, DatasetError, Problem, Sample
@@ -174,5 +174,5 @@ def _find_tabled(collection: Collection, part: str | None) -> None:
 
 def _of_images(folder: Path) -> Path:
     """The folder itself, or the only one in it: ISIC 2020's archives unpack to `train`, `test`."""
-    inside = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    inside = inner_folders(folder)
     return inside[0] if len(inside) == 1 and not image_files(folder) else folder

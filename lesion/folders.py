@@ -36,8 +36,14 @@ def folders(root: Path, accepts: Callable[[str], object]) -> list[Path]:
         if not folder.is_dir():
             continue
         inner = folder / folder.name
-        found.append(inner if inner.is_dir() else folder)
+        found.append(inner if inner.is_dir() and not image_files(folder) else folder)
     return found
+
+
+def inner_folders(folder: Path) -> list[Path]:
+    """Folders that lie in one, by name, without hidden ones."""
+    inside = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return [path for path in inside if path.is_dir()]
 
 
 def part_folders(root: Path, pattern: str) -> dict[str, Path]:
@@ -92,8 +98,7 @@ def not_read(files: Iterable[Path], readable: Collection[str] = IMAGE_SUFFIXES) 
 
 def passed_over(folder: Path, deeper: bool = True) -> list[Problem]:
     """What of a folder of images is not taken for one, in itself and in folders inside of it."""
-    inside = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
-    inside = inside if deeper else []
+    inside = inner_folders(folder) if deeper else []
     below = sum(
         path.suffix.lower() in IMAGE_SUFFIXES for each in inside for path in each.rglob("*")
     )

@@ -7,17 +7,17 @@ each diagnosis. It reads names and tables; `lesion.checks` decodes the files.
 
 import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from lesion.challenge_tables import read_ph2
 from lesion.challenges import SEGMENTATION, TABLED, TASK3, challenges_in, find_challenge
-from lesion.folders import entries, folders, image_files, table_files, table_in, unread_tables
+from lesion.folders import entries, folders, table_files, table_in
 from lesion.metadata import read_metadata
+from lesion.own_folders import add_own, class_folders, find_classes, find_plain
 from lesion.pairing import add_samples, images_in, paired
 from lesion.samples import PARTS, Collection, DatasetError, Problem
-from lesion.vocabulary import category_of
 
 _HAM_METADATA = re.compile(r"ham10000_metadata[^.]*(\.csv|\.tab|\.tsv|\.txt)?")
 _HAM_IMAGES = re.compile(r"ham10000_images.*")
@@ -28,7 +28,6 @@ _HAM_OTHER_MASKS = ("masks", "segmentations")
 # Every image of PH2 has a folder of its own, with others for the image and the mask in it.
 _PH2_CASE = re.compile(r"imd\d+")
 _PH2_CASES = "ph2 dataset images"
-_PH2_TABLE = "ph2_dataset.txt"
 _FEWEST = 2
 """Folders named after a diagnosis, from which on a data set is one of such folders."""
 
@@ -64,7 +63,7 @@ def find_samples(root: str | Path, part: str | None = None, task: str | None = N
     if part is not None and part not in PARTS:
         raise ValueError(f"`part` must be one of {', '.join(PARTS)} or None; received {part!r}.")
     layout = detect_layout(root, task)
-    collection = Collection(Path(os.path.realpath(root)).name, root, layout, part or "all", [])
+    collection = Collection(_name_of(root), root, layout, part or "all", [])
     if layout in (*SEGMENTATION, TASK3, *TABLED):
         find_challenge(collection, part)
     elif part is not None:
@@ -77,9 +76,9 @@ def find_samples(root: str | Path, part: str | None = None, task: str | None = N
     elif layout == "ph2":
         _find_ph2(collection, task)
     elif layout == "classes":
-        _find_classes(collection, task)
+        find_classes(collection, task)
     else:
-        _find_plain(collection, task)
+        find_plain(collection, task)
     if not collection.samples:
         raise DatasetError(f"{root} has the layout {layout} but holds no image of it.")
     collection.samples.sort(key=lambda sample: sample.image_id)
@@ -95,13 +94,18 @@ def find_collections(
     twice = [str(root) for root, times in Counter(resolved).items() if times > 1]
     if twice:
         raise DatasetError(f"The data set {twice[0]} is given twice; give it once.")
-    times = Counter(root.name for root in resolved)
-    if alike := [str(root) for root in resolved if times[root.name] > 1]:
+    times = Counter(map(_name_of, resolved))
+    if alike := [str(root) for root in resolved if times[_name_of(root)] > 1]:
         raise DatasetError(
             f"The data sets {' and '.join(alike)} have one name, by which splits know their "
             "images; rename a folder."
         )
     return [find_samples(root, part, task=task) for root in roots]
+
+
+def _name_of(root: Path) -> str:
+    """A data set's name, by which split files know it; letters with marks are one character."""
+    return unicodedata.normalize("NFC", os.path.basename(os.path.realpath(root)))
 
 
 def detect_layout(root: Path, task: str | None = None) -> str:
@@ -145,7 +149,7 @@ def _layouts_in(root: Path) -> list[str]:
         layouts.append("ph2")
     elif not layouts and "images" in names and _is_plain(root, names):
         layouts.append("plain")
-    elif not layouts and len(_class_folders(root)) >= _FEWEST:
+    elif not layouts and len(class_folders(root)) >= _FEWEST:
         layouts.append("classes")
     return layouts
 
@@ -153,16 +157,7 @@ def _layouts_in(root: Path) -> list[str]:
 def _is_plain(root: Path, names: set[str]) -> bool:
     if "masks" in names or table_files(root):
         return True
-    return any(len(_class_folders(images)) >= _FEWEST for images in folders(root, "images".__eq__))
-
-
-def _class_folders(root: Path) -> list[Path]:
-    """Folders that are named after one of the seven categories."""
-    return [folder for folder in _folders_inside(root) if category_of(folder.name)]
-
-
-def _folders_inside(root: Path) -> list[Path]:
-    return [f for f in sorted(root.iterdir()) if not f.name.startswith(".") and f.is_dir()]
+    return any(len(class_folders(images)) >= _FEWEST for images in folders(root, "images".__eq__))
 
 
 # === Layouts ===
@@ -171,7 +166,9 @@ def _folders_inside(root: Path) -> list[Path]:
 def _find_ham10000(collection: Collection) -> None:
     root = collection.root
     # Some call it otherwise; a folder of that name is what unpacking HAM10000_metadata.zip leaves.
-    metadata = entries(root, _HAM_METADATA.fullmatch) or table_files(root)
+    published = entries(root, _HAM_METADATA.fullmatch)
+    tables = [table_in(entry) for entry in published]
+    tables += [table for table in table_files(root) if table not in tables]
     # Some keep the images beside the metadata.
     image_folders = _ham_folders(root, _HAM_IMAGES, _HAM_OTHER_IMAGES) or [root]
     found: dict[str, Path] = {}
@@ -179,67 +176,17 @@ def _find_ham10000(collection: Collection) -> None:
         # Beside a data set's folders there are those of its masks.
         found |= images_in(folder, collection, found, deeper=folder != root)
     pairs = paired(found, _ham_folders(root, _HAM_MASKS, _HAM_OTHER_MASKS), collection)
-    if not metadata:
+    if not tables:
         reason = "no HAM10000_metadata: lesions and diagnoses are unknown, splits are by image"
         collection.problems.append(Problem(root, reason))
         add_samples(collection, pairs, [], {})
         return
-    published = _HAM_METADATA.fullmatch(metadata[0].name.lower())
     required = ("lesion_id", "image_id", "dx") if published else ()
-    tables = [table_in(entry) for entry in metadata]
     add_samples(collection, pairs, tables, *read_metadata(tables, collection, required))
 
 
 def _ham_folders(root: Path, pattern: re.Pattern, other_names: tuple[str, ...]) -> list[Path]:
     return folders(root, pattern.fullmatch) or folders(root, other_names.__contains__)
-
-
-def _find_plain(collection: Collection, task: str | None) -> None:
-    """`images/`, or the folders in it, which may be named after diagnoses; and `masks/`."""
-    images, masks = (folders(collection.root, name.__eq__) for name in ("images", "masks"))
-    inside = [inner for folder in images for inner in _inner_folders(folder)]
-    found: dict[str, Path] = {}
-    for folder in images:
-        found |= images_in(folder, collection, found, deeper=not inside)
-    others, rows = _images_by_folder(inside, collection, found)
-    found |= others
-    masks += [inner for folder in masks for inner in _inner_folders(folder)]
-    _add_own(collection, paired(found, masks, collection), task, rows)
-
-
-def _inner_folders(folder: Path) -> list[Path]:
-    """Those that hold a folder's images: named after diagnoses, or all if it has none itself."""
-    return _class_folders(folder) if image_files(folder) else _folders_inside(folder)
-
-
-def _find_classes(collection: Collection, task: str | None) -> None:
-    inside = [folder for folder in _folders_inside(collection.root) if image_files(folder)]
-    found, rows = _images_by_folder(inside, collection, ())
-    _add_own(collection, paired(found, [], collection), task, rows)
-
-
-def _images_by_folder(
-    inside: Sequence[Path], collection: Collection, taken: Iterable[str]
-) -> tuple[dict[str, Path], dict[str, dict]]:
-    """Images of several folders, and by image what a folder's name says of the diagnosis.
-
-    One whose name is taken, or occurs in several of them, has its folder's name before its own.
-    """
-    by_folder = {folder: images_in(folder, collection, ()) for folder in inside}
-    times = Counter([*taken, *(name for images in by_folder.values() for name in images)])
-    found, rows = {}, {}
-    named = any(category_of(folder.name) for folder in inside)
-    for folder, images in by_folder.items():
-        diagnosis = category_of(folder.name)
-        if named and images and not diagnosis:
-            reason = f"its name is none of the seven diagnoses; {len(images)} images have none"
-            collection.problems.append(Problem(folder, reason))
-        for name, path in images.items():
-            image_id = name if times[name] == 1 else f"{folder.name}_{name}"
-            found[image_id] = path
-            if diagnosis:
-                rows[image_id] = {"diagnosis": diagnosis}
-    return found, rows
 
 
 def _find_ph2(collection: Collection, task: str | None) -> None:
@@ -250,40 +197,9 @@ def _find_ph2(collection: Collection, task: str | None) -> None:
         for folder in folders(case, lambda name: name.endswith("_dermoscopic_image")):
             found |= images_in(folder, collection, found)
         masks += folders(case, lambda name: name.endswith("_lesion"))
-    _add_own(collection, paired(found, masks, collection), task)
+    add_own(collection, paired(found, masks, collection), task)
 
 
 def _ph2_cases(root: Path) -> list[Path]:
     inner = folders(root, _PH2_CASES.__eq__)
     return folders(inner[0] if inner else root, _PH2_CASE.fullmatch)
-
-
-def _add_own(
-    collection: Collection,
-    pairs: Mapping[str, tuple[Path, Path | None]],
-    task: str | None,
-    known: dict[str, dict] | None = None,
-) -> None:
-    """Samples of one's own data, and what the tables beside them say, or the names of folders.
-
-    A table that cannot be used is a problem; for the diagnosis, which needs it, an error.
-    """
-    tables = table_files(collection.root)
-    rows, contradictory = known or {}, set()
-    try:
-        if tables:
-            rows, contradictory = read_metadata(tables, collection, known=rows)
-        elif collection.layout == "ph2" and (tables := entries(collection.root, _PH2_TABLE.__eq__)):
-            rows = read_ph2(tables[0], collection)
-        else:
-            collection.problems += unread_tables(collection.root)
-            if known:
-                collection.diagnoses_listed += len(known)
-                reason = "no table with lesion_id: lesions are unknown, splits are by image"
-                collection.problems.append(Problem(collection.root, reason))
-    except DatasetError as error:
-        if task == "diagnosis":
-            raise
-        collection.problems.append(Problem(collection.root, f"no table is used: {error}"))
-        tables = []
-    add_samples(collection, pairs, tables, rows, contradictory)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lesion.patient import NAMES, UNKNOWN
 from lesion.samples import Collection, DatasetError, Problem
-from lesion.tables import read_table
+from lesion.tables import columns_of, read_table
 from lesion.vocabulary import category_of
 
 _IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
@@ -30,6 +30,8 @@ _CONFIRMATION_COLUMNS = ("dx_type", "diagnosis_confirm_type")
 # What tables may contradict each other in.
 _NAMES = ("lesion_id", "patient_id", "diagnosis")
 _NOTHING = {**dict.fromkeys(_NAMES), "metadata": {}}
+_SHOWN = 40
+"""Names of columns in a message."""
 _MANY = 20
 """Images of one lesion: more of them are rather a word for "not known"."""
 _MUCH = 0.1
@@ -60,7 +62,7 @@ def read_metadata(
     is among the problems of the collection, and which columns were read among its notes.
 
     Args:
-        required: columns that each table must have.
+        required: columns that the first table must have.
         known: what the names of folders say, in the form that is returned.
 
     Returns:
@@ -154,6 +156,9 @@ class _Table:
 
 
 def _opened(path, required):
+    columns = columns_of(path)
+    if not required and not set(_IMAGE_COLUMNS).intersection(columns):
+        _say_nothing_of_images(path, columns)  # such as HAM10000's pixels, which are many
     rows = read_table(path, required)
     if not rows:
         raise _MeansNothing(f"The table {path} lists no image.")
@@ -169,20 +174,25 @@ def _opened(path, required):
             "are no truth; keep results out of a data set's folder."
         )
     if not image_column or not table.known.intersection(columns):
-        raise _MeansNothing(
-            f"The table {path} must have a column of images (such as image_id), and beside it dx "
-            f"or one column for each category; its columns are {', '.join(columns)}. Known for "
-            f"images are {', '.join(_IMAGE_COLUMNS)}."
-        )
+        _say_nothing_of_images(path, columns)
     return table
+
+
+def _say_nothing_of_images(path, columns):
+    shown = [*columns[:_SHOWN], *(["…"] if len(columns) > _SHOWN else [])]
+    raise _MeansNothing(
+        f"The table {path} must have a column of images (such as image_id), and beside it dx or "
+        f"one column for each category; its columns are {', '.join(shown)}. Known for images are "
+        f"{', '.join(_IMAGE_COLUMNS)}."
+    )
 
 
 def _usable(paths, collection, required):
     """The tables that say something of images; of the others a note is left, if there are any."""
     tables, others = [], []
-    for path in paths:
+    for place, path in enumerate(paths):
         try:
-            tables.append(_opened(path, required))
+            tables.append(_opened(path, () if place else required))
         except _MeansNothing as error:
             others.append((path, error))
     if not tables:
@@ -203,7 +213,8 @@ def _together(first, second):
     if first is None:
         return second
     facts = {name: second[name] if first[name] is None else first[name] for name in _NAMES}
-    return {**facts, "metadata": {**second["metadata"], **first["metadata"]}}
+    told = {n: v for n, v in first["metadata"].items() if v.lower() not in UNKNOWN}
+    return {**facts, "metadata": {**first["metadata"], **second["metadata"], **told}}
 
 
 def _look_at_groups(rows, path, collection):

@@ -45,14 +45,26 @@ def stem_of(path: Path) -> str:
 
 
 def paired(
-    images: Mapping[str, Path], mask_folders: list[Path], collection: Collection
+    images: Mapping[str, Path],
+    mask_folders: list[Path],
+    collection: Collection,
+    ids: Mapping[tuple[str, str], str] | None = None,
 ) -> dict[str, tuple[Path, Path | None]]:
-    """Each image with its mask, which has its name, or that with _mask or the like after it."""
+    """Each image with its mask, which has its name, or that with _mask or the like after it.
+
+    Args:
+        ids: of images in several folders, by their folder's name in lower case and their own; their
+            masks lie in folders of the same names, or all in one.
+    """
+    ids = ids or {}
+    inner = {folder for folder, _ in ids}
     masks: dict[str, Path] = {}
     names: dict[Path, str] = {}
     for path in (path for folder in mask_folders for path in image_files(folder)):
-        name = stem_of(path)  # an image's own name may end in "_mask", too
-        names[path] = name if name in images else _ENDING.sub("", name)
+        name, folder = stem_of(path), path.parent.name.casefold()
+        # An image's own name may end in "_mask", too.
+        bare = name if name in images or (folder, name) in ids else _ENDING.sub("", name)
+        names[path] = ids.get((folder, bare), "") if folder in inner else bare
     image_of = {name: image_id for image_id, name in rows_of(images, names.values()).items()}
     for path, name in names.items():
         image_id = image_of.get(name)

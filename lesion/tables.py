@@ -18,6 +18,8 @@ from mrcnn.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
+_BEGINNING = 65536
+"""Bytes in which a header ends."""
 _SEPARATOR = re.compile(r"sep=(.)")
 
 
@@ -82,6 +84,24 @@ def read_table(
     return table
 
 
+def columns_of(path: Path) -> list[str]:
+    """Names of a table's columns in lower case, from the beginning of the file alone.
+
+    Raises:
+        DatasetError: if the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_BEGINNING)
+    except OSError as error:
+        raise DatasetError(f"The table {path} cannot be read: {error}.") from error
+    wide = beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = beginning.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+    delimiter, said = _delimiter_of(text)
+    rows, _ = _parsed(text, delimiter, strict=False)
+    return [name.lower() for _, values in rows[said : said + 1] for name in values]
+
+
 def text_of(path: Path) -> str:
     """A table's text: UTF-8 or, by its mark, UTF-16; else what Excel calls CSV in the west.
 
@@ -108,21 +128,26 @@ def _rows(path, text):
     A quote that is left open is an error, instead of a value that reaches to the next one. One
     within a value is none, unless that would give a value of several lines.
     """
-    lines = text.splitlines() or [""]
-    said = _SEPARATOR.fullmatch(lines[0])  # as Excel asks for it in a line before the header
-    header = lines[min(1, len(lines) - 1)] if said else lines[0]
-    delimiter = said[1] if said else max("\t,;", key=header.count)
+    delimiter, said = _delimiter_of(text)
     rows, fault = _parsed(text, delimiter, strict=True)
-    rows = rows[1:] if said else rows
+    rows = rows[said:]
     if fault and "expected after" in fault[1]:
         loose, _ = _parsed(text, delimiter, strict=False)
-        loose = loose[1:] if said else loose
+        loose = loose[said:]
         if not any({"\n", "\r"}.intersection(value) for _, values in loose for value in values):
             return iter(loose)
     if fault:
         number, message = fault
         raise DatasetError(f"Line {number} of the table {path}: {message}.")
     return iter(rows)
+
+
+def _delimiter_of(text):
+    """What separates values, and whether a line before the header says so, as Excel asks for it."""
+    lines = text.splitlines() or [""]
+    if said := _SEPARATOR.fullmatch(lines[0]):
+        return said[1], True
+    return max("\t,;", key=lines[0].count), False
 
 
 def _parsed(text, delimiter, strict):

@@ -345,6 +345,21 @@ class TestHam10000:
         with pytest.raises(DatasetError, match="lacks the column lesion_id, dx"):
             find_samples(tmp_path)
 
+    def test_other_tables_beside_the_published_one(self, tmp_path):
+        save(tmp_path / "HAM10000_images_part_1" / "ISIC_0024306.jpg")
+        (tmp_path / "HAM10000_metadata.csv").write_text(
+            "image_id,dx,lesion_id,sex\nISIC_0024306,mel,HAM_0000001,unknown\n"
+        )
+        (tmp_path / "patients.csv").write_text("image,patient_id,sex\nISIC_0024306,7,female\n")
+        pixels = ",".join(f"pixel{number:04d}" for number in range(9000))
+        (tmp_path / "hmnist_28_28_RGB.csv").write_text(f"{pixels},label\n1,2\n")
+        found = find_samples(tmp_path)
+        (sample,) = found.samples
+        assert (sample.patient_id, sample.diagnosis) == (f"{found.name}/7", "MEL")
+        assert sample.metadata == {"sex": "female"} and not found.problems
+        (unused,) = [note for note in found.notes if note.reason.startswith("not used")]
+        assert len(unused.reason) < 1500
+
     def test_without_an_image(self, tmp_path):
         (tmp_path / "HAM10000_images_part_1").mkdir()
         with pytest.raises(DatasetError, match="has the layout ham10000 but holds no image"):
@@ -429,11 +444,72 @@ class TestFoldersOfDiagnoses:
         assert diagnoses(found) == {"a": None, "melanoma_a": "MEL", "b": "NV"}
         assert found.samples[0].image.parent.name == "images"
 
+    def test_images_of_one_name_beside_the_name_they_would_get(self, classes):
+        for name in ("nevus/a.png", "others/melanoma_a.png"):
+            save(classes / name)
+        found = find_samples(classes, task="diagnosis")
+        assert diagnoses(found) == {
+            **{"melanoma__a": "MEL", "melanoma_a": None, "nevus_a": "NV"},
+            **{"b": "NV", "c": "BKL"},
+        }
+        assert {s.image.parent.name for s in found.samples if s.diagnosis is None} == {"others"}
+
+    def test_masks_and_images_beside_the_folders(self, classes):
+        save(classes / "masks" / "melanoma" / "a_mask.png", mask=True)
+        save(classes / "masks" / "b.png", mask=True)
+        save(classes / "loose.png")
+        found = find_samples(classes, task="diagnosis")
+        assert [bool(sample.mask) for sample in found.samples] == [True, True, False]
+        assert "1 images beside the folders are not read, such as loose.png" in {
+            problem.reason for problem in found.problems
+        }
+
     def test_one_folder_is_none(self, classes):
         for name in ("nevus", "Seborrhoeic keratosis"):
             (classes / name).rename(classes / f"more {name}")
         with pytest.raises(DatasetError, match="is no data set that is known here"):
             find_samples(classes)
+
+
+class TestMasksInFolders:
+    """A mask in a folder belongs to the image in the folder of the same name."""
+
+    def test_images_of_one_name(self, tmp_path):
+        for folder in ("p1", "P2"):
+            save(tmp_path / "images" / folder / "1.png")
+            save(tmp_path / "masks" / folder.lower() / "1_mask.png", mask=True)
+        found = find_samples(tmp_path, task="boundary")
+        pairs = {s.image_id: s.mask.parent.name for s in found.samples}
+        assert pairs == {"p1_1": "p1", "P2_1": "p2"} and not found.problems
+
+    def test_image_beside_the_folder(self, tmp_path):
+        save(tmp_path / "images" / "1.png")
+        save(tmp_path / "images" / "melanoma" / "1.png")
+        save(tmp_path / "images" / "other" / "3.png")
+        save(tmp_path / "masks" / "melanoma" / "1.png", mask=True)
+        save(tmp_path / "masks" / "melanoma" / "2.png", mask=True)
+        found = find_samples(tmp_path, task="boundary")
+        assert {s.image_id: bool(s.mask) for s in found.samples} == {"1": False, "melanoma_1": True}
+        assert {(p.path.name, p.reason) for p in found.problems} >= {
+            ("2.png", "mask without its image"),
+            ("other", "1 images are not read: its name is none of the seven diagnoses"),
+        }
+
+
+def test_folder_of_its_own_name_beside_images(tmp_path):
+    save(tmp_path / "images" / "a.png")
+    save(tmp_path / "images" / "images" / "b.png")
+    (tmp_path / "masks").mkdir()
+    found = find_samples(tmp_path, task="boundary")
+    assert [sample.image_id for sample in found.samples] == ["a"]
+    assert any("1 in folders inside" in problem.reason for problem in found.problems)
+
+
+def test_name_of_the_data_set_in_either_form(tmp_path):
+    save(tmp_path / "Mu\u0308ller" / "images" / "a.png")
+    (tmp_path / "Mu\u0308ller" / "masks").mkdir()
+    (sample,) = find_samples(tmp_path / "Mu\u0308ller").samples
+    assert sample.key == "M\u00fcller/a"
 
 
 def test_images_in_folders_below_images(tmp_path):

@@ -54,9 +54,12 @@ class Source:
 
 
 def size_and_time(path: str | Path) -> tuple[int, str]:
-    """A file's size in bytes, and when it was last written, as in `Source`."""
+    """A file's size in bytes, and when it was last written, as in `Source`; or OSError."""
     status = Path(path).stat()
-    return status.st_size, datetime.fromtimestamp(status.st_mtime, UTC).isoformat()
+    try:
+        return status.st_size, datetime.fromtimestamp(status.st_mtime, UTC).isoformat()
+    except (OverflowError, ValueError) as error:  # as damaged file systems have it
+        raise OSError(f"{path}: its date cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lesion import __version__
-from lesion.analysis import Analysis, Source
+from lesion.analysis import Analysis, Source, size_and_time
 from lesion.dicom import DicomImage, is_dicom, read_dicom
 from lesion.nearby import SMALL, WHOLE, box_of, diagnoses_of, part_to_show, put_back, shown
 from lesion.patient import checked_patient, takes_patients, told
@@ -324,9 +324,12 @@ def _load(item):
             return Problem(Path(f"image {number}"), str(error))
         return _Loaded(pixels, tuple(assess(pixels)), patient)
     try:
+        before = size_and_time(image) if os.path.exists(image) else None
         dicom = read_dicom(image) if is_dicom(image) else None
         pixels = dicom.pixels if dicom else read_image(image)
         source = Source.of(image)
+        if size_and_time(image) != before:
+            return Problem(Path(image), "it changed while it was read; analyse it once more")
     except (ImageError, OSError, ImportError) as error:
         # The message begins with the path, which a `Problem` names already.
         return Problem(Path(image), str(error).removeprefix(f"{image}: "))

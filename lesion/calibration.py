@@ -5,6 +5,7 @@ temperature is fitted, which changes no decision. What is known of the frequenci
 comes in as an offset of the logits, which is given and not fitted.
 """
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,11 +16,14 @@ from scipy.special import log_softmax, softmax
 
 from lesion.samples import DIAGNOSES
 
+logger = logging.getLogger(__name__)
+
 BINS = 15
 MELANOMA = DIAGNOSES.index("MEL")
 FEW = 50
 """Fewer images than these tell little of a temperature."""
-_LOG_TEMPERATURES = (-3.0, 3.0)
+_LOG_TEMPERATURES = (-1.0, 3.0)
+"""Where everything is right, ever lower temperatures are better, and all would be certain."""
 
 
 class Reliability(NamedTuple):
@@ -193,6 +197,14 @@ class Calibration:
 
         best = minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
         temperature = float(np.exp(best.x))
+        if min(best.x - _LOG_TEMPERATURES[0], _LOG_TEMPERATURES[1] - best.x) < 0.01:
+            logger.warning(
+                "The temperature %.2f is at the bound of what is allowed: %d images do not tell "
+                "how sure the answers may be. Calibrate with more images that were not learned "
+                "from.",
+                temperature,
+                len(labels),
+            )
         probabilities = softmax(logits / temperature, axis=1)
         confidence, correct = top_label(probabilities, labels)
         melanoma = probabilities[np.asarray(labels) == MELANOMA, MELANOMA]

@@ -154,7 +154,7 @@ def patient_vectors(age: tf.Tensor, sex: tf.Tensor, site: tf.Tensor) -> tf.Tenso
     known = (age >= 0) & (age <= OLDEST)
     columns = [tf.where(known, age / 100, 0.0)[:, tf.newaxis], known[:, tf.newaxis]]
     for given, name, words in ((sex, "sex", SEXES), (site, "site", SITES)):
-        given = tf.strings.lower(tf.strings.strip(given))
+        given = tf.strings.lower(tf.strings.strip(given), encoding="utf-8")
         for other, word in SAME[name].items():
             given = tf.where(given == other, word, given)
         columns.append(given[:, tf.newaxis] == tf.constant(words))

@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -201,7 +201,7 @@ def find_images(inputs: Iterable[str | Path], out: str | Path) -> list[Path]:
         if not entry.is_dir():
             found.setdefault(_real(entry), entry)
             continue
-        images = [path for path in sorted(entry.rglob("*")) if _is_image(path, entry, out)]
+        images = [path for path in sorted(_files_below(entry)) if _is_image(path, entry, out)]
         if not images:
             raise ValueError(
                 f"The folder {entry} holds no image to analyse; "
@@ -217,6 +217,15 @@ def find_images(inputs: Iterable[str | Path], out: str | Path) -> list[Path]:
                     "analysed; choose another folder with --out."
                 )
     return list(found.values())
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files, also those that links lead to; each folder once, as links may lead in circles."""
+    seen = set()
+    for place, inner, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        inner[:] = [n for n in sorted(inner) if os.path.realpath(f"{place}/{n}") not in seen]
+        yield from (Path(place) / name for name in files)
 
 
 def _real(path: str | Path) -> Path:
@@ -265,5 +274,5 @@ def _is_image(path: Path, folder: Path, out: Path) -> bool:
         and not hidden
         and not (result or mask)
         and not _NO_IMAGE.search(path.stem)
-        and path.is_file()
+        and (path.is_file() or path.is_symlink())  # a link that leads nowhere is to be named
     )

@@ -25,7 +25,7 @@ from lesion.results import write_results
 from lesion.samples import ATTRIBUTES, DIAGNOSES, Problem
 from lesion.weights import joint_sha256
 from mrcnn.files import sha256_of
-from mrcnn.images import ImageError, read_mask, write_image
+from mrcnn.images import ImageError, read_image, read_mask, write_image
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "analysis.md"
 PROBABILITIES = np.array([0.05, 0.6, 0.05, 0.1, 0.1, 0.05, 0.05])
@@ -236,6 +236,28 @@ def test_file_is_described(analyzer, tmp_path, large):
     assert found.source == Source.of(path)
     assert found.source.sha256 == sha256_of(path)
     assert (found.image == large[0]).all()
+
+
+def test_file_that_changes_while_it_is_read(analyzer, tmp_path, large, monkeypatch):
+    path = tmp_path / "a.png"
+    write_image(path, large[0])
+
+    def read_and_replace(image):
+        pixels = read_image(image)
+        write_image(path, 255 - pixels[:100])
+        return pixels
+
+    monkeypatch.setattr("lesion.analyzer.read_image", read_and_replace)
+    (found,) = analyzer.analyze_many([path])
+    assert found == Problem(path, "it changed while it was read; analyse it once more")
+
+
+def test_date_that_is_none(analyzer, tmp_path, large, monkeypatch):
+    write_image(tmp_path / "a.png", large[0])
+    status = SimpleNamespace(st_size=1, st_mtime=1e15, st_mode=0o100644)
+    monkeypatch.setattr("lesion.analysis.Path.stat", lambda path, **options: status)
+    (found,) = analyzer.analyze_many([tmp_path / "a.png"])
+    assert "its date cannot be read" in found.reason
 
 
 def test_bad_image_is_named(analyzer, tmp_path):

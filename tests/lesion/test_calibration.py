@@ -69,6 +69,12 @@ def test_temperature_is_found_again(temperature):
     assert expected_calibration_error(fitted.probabilities(logits * temperature), labels) < 0.015
 
 
+def test_temperature_of_answers_that_are_all_right_is_bounded(caplog):
+    fitted = Calibration.fit(np.eye(3)[[0, 1, 2] * 20], np.array([0, 1, 2] * 20))
+    assert fitted.temperature > 0.3
+    assert "60 images do not tell how sure the answers may be" in caplog.text
+
+
 def test_temperature_changes_no_decision():
     logits = np.random.default_rng(0).normal(size=(50, 7))
     fitted = Calibration.fit(logits, np.arange(50) % 7)

@@ -147,11 +147,22 @@ def test_names_that_leave_room_for_no_number_are_cut(tmp_path):
     assert max(len(f"{stem}_attribute_negative_network.png") for stem in stems) <= 255
 
 
-def test_link_to_itself_is_no_image(tmp_path):
-    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+def test_links_that_lead_nowhere_are_named_later(tmp_path):
+    for name, target in (("loop", "loop"), ("gone", "elsewhere")):
+        (tmp_path / f"{name}.png").symlink_to(tmp_path / f"{target}.png")
     write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
-    assert find_images([tmp_path], tmp_path / "out") == [tmp_path / "a.png"]
+    names = [path.name for path in find_images([tmp_path], tmp_path / "out")]
+    assert names == ["a.png", "gone.png", "loop.png"]
     assert find_images([tmp_path / "loop.png"], tmp_path) == [tmp_path / "loop.png"]
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    write_image(tmp_path / "elsewhere" / "a.png", np.zeros((8, 8, 3), np.uint8))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "circle").symlink_to(folder)
+    assert find_images([folder], tmp_path / "out") == [folder / "linked" / "a.png"]
 
 
 def test_names_that_leave_no_room_are_cut(tmp_path):

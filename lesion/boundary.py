@@ -202,10 +202,13 @@ def build_model(
 ) -> MaskRCNN:
     """The `MaskRCNN` that the metadata of a weights file describe, without its weights.
 
+    It computes in float32, whatever it was trained in: results then do not depend on the machine.
+
     Raises:
         mrcnn.weights.WeightsError: if a newer version wrote them; it names the file `path`.
     """
-    settings = {**metadata["config"], "IMAGES_PER_GPU": batch, "GPU_COUNT": 1}
+    own = {"IMAGES_PER_GPU": batch, "GPU_COUNT": 1, "PRECISION": "float32"}
+    settings = {**metadata["config"], **own}
     try:
         config = config_class.from_dict(settings)
     except (TypeError, ValueError) as error:

@@ -246,7 +246,8 @@ def load_classifier(
             f"{path} knows the categories {', '.join(metadata['class_names'])}, not "
             f"{', '.join(DIAGNOSES)}."
         )
-    config = config_from(metadata["config"], path)
+    # In float32, whatever it was trained in: results then do not depend on the machine.
+    config = dataclasses.replace(config_from(metadata["config"], path), precision="float32")
     network = DiagnosisNetwork(config)
     require_whole(load_weights(network, path), path)
     boundary = _boundary_in(path, metadata) if config.crop == "lesion" else None

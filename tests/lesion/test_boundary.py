@@ -205,6 +205,14 @@ class TestLoad:
         assert {**config.to_dict(), "IMAGES_PER_GPU": 8, "BATCH_SIZE": 8} == stored
         assert config.BATCH_SIZE == 2
 
+    def test_trained_in_bfloat16_answers_in_float32(self, small_network, weights, tmp_path):
+        arrays, metadata = load_arrays(weights)
+        metadata["config"]["PRECISION"] = "mixed_bfloat16"
+        save_arrays(tmp_path / "b.h5", arrays, metadata)
+        model = load_predictor(tmp_path / "b.h5", batch=1).model
+        assert model.config.PRECISION == "float32"
+        assert model.keras_model.get_layer("rpn_model").compute_dtype == "float32"
+
     def test_any_images(self, eagerly, loaded):
         images = [np.full((50, 70, 3), 90, np.uint8), np.full((31, 40), 9, np.uint8)]
         boundaries = loaded.predict([*images, images[0]])

@@ -101,6 +101,13 @@ class TestShadesOfGray:
         assert np.isfinite(ShadesOfGray()(np.zeros((1, 4, 4, 3), np.float32))).all()
 
 
+def test_trained_in_bfloat16_answers_in_float32(saved):
+    config = describe_network(CONFIG)["config"] | {"precision": "mixed_bfloat16"}
+    predictor = load_classifier(saved(config=config))
+    assert predictor.config.precision == "float32"
+    assert {layer.compute_dtype for layer in predictor.network.layers} == {"float32"}
+
+
 class TestUsualLight:
     @pytest.fixture
     def image(self):

@@ -5,7 +5,6 @@ as by COCO's own.
 """
 
 import json
-import logging
 import math
 import os
 from collections.abc import Iterable
@@ -17,8 +16,7 @@ import numpy as np
 
 import mrcnn.images
 from mrcnn.dataset import Dataset
-
-logger = logging.getLogger(__name__)
+from mrcnn.named_instances import warn_left_out
 
 CLASS_NAMES = tuple(
     " ".join(
@@ -103,11 +101,11 @@ class CocoDataset(Dataset):
         self.prepare()
 
     def _add_category(self, file, source, class_id, name):
-        for known in self.class_info:
-            if (known["source"], known["id"]) == (source, class_id) and known["name"] != name:
+        for info in self.class_info:
+            if (info["source"], info["id"]) == (source, class_id) and info["name"] != name:
                 raise ValueError(
                     f"{file} calls category {class_id} {name!r}, which an earlier file of source "
-                    f"{source!r} called {known['name']!r}; give it a source of its own."
+                    f"{source!r} called {info['name']!r}; give it a source of its own."
                 )
         self.add_class(source, class_id, name)
 
@@ -276,12 +274,7 @@ def _add_annotations(file, content, records, names, class_ids):
                 "area": _area(entry),
             }
         )
-    if flat:
-        logger.warning(
-            "%d annotations have no area and are left out, the first of them is %s.",
-            len(flat),
-            flat[0],
-        )
+    warn_left_out("annotations have no area", flat)
 
 
 def _segmentation(where, entry, height, width):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.images import read_labels, read_mask
-from mrcnn.named_instances import ONLY_CLASS, SUFFIXES, NamedInstances, image_files, record_of
+from mrcnn.named_instances import SUFFIXES, NamedInstances, image_files, only_class, record_of
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class MaskFolderDataset(NamedInstances):
 
     def _add_pairs(self, pairs, classes, source, labels=False, alone=None):
         """`alone` has files of masks for images without a folder of them, by the name of both."""
-        only = classes[0] if classes and len(classes) == 1 else ONLY_CLASS
+        only = only_class(classes)
         records = []
         for path, folder in pairs:
             if not folder.is_dir():

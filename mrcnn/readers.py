@@ -17,7 +17,7 @@ import numpy as np
 
 from mrcnn.coco import CocoDataset, read_json
 from mrcnn.mask_folders import MaskFolderDataset
-from mrcnn.named_instances import ONLY_CLASS, NamedInstances, record_of
+from mrcnn.named_instances import NamedInstances, only_class, record_of, warn_left_out
 from mrcnn.shapes import (
     LABELME_LINES,
     draw_shape,
@@ -79,7 +79,7 @@ class ViaDataset(_DrawnInstances):
         if not isinstance(content, dict):
             raise ValueError(f"{annotations} is no project or JSON export of VIA 1.x or 2.x.")
         folder = Path(annotations).parent if images is None else Path(images)
-        only = classes[0] if classes and len(classes) == 1 else ONLY_CLASS
+        only = only_class(classes)
         records, empty, flat = [], 0, []
         for key, entry in content.items():
             if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
@@ -109,7 +109,7 @@ class ViaDataset(_DrawnInstances):
             records.append(record_of(annotations, folder / entry["filename"], instances))
         if empty:
             logger.info("%s: %d images without regions are left out.", annotations, empty)
-        _warn_of(flat)
+        warn_left_out("instances have no area", flat)
         self.add_all(source, classes, records)
 
 
@@ -169,14 +169,5 @@ class LabelmeDataset(_DrawnInstances):
                     f"{record['height']}x{record['width']}."
                 )
             records.append(record)
-        _warn_of(flat)
+        warn_left_out("instances have no area", flat)
         self.add_all(source, classes, records)
-
-
-def _warn_of(flat):
-    if flat:
-        logger.warning(
-            "%d instances have no area and are left out, the first of them is %s.",
-            len(flat),
-            flat[0],
-        )

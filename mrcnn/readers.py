@@ -20,10 +20,12 @@ from mrcnn.mask_folders import MaskFolderDataset
 from mrcnn.named_instances import NamedInstances, only_class, record_of, warn_left_out
 from mrcnn.shapes import (
     LABELME_LINES,
+    VIA_LINES,
     draw_shape,
     has_area,
     labelme_shape,
     via_class,
+    via_kind,
     via_shape,
 )
 
@@ -56,8 +58,8 @@ class ViaDataset(_DrawnInstances):
     ) -> None:
         """Adds the images of one project or export and prepares the data set.
 
-        Polygons, rectangles, circles and ellipses are instances. Those without area are left out
-        with a warning.
+        Polygons, rectangles, circles and ellipses are instances. Those without area, points and
+        polylines are left out with a warning.
 
         Args:
             annotations: a project saved by VIA 2, or annotations exported as JSON.
@@ -98,6 +100,9 @@ class ViaDataset(_DrawnInstances):
             instances = []
             for number, region in items:
                 where = f"{annotations}: region {number} of {entry['filename']}"
+                if via_kind(region) in VIA_LINES:
+                    flat.append(where)
+                    continue
                 shape = via_shape(where, region)
                 label = only
                 if class_attribute is not None:

@@ -171,6 +171,23 @@ class TestVia:
         assert "2 instances have no area and are left out" in caplog.text
         assert "via.json: region 0 of a.png" in caplog.text
 
+    @pytest.mark.parametrize(
+        "stray",
+        [
+            {"name": "point", "cx": 5, "cy": 5},
+            {"name": "polyline", "all_points_x": [2, 8, 9], "all_points_y": [3, 4, 9]},
+            POLYGON | {"all_points_x": [2, 8], "all_points_y": [3, 5]},
+            POLYGON | {"all_points_x": [], "all_points_y": []},
+        ],
+    )
+    def test_strokes_that_are_no_instances_are_left_out(self, load_via, caplog, stray):
+        content = via_entry("a.png", region(stray, kind="ant"), region(RECT, kind="ant"))
+        with caplog.at_level(logging.WARNING, "mrcnn"):
+            dataset = load_via(content, class_attribute="kind")
+        assert dataset.load_mask(0)[1].tolist() == [1]
+        assert "1 instances have no area and are left out" in caplog.text
+        assert "via.json: region 0 of a.png" in caplog.text
+
     def test_region_outside_the_image_is_warned_of_once(self, load_via, caplog):
         outside = RECT | {"x": 50}
         dataset = load_via(via_entry("a.png", region(outside), region(RECT)))
@@ -187,13 +204,12 @@ class TestVia:
     @pytest.mark.parametrize(
         "shape, message",
         [
-            (POLYGON | {"all_points_x": [2, 8], "all_points_y": [3, 3]}, "2 points.*at least 3"),
             (POLYGON | {"all_points_x": [2, 8, 4]}, "no lists of one length"),
             (POLYGON | {"all_points_x": [2, 8, 4, None]}, "unusable points"),
             ({"name": "rect", "x": 1, "y": 2, "width": 3}, "needs the numbers x, y, width, height"),
             ({"name": "circle", "cx": 1, "cy": 2, "r": float("inf")}, "no places in an image"),
             ({"name": "circle", "cx": 1, "cy": 2**63, "r": 7e4}, "no places in an image"),
-            ({"name": "polyline"}, "'polyline'; an instance must be a polygon, rect"),
+            ({"name": "cube"}, "'cube'; an instance must be a polygon, rect"),
             (None, "of shape None"),
         ],
     )
@@ -313,9 +329,11 @@ class TestLabelme:
 
     def test_shapes_without_area_are_counted(self, load_labelme, caplog):
         with caplog.at_level(logging.WARNING, "mrcnn"):
-            dataset = load_labelme(shape("dog", "circle", [5, 5], [5, 5]))
+            dataset = load_labelme(
+                shape("dog", "circle", [5, 5], [5, 5]), shape("dog", "polygon", [2, 3], [8, 5])
+            )
         assert dataset.load_mask(0)[0].shape == (*SIZE, 0)
-        assert "1 instances have no area" in caplog.text
+        assert "2 instances have no area" in caplog.text
         assert "a.json: shape 0" in caplog.text
 
     @pytest.mark.parametrize("kind", ["point", "points", "line", "linestrip"])
@@ -343,7 +361,6 @@ class TestLabelme:
     @pytest.mark.parametrize(
         "entry, message",
         [
-            (shape("dog", "polygon", [2, 3], [8, 3]), r"shape 0 \(dog\) has 2 points"),
             (shape("dog", "cube", [2, 3], [8, 3]), r"shape 0 \(dog\) is of shape 'cube'"),
             (shape("dog", "mask", [2, 3], [8, 3]), "mask that is no PNG"),
             ({**shape("dog", "mask", [2, 3], [8, 3]), "mask": "AAAA"}, "mask that is no PNG"),

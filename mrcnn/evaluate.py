@@ -4,15 +4,13 @@ These are VOC's measures of one image over all its classes, useful to look at ex
 the COCO average precision of a data set.
 """
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 
 from mrcnn.boxes import compute_overlaps
 from mrcnn.masks import compute_overlaps_masks
-
-logger = logging.getLogger(__name__)
+from mrcnn.printing import log
 
 
 def trim_zeros(x: np.ndarray) -> np.ndarray:
@@ -120,7 +118,7 @@ def compute_ap_range(
     """Mean of `compute_ap` over IoU thresholds; by default 0.50, 0.55, ..., 0.95.
 
     Args:
-        As `compute_ap`; `verbose` logs the value at every threshold.
+        As `compute_ap`; `verbose` prints the value at every threshold, and their mean.
     """
     thresholds = np.arange(0.5, 1.0, 0.05) if iou_thresholds is None else iou_thresholds
     gt_class_ids, pred_class_ids, _, overlaps = _compared(
@@ -132,10 +130,10 @@ def compute_ap_range(
         _, pred_match = _matched(overlaps, threshold)
         precisions.append(_average_precision(pred_match, overlaps.shape[1])[0])
         if verbose:
-            logger.info("AP @%.2f: %.3f", threshold, precisions[-1])
+            log(f"AP @{threshold:.2f}: {precisions[-1]:.3f}")
     mean = float(np.mean(precisions))
     if verbose:
-        logger.info("AP @%.2f-%.2f: %.3f", thresholds[0], thresholds[-1], mean)
+        log(f"AP @{thresholds[0]:.2f}-{thresholds[-1]:.2f}: {mean:.3f}")
     return mean
 
 

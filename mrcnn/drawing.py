@@ -22,7 +22,7 @@ from skimage.measure import find_contours
 
 from mrcnn.files import atomic_path
 from mrcnn.images import ImageError, as_rgb8
-from mrcnn.masks import CompactMasks, extract_bboxes, paste_mask
+from mrcnn.masks import CompactMasks, extract_bboxes, one_mask, paste_mask
 
 logger = logging.getLogger(__name__)
 
@@ -292,11 +292,6 @@ def draw_rectangle(axes: Axes, box: Sequence[float], color: Color, **style) -> N
     axes.add_patch(
         Rectangle(corner, *size, linewidth=2, edgecolor=color, facecolor="none", **style)
     )
-
-
-def one_mask(masks: np.ndarray | CompactMasks, index: int) -> np.ndarray:
-    """One [height, width] of masks [height, width, instances]."""
-    return masks.one(index) if isinstance(masks, CompactMasks) else np.asarray(masks[:, :, index])
 
 
 def draw_mask(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mrcnn.boxes import compute_overlaps
-from mrcnn.masks import compute_overlaps_masks
+from mrcnn.masks import CompactMasks, compute_overlaps_masks, some_masks
 from mrcnn.printing import log
 
 
@@ -36,7 +36,7 @@ def compute_matches(
     pred_boxes: np.ndarray,
     pred_class_ids: np.ndarray,
     pred_scores: np.ndarray,
-    pred_masks: np.ndarray,
+    pred_masks: np.ndarray | CompactMasks,
     iou_threshold: float = 0.5,
     score_threshold: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,7 +49,7 @@ def compute_matches(
         pred_boxes: [predictions, 4].
         pred_class_ids: int [predictions].
         pred_scores: float [predictions].
-        pred_masks: bool [height, width, predictions].
+        pred_masks: bool [height, width, predictions], or compact.
         iou_threshold: smallest overlap, of the masks, of a match.
         score_threshold: predictions of a lower score match nothing.
 
@@ -74,7 +74,7 @@ def compute_ap(
     pred_boxes: np.ndarray,
     pred_class_ids: np.ndarray,
     pred_scores: np.ndarray,
-    pred_masks: np.ndarray,
+    pred_masks: np.ndarray | CompactMasks,
     iou_threshold: float = 0.5,
 ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """Average precision of one image: the area under its precision-recall curve.
@@ -111,7 +111,7 @@ def compute_ap_range(
     pred_box: np.ndarray,
     pred_class_id: np.ndarray,
     pred_score: np.ndarray,
-    pred_mask: np.ndarray,
+    pred_mask: np.ndarray | CompactMasks,
     iou_thresholds: Sequence[float] | None = None,
     verbose: int = 1,
 ) -> float:
@@ -171,14 +171,15 @@ def _compared(
 
     Padding is left out; predictions come in the order of falling scores.
     """
-    gt_masks, pred_masks = np.asarray(gt_masks), np.asarray(pred_masks)
     instances = np.flatnonzero(_is_filled(gt_boxes))
     predictions = reported_order(pred_boxes, pred_scores)
     return (
         gt_class_ids[instances],
         pred_class_ids[predictions],
         pred_scores[predictions],
-        compute_overlaps_masks(pred_masks[..., predictions], gt_masks[..., instances]),
+        compute_overlaps_masks(
+            some_masks(pred_masks, predictions), some_masks(gt_masks, instances)
+        ),
     )
 
 

@@ -255,6 +255,55 @@ def confusion_matrix(
     return counts
 
 
+def class_rows(
+    counts: np.ndarray, class_names: Sequence[str], per_class: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """What a confusion says of each class but the background, for a table.
+
+        rows = class_rows(counts, dataset.class_names, result["segm"]["per_class"])
+        display_table([rows[0], *(row.values() for row in rows)])
+
+    Args:
+        counts: int [classes, classes], as `confusion_matrix` gives them.
+        class_names: names by class id, the background's first.
+        per_class: AP by class name, as `evaluate_dataset` gives them.
+
+    Returns:
+        A dictionary for each class: `class`, `instances` and `detections` (their numbers),
+        `precision` (the share of detections that are right) and `recall` (the share of instances
+        that were found as what they are), NaN where there are none; and `AP` with `per_class`.
+
+    Raises:
+        ValueError: if the number of names is another, or `per_class` lacks one.
+    """
+    counts = np.asarray(counts)
+    if counts.shape != (len(class_names), len(class_names)):
+        raise ValueError(
+            f"counts must be of shape [classes, classes] for {len(class_names)} class_names, which "
+            f"begin with the background; received {counts.shape}."
+        )
+    rows = []
+    for class_id, name in list(enumerate(class_names))[1:]:
+        right = int(counts[class_id, class_id])
+        instances, detections = int(counts[class_id].sum()), int(counts[:, class_id].sum())
+        row = {
+            "class": name,
+            "instances": instances,
+            "detections": detections,
+            "precision": right / detections if detections else np.nan,
+            "recall": right / instances if instances else np.nan,
+        }
+        if per_class is not None:
+            if name not in per_class:
+                raise ValueError(
+                    f"per_class has no AP of class {name!r}, but of {', '.join(per_class)}; give "
+                    "class_names as they are there."
+                )
+            row["AP"] = per_class[name]
+        rows.append(row)
+    return rows
+
+
 def _require_usable(dataset, config):
     if problem := next(problems_of(dataset, config), None):
         raise ValueError(problem)

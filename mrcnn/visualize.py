@@ -39,7 +39,7 @@ from mrcnn.drawing import (
 from mrcnn.evaluate import compute_matches, reported_order
 from mrcnn.masks import CompactMasks, one_mask
 from mrcnn.old_imports import MODULES, finder
-from mrcnn.plots import plot_overlaps, plot_precision_recall
+from mrcnn.plots import plot_confusion_matrix, plot_overlaps, plot_precision_recall
 from mrcnn.tables import display_table, display_weight_stats
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "draw_box",
     "draw_boxes",
     "draw_rois",
+    "plot_confusion_matrix",
     "plot_overlaps",
     "plot_precision_recall",
     "random_colors",

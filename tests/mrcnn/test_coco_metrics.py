@@ -14,6 +14,7 @@ from mrcnn.coco import CocoDataset, coco_masks
 from mrcnn.coco_metrics import (
     METRICS,
     AveragePrecision,
+    class_rows,
     coco_results,
     confusion_matrix,
     evaluate_dataset,
@@ -320,6 +321,32 @@ class TestMemory:
         found = [(1, SQUARE, 0.9), (2, OTHER, 0.8)]
         results = [measure(kind(found), dataset([(1, SQUARE)])) for kind in (Detector, OldDetector)]
         np.testing.assert_equal(*results)
+
+
+class TestClassRows:
+    COUNTS = [[0, 1, 0], [1, 6, 1], [0, 0, 0]]
+
+    def test_by_hand(self):
+        red, green = class_rows(self.COUNTS, ["BG", "red", "green"], {"red": 0.5, "green": np.nan})
+        assert red == {
+            "class": "red",
+            "instances": 8,
+            "detections": 7,
+            "precision": 6 / 7,
+            "recall": 6 / 8,
+            "AP": 0.5,
+        }
+        assert (green["instances"], green["detections"], green["precision"]) == (0, 1, 0)
+        assert math.isnan(green["recall"])
+
+    def test_without_average_precision(self):
+        assert "AP" not in class_rows(self.COUNTS, ["BG", "red", "green"])[0]
+
+    def test_names_that_do_not_fit(self):
+        with pytest.raises(ValueError, match=r"for 2 class_names.*received \(3, 3\)"):
+            class_rows(self.COUNTS, ["BG", "red"])
+        with pytest.raises(ValueError, match="no AP of class 'green', but of red"):
+            class_rows(self.COUNTS, ["BG", "red", "green"], {"red": 0.5})
 
 
 class TestConfusion:

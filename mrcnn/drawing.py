@@ -4,6 +4,7 @@ The names matterport has are imported from `mrcnn.visualize`.
 """
 
 import colorsys
+import functools
 import logging
 import math
 import os
@@ -223,7 +224,8 @@ def as_picture(image: np.ndarray) -> np.ndarray:
     """An image to draw on, uint8 [height, width, 3], a copy.
 
     As `mrcnn.images.as_rgb8` makes it; numbers out of range, as of a molded image, are cut to 0
-    and 255 with a warning: whoever looks at a picture sees what it is of.
+    and 255 with a warning: whoever looks at a picture sees what it is of. Of more channels than
+    four the first three are shown as RGB, and of two the first as grey, which is said once.
 
     Raises:
         mrcnn.images.ImageError: for another shape or type, or numbers that are not finite.
@@ -232,6 +234,10 @@ def as_picture(image: np.ndarray) -> np.ndarray:
         return np.array(as_rgb8(image))
     except ImageError:
         values = np.asarray(image)
+        if values.ndim == 3 and values.shape[2] not in (0, 1, 3, 4):
+            shown = 3 if values.shape[2] > 4 else 1
+            _warn_of_channels(values.shape[2], shown)
+            return as_picture(values[:, :, :shown])
         if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
             raise
         cut = np.clip(values.astype(float), 0, 255)
@@ -242,6 +248,11 @@ def as_picture(image: np.ndarray) -> np.ndarray:
             *(values.dtype, values.min(), values.max()),
         )
         return picture
+
+
+@functools.cache  # so that it is said once
+def _warn_of_channels(count, shown):
+    logger.warning("An image of %d channels is no picture: its first %d are drawn.", count, shown)
 
 
 def new_figure(size: tuple[float, float], save_to: str | os.PathLike | None) -> Figure:

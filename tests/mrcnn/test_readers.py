@@ -515,6 +515,49 @@ class TestMaskFolders:
         assert dataset.load_mask(1)[0].shape == (*SIZE, 6)
         assert len(read) == 1
 
+    @pytest.fixture
+    def semantic(self, mask_folders):
+        """Writes the label image of b; a shows nothing."""
+
+        def write(labels):
+            Image.fromarray(labels.astype(np.uint8)).save(mask_folders / "masks" / "b.png")
+
+        (mask_folders / "masks" / "b").rmdir()
+        for name in ("1.png", "2.png"):
+            (mask_folders / "masks" / "a" / name).unlink()
+        return write
+
+    def test_label_image_of_classes(self, load_folders, semantic):
+        ants, bee = box(1, 2, 5, 6) | box(5, 6, 8, 9), box(8, 6, 12, 9)
+        labels = 1 * (ants | box(20, 2, 25, 6)) + 2 * bee + 255 * box(12, 6, 14, 9)
+        semantic(labels)
+        dataset = load_folders(labels="classes", classes=["ant", "bee", "cow"])
+        assert dataset.class_names == ["BG", "ant", "bee", "cow"]
+        masks, class_ids = dataset.load_mask(1)
+        found = {class_id: [] for class_id in class_ids.tolist()}
+        for place, class_id in enumerate(class_ids.tolist()):
+            found[class_id].append(masks[:, :, place])
+        # Two that touch at a corner are one; of another class they are apart.
+        np.testing.assert_array_equal(found[1], [ants, box(20, 2, 25, 6)])
+        np.testing.assert_array_equal(found[2], [bee])
+
+    def test_label_image_of_a_class_without_a_name(self, load_folders, semantic):
+        semantic(3 * box(1, 2, 5, 6))
+        with pytest.raises(ValueError, match="b.png holds the number 3, .* 2 classes: ant, bee"):
+            load_folders(labels="classes", classes=["ant", "bee"])
+
+    @pytest.mark.parametrize(
+        "settings, message",
+        [
+            ({"labels": "classes"}, "the classes that|classes=None"),
+            ({"labels": "classes", "classes": ["a"] * 255}, "the 254 or fewer classes"),
+            ({"labels": "instances"}, "must be False, True or .*received 'instances'"),
+        ],
+    )
+    def test_labels_asked_for_wrongly(self, load_folders, settings, message):
+        with pytest.raises(ValueError, match=message):
+            load_folders(**settings)
+
     def test_an_image_is_not_its_own_mask(self, mask_folders):
         images = mask_folders / "images"
         dataset = MaskFolderDataset()

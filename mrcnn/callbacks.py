@@ -42,16 +42,24 @@ def refuse_rate_callbacks(config: Config, callbacks: Iterable[keras.callbacks.Ca
             )
 
 
-class EpochOfBatches(keras.callbacks.Callback):
-    """Tells the `Batches` of a training which epoch begins.
+class OfBatches(keras.callbacks.Callback):
+    """What looks at the `Batches` of a training, as a base class.
 
-    Keras calls `on_epoch_end` of a data set once before the first epoch, too, and before the last
-    batch of an epoch has been learned from: counting there would go wrong.
+    Args:
+        batches: the attribute of this name.
     """
 
     def __init__(self, batches: keras.utils.PyDataset):
         super().__init__()
         self.batches = batches
+
+
+class EpochOfBatches(OfBatches):
+    """Tells the `Batches` of a training which epoch begins.
+
+    Keras calls `on_epoch_end` of a data set once before the first epoch, too, and before the last
+    batch of an epoch has been learned from: counting there would go wrong.
+    """
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.batches.epoch = epoch
@@ -72,16 +80,8 @@ class EpochOfModel(keras.callbacks.Callback):
         self.owner.epoch = epoch + 1
 
 
-class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Ends the training with an error that names the images of the batch.
-
-    Args:
-        batches: the `Batches` of the training.
-    """
-
-    def __init__(self, batches: keras.utils.PyDataset):
-        super().__init__()
-        self.batches = batches
+class StopOnNonFiniteLoss(OfBatches):
+    """Ends the training with an error that names the images of the batch."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
@@ -95,18 +95,15 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         )
 
 
-class Pace(keras.callbacks.Callback):
+class Pace(OfBatches):
     """Says after every epoch how long steps took, and how busy the threads were that feed them.
 
-    Args:
-        batches: the `Batches` of the training, with its `preparing` and `workers`.
+    That the network waits for them is warned of once. The batches have `preparing` and `workers`.
     """
 
     BUSY = 0.9  # share of their time from which the network may wait for the threads
 
-    def __init__(self, batches: keras.utils.PyDataset):
-        super().__init__()
-        self.batches = batches
+    _warned = False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._begun, self._steps = time.perf_counter(), 0
@@ -123,9 +120,38 @@ class Pace(keras.callbacks.Callback):
         busy = sum(preparing) / (self._taken * workers)
         logger.info(
             "%.2f s per step; the threads that prepare batches (workers=%d) were busy %.0f %% of "
-            "the time.%s",
+            "the time.",
             *(self._taken / self._steps, workers, 100 * min(1, busy)),
-            " More of them, or less augmentation, may be quicker." if busy > self.BUSY else "",
+        )
+        if busy > self.BUSY and not self._warned:
+            self._warned = True
+            logger.warning(
+                "The network waits for its batches: the threads that prepare them (workers=%d) "
+                "were busy %.0f %% of epoch %d. More of them, smaller images on the disk or less "
+                "augmentation may be quicker.",
+                *(workers, 100 * min(1, busy), epoch + 1),
+            )
+
+
+class NothingMatched(keras.callbacks.Callback):
+    """Warns once of an epoch in which the box and mask heads had nothing to learn from."""
+
+    _warned = False
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        weights = getattr(getattr(self.model, "config", None), "LOSS_WEIGHTS", {})
+        weighted = [n for n in ("mrcnn_bbox_loss", "mrcnn_mask_loss") if weights.get(n, 1)]
+        if self._warned or not weighted or any((logs or {}).get(name) != 0 for name in weighted):
+            return
+        self._warned = True
+        logger.warning(
+            "mrcnn_bbox_loss and mrcnn_mask_loss were 0 through all of epoch %d: no region "
+            "overlapped an object by an IoU of 0.5, so that the heads learned nothing. Where that "
+            "goes on, look whether the images show objects (mrcnn.checks.check_dataset) and "
+            "whether RPN_ANCHOR_SCALES fit their sizes (mrcnn.anchor_fit.suggest_anchors); "
+            "ADD_GT_TO_PROPOSALS = True makes regions of the objects themselves, and "
+            "SAMPLE_NEGATIVES_ALWAYS = True learns from the background meanwhile.",
+            epoch + 1,
         )
 
 
@@ -218,13 +244,15 @@ class HistoryFile(keras.callbacks.Callback):
 def log_callbacks(folder: str | os.PathLike, epoch: int) -> list[keras.callbacks.Callback]:
     """TensorBoard's logs and `history.csv`, which a training continued at `epoch` goes on with.
 
-    Of several processes the first writes them.
+    Also what warns where the losses say that nothing was learned from. Of several processes the
+    first writes them.
     """
     if process_share()[0]:
         return []
     history = Path(folder) / HISTORY_FILE
     _cut_history(history, epoch)
     return [
+        NothingMatched(),
         keras.callbacks.TensorBoard(folder, write_graph=False),
         HistoryFile(history),
     ]

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from tqdm import tqdm
 
 from mrcnn.config import Config
@@ -11,6 +12,7 @@ from mrcnn.data import SampleError, load_sample, problems_of, reference_of
 from mrcnn.dataset import Dataset
 
 _LISTED = 10
+_DARK = 20  # of 255: no picture that was taken, or scaled, rightly
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class DatasetCheck:
             a part of.
         problems: a sentence for each thing that stops a training or makes it pointless; it names
             the image.
+        dark: what messages call the images that are almost black, all values being below 20 of
+            255. Their numbers may have been of 12 bits, and taken for 16.
     """
 
     images: int
@@ -34,6 +38,7 @@ class DatasetCheck:
     without_instances: Sequence[int]
     crowded: Sequence[int]
     problems: Sequence[str]
+    dark: Sequence[str] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.images} images, {sum(self.instances.values())} instances"]
@@ -45,6 +50,11 @@ class DatasetCheck:
         ):
             if count:
                 lines.append(f"{count} {what}")
+        if self.dark:
+            lines.append(
+                f"{len(self.dark)} images that are almost black: {', '.join(self.dark[:_LISTED])}"
+                + (", ..." if len(self.dark) > _LISTED else "")
+            )
         lines += [f"! {problem}" for problem in self.problems[:_LISTED]]
         if len(self.problems) > _LISTED:
             lines.append(f"! and {len(self.problems) - _LISTED} more")
@@ -67,10 +77,10 @@ def check_dataset(
     if not len(dataset.image_ids):
         return DatasetCheck(0, {}, 0, [], [], problems)
     instances = Counter({name: 0 for name in dataset.class_names[1:]})
-    crowds, empty, crowded, images = 0, [], [], dataset.image_ids[:limit]
+    crowds, empty, crowded, dark, images = 0, [], [], [], dataset.image_ids[:limit]
     for image_id in tqdm(images, "Checking", disable=None):
         try:
-            _, masks, class_ids = load_sample(dataset, image_id, channels)
+            image, masks, class_ids = load_sample(dataset, image_id, channels)
         except SampleError as error:
             problems.append(str(error))
             continue
@@ -80,6 +90,8 @@ def check_dataset(
                     f"Image {image_id} ({reference_of(dataset, image_id)}): the mask of instance "
                     f"{number} ({dataset.class_names[abs(class_id)]}) is empty."
                 )
+        if image.dtype == np.uint8 and image.max() < _DARK:
+            dark.append(str(reference_of(dataset, image_id)))
         instances.update(dataset.class_names[class_id] for class_id in class_ids if class_id > 0)
         crowds += int((class_ids < 0).sum())
         if not len(class_ids):
@@ -88,4 +100,4 @@ def check_dataset(
             crowded.append(int(image_id))
     if not sum(instances.values()):
         problems.append("No image shows an instance: a network would learn that there is nothing.")
-    return DatasetCheck(len(images), dict(instances), crowds, empty, crowded, problems)
+    return DatasetCheck(len(images), dict(instances), crowds, empty, crowded, problems, dark)

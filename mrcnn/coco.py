@@ -5,7 +5,6 @@ as by COCO's own.
 """
 
 import json
-import logging
 import math
 import os
 from collections.abc import Iterable
@@ -17,8 +16,7 @@ import numpy as np
 
 import mrcnn.images
 from mrcnn.dataset import Dataset
-
-logger = logging.getLogger(__name__)
+from mrcnn.named_instances import warn_left_out
 
 CLASS_NAMES = tuple(
     " ".join(
@@ -62,8 +60,9 @@ class CocoDataset(Dataset):
     ) -> None:
         """Adds the images of one annotation file and prepares the data set.
 
-        Annotations without area are left out with a warning. Images without annotations stay,
-        unless `class_ids` are given: then images that show none of these are left out.
+        Annotations without area or segmentation, and polygons of fewer than three points, are left
+        out with a warning. Images without annotations stay, unless `class_ids` are given: then
+        images that show none of these are left out.
 
         Args:
             annotations: the JSON file.
@@ -74,7 +73,8 @@ class CocoDataset(Dataset):
 
         Raises:
             FileNotFoundError: if the file or an image is missing.
-            ValueError: if the file is cut short or an entry cannot be used; names the entry.
+            ValueError: if the file is cut short, an entry cannot be used, which is named, or no
+                annotation has a segmentation.
             ImportError: if faster-coco-eval is not installed.
         """
         coco_masks()  # its absence is to show before minutes have passed
@@ -103,11 +103,11 @@ class CocoDataset(Dataset):
         self.prepare()
 
     def _add_category(self, file, source, class_id, name):
-        for known in self.class_info:
-            if (known["source"], known["id"]) == (source, class_id) and known["name"] != name:
+        for info in self.class_info:
+            if (info["source"], info["id"]) == (source, class_id) and info["name"] != name:
                 raise ValueError(
                     f"{file} calls category {class_id} {name!r}, which an earlier file of source "
-                    f"{source!r} called {known['name']!r}; give it a source of its own."
+                    f"{source!r} called {info['name']!r}; give it a source of its own."
                 )
         self.add_class(source, class_id, name)
 
@@ -212,6 +212,8 @@ def _name(entry, index):
 
 def _value(where, entry, key, types):
     value = entry.get(key) if isinstance(entry, dict) else None
+    if isinstance(value, float) and value.is_integer():  # as some programs write them
+        value = int(value)
     if not isinstance(value, types) or isinstance(value, bool):
         raise ValueError(f"{where} lacks {key!r}, or it is unusable: {value!r}.")
     return value
@@ -250,7 +252,7 @@ def _images(file, content, folder):
 
 def _add_annotations(file, content, records, names, class_ids):
     """Puts the annotations of the classes asked for into the `records` of their images."""
-    flat = []
+    bare, short, flat, count = [], [], [], 0
     for index, entry in enumerate(_list(file, content, "annotations")):
         where = f"{file}: annotation {_name(entry, index)}"
         image_id = _value(where, entry, "image_id", (int, str))
@@ -261,10 +263,15 @@ def _add_annotations(file, content, records, names, class_ids):
             raise ValueError(f"{where} is of category {category}, which is not listed.")
         if class_ids is not None and category not in class_ids:
             continue
-        record = records[image_id]
-        segmentation = _segmentation(where, entry, record["height"], record["width"])
-        if segmentation is None:
-            flat.append(where)
+        record, count = records[image_id], count + 1
+        value = entry.get("segmentation")
+        if value is None or value == []:
+            bare.append(where)
+            continue
+        segmentation, dropped = _segmentation(where, value, record["height"], record["width"])
+        short += [where] * dropped
+        if not segmentation:
+            flat += [where] * (not dropped)
             continue
         record["annotations"].append(
             {
@@ -276,25 +283,29 @@ def _add_annotations(file, content, records, names, class_ids):
                 "area": _area(entry),
             }
         )
-    if flat:
-        logger.warning(
-            "%d annotations have no area and are left out, the first of them is %s.",
-            len(flat),
-            flat[0],
+    if count and len(bare) == count:
+        raise ValueError(
+            f"{file}: none of the {count} annotations has a segmentation, only a box perhaps; a "
+            "Mask R-CNN learns from masks. Export the annotations with their polygons."
         )
+    warn_left_out("annotations have no segmentation", bare)
+    warn_left_out("polygons have fewer than three points", short)
+    warn_left_out("annotations have no area", flat)
 
 
-def _segmentation(where, entry, height, width):
-    """Polygons as float [2 * points] each, or a compressed RLE; None for one without area."""
-    value = entry.get("segmentation")
-    if isinstance(value, list) and value:
+def _segmentation(where, value, height, width):
+    """Polygons as float [2 * points] each, or a compressed RLE; None for one without area.
+
+    And the number of polygons of fewer than three points, which are left out.
+    """
+    if isinstance(value, list):
         polygons = [_polygon(where, polygon) for polygon in value]
-        flat = all(np.ptp(p[0::2]) == 0 or np.ptp(p[1::2]) == 0 for p in polygons)
-        return None if flat else polygons
+        whole = [polygon for polygon in polygons if polygon.size >= 6]
+        flat = all(np.ptp(p[0::2]) == 0 or np.ptp(p[1::2]) == 0 for p in whole)
+        return None if flat else whole, len(polygons) - len(whole)
     if not isinstance(value, dict):
         raise ValueError(
-            f"{where} has no segmentation, only a box perhaps; a Mask R-CNN learns from masks. "
-            f"Received: {value!r}."
+            f"{where} has a segmentation that is neither polygons nor run lengths: {value!r}."
         )
     size, counts = value.get("size"), value.get("counts")
     if size != [height, width]:
@@ -313,16 +324,16 @@ def _segmentation(where, entry, height, width):
     elif not isinstance(counts, str):
         raise ValueError(f"{where} has a segmentation without 'counts': {value!r}.")
     try:
-        return value if masks.area(value) else None
+        return value if masks.area(value) else None, 0
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{where} holds a damaged run-length code ({error}).") from error
 
 
 def _polygon(where, values):
-    if not isinstance(values, list) or len(values) < 6 or len(values) % 2:
+    if not isinstance(values, list) or len(values) % 2:
         raise ValueError(
-            f"{where} has a polygon of fewer than three points, or an odd number of coordinates: "
-            f"{values!r}."
+            f"{where} has a polygon that is no list of x and y in turn, or an odd number of "
+            f"coordinates: {values!r}."
         )
     try:
         polygon = np.array(values, np.float64)

@@ -1,10 +1,15 @@
-"""Average precision of a data set as COCO measures it, and the confusion of its classes."""
+"""Average precision of a data set as COCO measures it, and the confusion of its classes.
+
+Of detections one mask at a time is held in full, where a network gives them compact: a hundred of
+an image of twelve megapixels would take more than a gigabyte.
+"""
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -14,6 +19,7 @@ from mrcnn.config import Config
 from mrcnn.data import every_nth, load_sample, problems_of
 from mrcnn.dataset import Dataset
 from mrcnn.evaluate import compute_matches
+from mrcnn.masks import one_mask, some_masks
 from mrcnn.weights import named_weights
 
 if TYPE_CHECKING:
@@ -21,20 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-METRICS = (
-    "AP",
-    "AP50",
-    "AP75",
-    "APs",
-    "APm",
-    "APl",
-    "AR1",
-    "AR10",
-    "AR100",
-    "ARs",
-    "ARm",
-    "ARl",
-)
+METRICS = tuple("AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split())
 """COCO's measures (https://cocodataset.org/#detection-eval), in its order: average precision over
 IoU 0.50 to 0.95, at 0.50 and at 0.75, of objects below 32^2, up to 96^2 and from 96^2 pixels;
 average recall with 1, 10 and 100 detections per image, and by size as before."""
@@ -63,33 +56,68 @@ def evaluate_dataset(
         ImportError: if faster-coco-eval is not installed.
     """
     _require_usable(dataset, model.config)
-    masks = coco_masks()
+    coco_masks()  # its absence is to show before the images have been looked at
     images, instances, boxes, shapes = [], [], [], []
-    for image_id, (height, width), truth, result in _detected(model, dataset, image_ids):
+    for image_id, (height, width), (masks, class_ids), result in _detected(
+        model, dataset, image_ids
+    ):
         images.append({"id": image_id, "height": height, "width": width})
         # As the file has them, unless somebody's own load_mask says otherwise.
         if getattr(dataset.load_mask, "__func__", None) is CocoDataset.load_mask:
             annotations = dataset.coco_annotations(image_id)
         else:
-            annotations = _annotations(masks, *truth)
+            annotations = _annotations(masks, class_ids)
         for annotation in annotations:
             number = len(instances) + 1  # 0 would mean "unmatched"
             instances.append({**annotation, "image_id": image_id, "id": number})
-        common = [
-            {"image_id": image_id, "category_id": int(class_id), "score": float(score)}
-            for class_id, score in zip(result["class_ids"], result["scores"], strict=True)
-        ]
-        # Boxes and masks apart: with both in one entry, its size would be that of the box.
-        boxes += [
-            {**entry, "bbox": _bbox(roi)} for entry, roi in zip(common, result["rois"], strict=True)
-        ]
-        codes = _encoded(masks, result["masks"])
-        shapes += [
-            {**entry, "segmentation": code} for entry, code in zip(common, codes, strict=True)
-        ]
+        for entry in coco_results(result, image_id):
+            # Boxes and masks apart: with both in one entry, its size would be that of the box.
+            boxes.append({key: entry[key] for key in entry if key != "segmentation"})
+            shapes.append({key: entry[key] for key in entry if key != "bbox"})
     categories = [{"id": int(i), "name": name} for i, name in _class_names(dataset).items()]
     truth = {"images": images, "annotations": instances, "categories": categories}
     return {"bbox": _measured(truth, boxes, "bbox"), "segm": _measured(truth, shapes, "segm")}
+
+
+def coco_results(
+    result: Mapping[str, Any],
+    image_id: int | str,
+    category_ids: Sequence[int] | Mapping[int, int] | None = None,
+) -> list[dict[str, Any]]:
+    """The detections in one image in COCO's results format, ready for JSON.
+
+    With the ids of an annotation file, as a server wants them that scores detections:
+
+        ```python
+        categories = [info["id"] for info in dataset.class_info]
+        for number, info in enumerate(dataset.image_info):
+            (result,) = model.detect([dataset.load_image(number)], compact=True)
+            entries += coco_results(result, info["id"], categories)
+        ```
+
+    Args:
+        result: one of those of `MaskRCNN.detect`; its masks may be compact.
+        image_id: the image's.
+        category_ids: the categories' by class id; class ids by default.
+
+    Returns:
+        For each detection `image_id`, `category_id`, `score`, `bbox` [x, y, width, height] and
+        `segmentation`, a compressed run-length code.
+    """
+    entries = []
+    for index, (roi, class_id) in enumerate(zip(result["rois"], result["class_ids"], strict=True)):
+        y1, x1, y2, x2 = (float(side) for side in roi)
+        code = _encoded(one_mask(result["masks"], index))
+        entries.append(
+            {
+                "image_id": image_id,
+                "category_id": int(class_id if category_ids is None else category_ids[class_id]),
+                "score": float(result["scores"][index]),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "segmentation": {**code, "counts": code["counts"].decode()},
+            }
+        )
+    return entries
 
 
 class AveragePrecision(keras.callbacks.Callback):
@@ -204,8 +232,8 @@ def confusion_matrix(
     _require_usable(dataset, model.config)
     counts = np.zeros((dataset.num_classes, dataset.num_classes), np.int64)
     for _, _, (masks, class_ids), result in _detected(model, dataset, image_ids):
-        kept = result["scores"] >= score_threshold
-        found, found_masks = result["class_ids"][kept], result["masks"][:, :, kept]
+        kept = np.flatnonzero(result["scores"] >= score_threshold)
+        found, found_masks = result["class_ids"][kept], some_masks(result["masks"], kept)
         crowd = masks[:, :, class_ids < 0].any(axis=2)
         masks, class_ids = masks[:, :, class_ids > 0], class_ids[class_ids > 0]
         some, other = np.ones((len(class_ids), 4)), np.ones((len(found), 4))  # no padding
@@ -220,10 +248,60 @@ def confusion_matrix(
             iou_threshold,
         )
         np.add.at(counts, (class_ids, np.append(found, 0)[gt_match]), 1)
-        sizes = np.maximum(found_masks.sum(axis=(0, 1)), 1)
-        in_crowd = found_masks[crowd].sum(axis=0) / sizes >= iou_threshold
-        np.add.at(counts, (0, found[(pred_match < 0) & ~in_crowd]), 1)
+        for index in np.flatnonzero(pred_match < 0):
+            mask = one_mask(found_masks, index)
+            in_crowd = np.count_nonzero(mask[crowd]) / max(1, np.count_nonzero(mask))
+            counts[0, found[index]] += in_crowd < iou_threshold
     return counts
+
+
+def class_rows(
+    counts: np.ndarray, class_names: Sequence[str], per_class: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """What a confusion says of each class but the background, for a table.
+
+        rows = class_rows(counts, dataset.class_names, result["segm"]["per_class"])
+        display_table([rows[0], *(row.values() for row in rows)])
+
+    Args:
+        counts: int [classes, classes], as `confusion_matrix` gives them.
+        class_names: names by class id, the background's first.
+        per_class: AP by class name, as `evaluate_dataset` gives them.
+
+    Returns:
+        A dictionary for each class: `class`, `instances` and `detections` (their numbers),
+        `precision` (the share of detections that are right) and `recall` (the share of instances
+        that were found as what they are), NaN where there are none; and `AP` with `per_class`.
+
+    Raises:
+        ValueError: if the number of names is another, or `per_class` lacks one.
+    """
+    counts = np.asarray(counts)
+    if counts.shape != (len(class_names), len(class_names)):
+        raise ValueError(
+            f"counts must be of shape [classes, classes] for {len(class_names)} class_names, which "
+            f"begin with the background; received {counts.shape}."
+        )
+    rows = []
+    for class_id, name in list(enumerate(class_names))[1:]:
+        right = int(counts[class_id, class_id])
+        instances, detections = int(counts[class_id].sum()), int(counts[:, class_id].sum())
+        row = {
+            "class": name,
+            "instances": instances,
+            "detections": detections,
+            "precision": right / detections if detections else np.nan,
+            "recall": right / instances if instances else np.nan,
+        }
+        if per_class is not None:
+            if name not in per_class:
+                raise ValueError(
+                    f"per_class has no AP of class {name!r}, but of {', '.join(per_class)}; give "
+                    "class_names as they are there."
+                )
+            row["AP"] = per_class[name]
+        rows.append(row)
+    return rows
 
 
 def _require_usable(dataset, config):
@@ -234,37 +312,41 @@ def _require_usable(dataset, config):
 def _detected(model, dataset, image_ids):
     """Yields image id, (height, width), (masks, class ids) and the result of `detect`."""
     image_ids = dataset.image_ids if image_ids is None else image_ids
-    size = model.config.BATCH_SIZE
+    size, options = model.config.BATCH_SIZE, {"compact": True} if _gives_compact(model) else {}
     for start in range(0, len(image_ids), size):
         ids = [int(image_id) for image_id in image_ids[start : start + size]]
         samples = [load_sample(dataset, i, model.config.IMAGE_CHANNEL_COUNT) for i in ids]
-        results = model.detect([image for image, _, _ in samples])
+        results = model.detect([image for image, _, _ in samples], **options)
         for image_id, (image, *truth), result in zip(ids, samples, results, strict=True):
             yield image_id, image.shape[:2], truth, result
 
 
-def _annotations(masks, instances, class_ids):
+def _gives_compact(model):
+    """Whether a model knows of compact masks; one derived from matterport's methods may not."""
+    methods = (getattr(model, name, None) for name in ("detect", "unmold_detections"))
+    return all("compact" in inspect.signature(method).parameters for method in methods if method)
+
+
+def _annotations(masks, class_ids):
     """Instances bool [height, width, n] as COCO's annotations."""
-    codes = _encoded(masks, instances)
-    return [
-        {
-            "category_id": abs(int(class_id)),
-            "iscrowd": int(class_id < 0),
-            "segmentation": code,
-            "bbox": masks.toBbox(code).tolist(),
-            "area": float(masks.area(code)),
-        }
-        for code, class_id in zip(codes, class_ids, strict=True)
-    ]
+    functions, annotations = coco_masks(), []
+    for index, class_id in enumerate(class_ids):
+        code = _encoded(masks[:, :, index])
+        annotations.append(
+            {
+                "category_id": abs(int(class_id)),
+                "iscrowd": int(class_id < 0),
+                "segmentation": code,
+                "bbox": functions.toBbox(code).tolist(),
+                "area": float(functions.area(code)),
+            }
+        )
+    return annotations
 
 
-def _encoded(masks, instances):
-    return masks.encode(np.asfortranarray(instances, np.uint8)) if instances.shape[2] else []
-
-
-def _bbox(roi):
-    y1, x1, y2, x2 = (float(side) for side in roi)
-    return [x1, y1, x2 - x1, y2 - y1]
+def _encoded(mask):
+    """The run-length code of one mask [height, width]."""
+    return coco_masks().encode(np.asfortranarray(mask > 0.5, np.uint8))
 
 
 def _class_names(dataset):

@@ -4,6 +4,7 @@ The names matterport has are imported from `mrcnn.visualize`.
 """
 
 import colorsys
+import functools
 import logging
 import math
 import os
@@ -22,7 +23,7 @@ from skimage.measure import find_contours
 
 from mrcnn.files import atomic_path
 from mrcnn.images import ImageError, as_rgb8
-from mrcnn.masks import CompactMasks, extract_bboxes, paste_mask
+from mrcnn.masks import CompactMasks, extract_bboxes, one_mask, paste_mask
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +224,8 @@ def as_picture(image: np.ndarray) -> np.ndarray:
     """An image to draw on, uint8 [height, width, 3], a copy.
 
     As `mrcnn.images.as_rgb8` makes it; numbers out of range, as of a molded image, are cut to 0
-    and 255 with a warning: whoever looks at a picture sees what it is of.
+    and 255 with a warning: whoever looks at a picture sees what it is of. Of more channels than
+    four the first three are shown as RGB, and of two the first as grey, which is said once.
 
     Raises:
         mrcnn.images.ImageError: for another shape or type, or numbers that are not finite.
@@ -232,6 +234,10 @@ def as_picture(image: np.ndarray) -> np.ndarray:
         return np.array(as_rgb8(image))
     except ImageError:
         values = np.asarray(image)
+        if values.ndim == 3 and values.shape[2] not in (0, 1, 3, 4):
+            shown = 3 if values.shape[2] > 4 else 1
+            _warn_of_channels(values.shape[2], shown)
+            return as_picture(values[:, :, :shown])
         if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
             raise
         cut = np.clip(values.astype(float), 0, 255)
@@ -242,6 +248,11 @@ def as_picture(image: np.ndarray) -> np.ndarray:
             *(values.dtype, values.min(), values.max()),
         )
         return picture
+
+
+@functools.cache  # so that it is said once
+def _warn_of_channels(count, shown):
+    logger.warning("An image of %d channels is no picture: its first %d are drawn.", count, shown)
 
 
 def new_figure(size: tuple[float, float], save_to: str | os.PathLike | None) -> Figure:
@@ -292,11 +303,6 @@ def draw_rectangle(axes: Axes, box: Sequence[float], color: Color, **style) -> N
     axes.add_patch(
         Rectangle(corner, *size, linewidth=2, edgecolor=color, facecolor="none", **style)
     )
-
-
-def one_mask(masks: np.ndarray | CompactMasks, index: int) -> np.ndarray:
-    """One [height, width] of masks [height, width, instances]."""
-    return masks.one(index) if isinstance(masks, CompactMasks) else np.asarray(masks[:, :, index])
 
 
 def draw_mask(

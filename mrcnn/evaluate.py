@@ -4,15 +4,13 @@ These are VOC's measures of one image over all its classes, useful to look at ex
 the COCO average precision of a data set.
 """
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 
 from mrcnn.boxes import compute_overlaps
-from mrcnn.masks import compute_overlaps_masks
-
-logger = logging.getLogger(__name__)
+from mrcnn.masks import CompactMasks, compute_overlaps_masks, some_masks
+from mrcnn.printing import log
 
 
 def trim_zeros(x: np.ndarray) -> np.ndarray:
@@ -38,7 +36,7 @@ def compute_matches(
     pred_boxes: np.ndarray,
     pred_class_ids: np.ndarray,
     pred_scores: np.ndarray,
-    pred_masks: np.ndarray,
+    pred_masks: np.ndarray | CompactMasks,
     iou_threshold: float = 0.5,
     score_threshold: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,7 +49,7 @@ def compute_matches(
         pred_boxes: [predictions, 4].
         pred_class_ids: int [predictions].
         pred_scores: float [predictions].
-        pred_masks: bool [height, width, predictions].
+        pred_masks: bool [height, width, predictions], or compact.
         iou_threshold: smallest overlap, of the masks, of a match.
         score_threshold: predictions of a lower score match nothing.
 
@@ -76,7 +74,7 @@ def compute_ap(
     pred_boxes: np.ndarray,
     pred_class_ids: np.ndarray,
     pred_scores: np.ndarray,
-    pred_masks: np.ndarray,
+    pred_masks: np.ndarray | CompactMasks,
     iou_threshold: float = 0.5,
 ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """Average precision of one image: the area under its precision-recall curve.
@@ -113,14 +111,14 @@ def compute_ap_range(
     pred_box: np.ndarray,
     pred_class_id: np.ndarray,
     pred_score: np.ndarray,
-    pred_mask: np.ndarray,
+    pred_mask: np.ndarray | CompactMasks,
     iou_thresholds: Sequence[float] | None = None,
     verbose: int = 1,
 ) -> float:
     """Mean of `compute_ap` over IoU thresholds; by default 0.50, 0.55, ..., 0.95.
 
     Args:
-        As `compute_ap`; `verbose` logs the value at every threshold.
+        As `compute_ap`; `verbose` prints the value at every threshold, and their mean.
     """
     thresholds = np.arange(0.5, 1.0, 0.05) if iou_thresholds is None else iou_thresholds
     gt_class_ids, pred_class_ids, _, overlaps = _compared(
@@ -132,10 +130,10 @@ def compute_ap_range(
         _, pred_match = _matched(overlaps, threshold)
         precisions.append(_average_precision(pred_match, overlaps.shape[1])[0])
         if verbose:
-            logger.info("AP @%.2f: %.3f", threshold, precisions[-1])
+            log(f"AP @{threshold:.2f}: {precisions[-1]:.3f}")
     mean = float(np.mean(precisions))
     if verbose:
-        logger.info("AP @%.2f-%.2f: %.3f", thresholds[0], thresholds[-1], mean)
+        log(f"AP @{thresholds[0]:.2f}-{thresholds[-1]:.2f}: {mean:.3f}")
     return mean
 
 
@@ -173,14 +171,15 @@ def _compared(
 
     Padding is left out; predictions come in the order of falling scores.
     """
-    gt_masks, pred_masks = np.asarray(gt_masks), np.asarray(pred_masks)
     instances = np.flatnonzero(_is_filled(gt_boxes))
     predictions = reported_order(pred_boxes, pred_scores)
     return (
         gt_class_ids[instances],
         pred_class_ids[predictions],
         pred_scores[predictions],
-        compute_overlaps_masks(pred_masks[..., predictions], gt_masks[..., instances]),
+        compute_overlaps_masks(
+            some_masks(pred_masks, predictions), some_masks(gt_masks, instances)
+        ),
     )
 
 

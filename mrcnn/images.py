@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mrcnn.files import atomic_path
+from mrcnn.pixels import ImageError, as_uint8
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused by their header, before any memory is asked for."""
@@ -56,15 +57,11 @@ _METADATA_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, st
 _pillow_limit = threading.Lock()
 
 
-class ImageError(ValueError):
-    """An image that cannot be read or used; the message names it and says why."""
-
-
 def read_image(path: str | os.PathLike, max_side: int | None = None) -> np.ndarray:
     """An image file as RGB.
 
-    EXIF orientation is applied, alpha dropped, grey repeated, 16 bits scaled to 8, and of an
-    animation the first frame is taken.
+    EXIF orientation is applied, alpha dropped, grey repeated, 16 bits scaled to 8 (of which a
+    warning tells where few of them are used), and of an animation the first frame is taken.
 
     Args:
         path: a file in any format Pillow reads.
@@ -80,7 +77,7 @@ def read_image(path: str | os.PathLike, max_side: int | None = None) -> np.ndarr
     if max_side is not None and max_side < 1:
         raise ValueError(f"max_side must be at least 1 pixel or None, received {max_side}.")
     with _decoded(path, max_side) as (image, size):
-        rgb = _rgb(image)
+        rgb = _rgb(image, str(path))
         if rgb.size != size:
             rgb = rgb.resize(size, Image.Resampling.BICUBIC)
         return np.array(_upright(rgb, _orientation(image)))
@@ -189,7 +186,7 @@ def as_rgb8(array: np.ndarray) -> np.ndarray:
             "An image must be of shape [height, width] or [height, width, 1, 3 or 4] and not "
             f"empty, received shape {array.shape}."
         )
-    values = _as_uint8(array[:, :, :3])
+    values = as_uint8(array[:, :, :3])
     return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
 
 
@@ -350,16 +347,16 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith(("I", "F"))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, name: str = "An image") -> Image.Image:
     if _is_deep(image):
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
+        return Image.fromarray(_eight_bits(image, name)).convert("RGB")
     if image.mode in ("RGBa", "La"):
         # Colours stored multiplied by alpha are divided by it again.
         image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
     return image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> np.ndarray:
+def _eight_bits(image: Image.Image, name: str) -> np.ndarray:
     """uint8 [height, width] of an image that Pillow holds in more bits."""
     values = np.asarray(image)
     small = values.max() <= 255 and image.format == "TIFF"
@@ -367,28 +364,4 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
         # 16-bit files come in 32-bit integers from some of Pillow's decoders, though not of TIFF,
         # whose 32 bits may hold what others have in eight.
         values = values.astype(np.uint16)
-    return _as_uint8(values)
-
-
-def _as_uint8(values: np.ndarray) -> np.ndarray:
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == bool:
-        return values.astype(np.uint8) * np.uint8(255)
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if values.dtype.kind not in "iuf":
-        raise ImageError(f"an image cannot be made of values of type {values.dtype}.")
-    low, high = values.min(), values.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ImageError("the image holds values that are not finite numbers (NaN or infinity).")
-    # Interpolation leaves floats a hair outside their range.
-    slack = 1e-3 if values.dtype.kind == "f" else 0
-    scale = 255 if values.dtype.kind == "f" and high <= 1 + slack else 1
-    if low < -slack or high * scale > 255 * (1 + slack):
-        raise ImageError(
-            f"the image holds {values.dtype} values from {low} to {high}; "
-            "expected 0 to 255, or 0 to 1 for floats. Give an image as it was before a mean was "
-            "subtracted from it or it was normalised."
-        )
-    return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+    return as_uint8(values, name)

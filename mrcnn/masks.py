@@ -1,7 +1,7 @@
 """Instance masks: their boxes, their small stored form, and how they go back into an image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,6 +116,21 @@ class CompactMasks:
         for mask, part, (y1, x1, y2, x2) in zip(masks, self.parts, self.boxes, strict=True):
             mask[y1:y2, x1:x2] = part
         return np.moveaxis(masks, 0, -1)
+
+
+def one_mask(masks: np.ndarray | CompactMasks, index: int) -> np.ndarray:
+    """One [height, width] of masks [height, width, instances]."""
+    return masks.one(index) if isinstance(masks, CompactMasks) else np.asarray(masks[:, :, index])
+
+
+def some_masks(
+    masks: np.ndarray | CompactMasks, indices: Sequence[int] | np.ndarray
+) -> np.ndarray | CompactMasks:
+    """Those of int indices [n], in their order; compact ones stay so."""
+    if isinstance(masks, CompactMasks):
+        parts = [masks.parts[index] for index in indices]
+        return replace(masks, parts=parts, boxes=masks.boxes[indices])
+    return np.asarray(masks)[..., indices]
 
 
 def compact_masks(
@@ -249,11 +264,14 @@ def resize_mask(
     return np.pad(mask, padding)
 
 
-def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray:
+def compute_overlaps_masks(
+    masks1: np.ndarray | CompactMasks, masks2: np.ndarray | CompactMasks
+) -> np.ndarray:
     """Intersection over union of every mask of one set with every mask of another.
 
     Args:
-        masks1, masks2: [height, width, n1] and [height, width, n2]; above 0.5 is inside.
+        masks1, masks2: [height, width, n1] and [height, width, n2]; above 0.5 is inside. Compact
+            ones in the first place are never held at full size.
 
     Returns:
         float32 [n1, n2]; zero where both masks are empty.
@@ -266,14 +284,34 @@ def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray
             "Masks can be compared only on the same image size; received shapes "
             f"{masks1.shape} and {masks2.shape}."
         )
-    flat1, flat2 = masks1.reshape(-1, n1) > 0.5, masks2.reshape(-1, n2) > 0.5
-    intersections = np.zeros((n1, n2))
+    inside2 = np.asarray(masks2) > 0.5
+    count = _compact_counts if isinstance(masks1, CompactMasks) else _counts
+    intersections, areas1 = count(masks1, inside2)
+    unions = areas1[:, np.newaxis] + np.count_nonzero(inside2, axis=(0, 1)) - intersections
+    return (intersections / np.maximum(unions, 1)).astype(np.float32)
+
+
+def _counts(masks1: np.ndarray, inside2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that each mask of one set shares with each of another, and those of the first."""
+    flat1 = masks1.reshape(-1, masks1.shape[-1]) > 0.5
+    flat2 = inside2.reshape(-1, inside2.shape[-1])
+    shared = np.zeros((flat1.shape[1], flat2.shape[1]))
     for start in range(0, len(flat1), _COUNTED):
         part = slice(start, start + _COUNTED)
-        intersections += flat1[part].T.astype(np.float32) @ flat2[part].astype(np.float32)
-    areas1, areas2 = (np.count_nonzero(flat, axis=0) for flat in (flat1, flat2))
-    unions = areas1[:, np.newaxis] + areas2 - intersections
-    return (intersections / np.maximum(unions, 1)).astype(np.float32)
+        shared += flat1[part].T.astype(np.float32) @ flat2[part].astype(np.float32)
+    return shared, np.count_nonzero(flat1, axis=0)
+
+
+def _compact_counts(masks1: CompactMasks, inside2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `_counts`, looking at the part around each instance alone."""
+    shared, areas = np.zeros((len(masks1), inside2.shape[-1])), np.zeros(len(masks1))
+    for place, (part, (y1, x1, y2, x2)) in enumerate(zip(masks1.parts, masks1.boxes, strict=True)):
+        inside1 = part > 0.5
+        areas[place] = np.count_nonzero(inside1)
+        for other in range(inside2.shape[-1]):
+            both = inside1 & inside2[y1:y2, x1:x2, other]
+            shared[place, other] = np.count_nonzero(both)
+    return shared, areas
 
 
 def label_map(masks: np.ndarray) -> np.ndarray:

@@ -64,12 +64,12 @@ class NamedInstances(Dataset, abc.ABC):
         """
         if isinstance(classes, str):
             raise ValueError(f"classes is a list of names; received the text {classes!r}.")
-        labels = {label: r for r in reversed(records) for label, _ in r["instances"]}
-        names = sorted(labels) if classes is None else list(classes)
-        for label in sorted(labels):
+        first_record_of = {label: r for r in reversed(records) for label, _ in r["instances"]}
+        names = sorted(first_record_of) if classes is None else list(classes)
+        for label in sorted(first_record_of):
             if label not in names:
                 raise ValueError(
-                    f"{labels[label]['file']} has an instance of class {label!r}, but the "
+                    f"{first_record_of[label]['file']} has an instance of class {label!r}, but the "
                     f"classes given are {', '.join(names)}."
                 )
         known = [info["name"] for info in self.class_info if info["source"] == source]
@@ -78,6 +78,19 @@ class NamedInstances(Dataset, abc.ABC):
         for record in records:
             self.add_image(source, Path(record["path"]).name, **record)
         self.prepare()
+
+
+def only_class(classes: Sequence[str] | None) -> str:
+    """The class of instances that nothing names: the one of `classes`, where it is one alone."""
+    return classes[0] if classes and len(classes) == 1 else ONLY_CLASS
+
+
+def warn_left_out(what: str, places: Sequence[str]) -> None:
+    """Warns of what a reader leaves out, `what` being plural, if there is anything in `places`."""
+    if places:
+        logger.warning(
+            "%d %s and are left out, the first of them is %s.", len(places), what, places[0]
+        )
 
 
 def record_of(

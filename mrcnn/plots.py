@@ -1,4 +1,4 @@
-"""The curve and the grid of overlaps of one image's evaluation."""
+"""The curve and the overlaps of one image's evaluation, and the confusion of a data set's."""
 
 from collections.abc import Sequence
 
@@ -89,6 +89,57 @@ def plot_overlaps(
             verticalalignment="center",
             fontsize=9,
             color="white" if overlap > overlaps.max() / 2 else "black" if overlap else "gray",
+        )
+    save_or_show(axes.figure, save_to, show=False)
+    return axes
+
+
+def plot_confusion_matrix(
+    counts: np.ndarray, class_names: Sequence[str], *, save_to: SaveTo = None
+) -> Axes:
+    """Plots which class instances were found as, and returns the axes.
+
+    Cells hold counts and are shaded by their share of the row: of the true class, or of what was
+    detected where there is nothing.
+
+    Args:
+        counts: int [classes, classes], as `mrcnn.coco_metrics.confusion_matrix` gives them: rows
+            by the true class, columns by the detected one, the first of both for nothing.
+        class_names: names by class id, the background's first.
+        save_to: file to write.
+
+    Raises:
+        ValueError: if counts are not square, or the number of names is another.
+    """
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        raise ValueError(
+            f"counts must be of shape [classes, classes]; received {counts.shape}. "
+            "mrcnn.coco_metrics.confusion_matrix gives them."
+        )
+    check_counts("rows of counts", len(counts), class_names=len(class_names))
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, np.newaxis]
+    side = min(3 + 0.55 * len(counts), 40)
+    axes = new_figure((side + 1, side), save_to).subplots()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the row")
+    axes.set(xlabel="Detected", ylabel="Ground truth")
+    names = [str(name) for name in class_names[1:]]
+    axes.set_xticks(range(len(counts)), ["not found", *names], rotation=90, parse_math=False)
+    labels = [
+        f"{name} ({total:,})" for name, total in zip(["nothing", *names], totals, strict=True)
+    ]
+    axes.set_yticks(range(len(counts)), labels, parse_math=False)
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        axes.text(
+            column,
+            row,
+            f"{counts[row, column]:,}",
+            horizontalalignment="center",
+            verticalalignment="center",
+            fontsize=9,
+            color="white" if shares[row, column] > 0.5 else "black",
         )
     save_or_show(axes.figure, save_to, show=False)
     return axes

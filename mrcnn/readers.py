@@ -17,13 +17,15 @@ import numpy as np
 
 from mrcnn.coco import CocoDataset, read_json
 from mrcnn.mask_folders import MaskFolderDataset
-from mrcnn.named_instances import ONLY_CLASS, NamedInstances, record_of
+from mrcnn.named_instances import NamedInstances, only_class, record_of, warn_left_out
 from mrcnn.shapes import (
     LABELME_LINES,
+    VIA_LINES,
     draw_shape,
     has_area,
     labelme_shape,
     via_class,
+    via_kind,
     via_shape,
 )
 
@@ -56,8 +58,8 @@ class ViaDataset(_DrawnInstances):
     ) -> None:
         """Adds the images of one project or export and prepares the data set.
 
-        Polygons, rectangles, circles and ellipses are instances. Those without area are left out
-        with a warning.
+        Polygons, rectangles, circles and ellipses are instances. Those without area, points and
+        polylines are left out with a warning.
 
         Args:
             annotations: a project saved by VIA 2, or annotations exported as JSON.
@@ -79,7 +81,7 @@ class ViaDataset(_DrawnInstances):
         if not isinstance(content, dict):
             raise ValueError(f"{annotations} is no project or JSON export of VIA 1.x or 2.x.")
         folder = Path(annotations).parent if images is None else Path(images)
-        only = classes[0] if classes and len(classes) == 1 else ONLY_CLASS
+        only = only_class(classes)
         records, empty, flat = [], 0, []
         for key, entry in content.items():
             if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
@@ -98,6 +100,9 @@ class ViaDataset(_DrawnInstances):
             instances = []
             for number, region in items:
                 where = f"{annotations}: region {number} of {entry['filename']}"
+                if via_kind(region) in VIA_LINES:
+                    flat.append(where)
+                    continue
                 shape = via_shape(where, region)
                 label = only
                 if class_attribute is not None:
@@ -109,7 +114,7 @@ class ViaDataset(_DrawnInstances):
             records.append(record_of(annotations, folder / entry["filename"], instances))
         if empty:
             logger.info("%s: %d images without regions are left out.", annotations, empty)
-        _warn_of(flat)
+        warn_left_out("instances have no area", flat)
         self.add_all(source, classes, records)
 
 
@@ -169,14 +174,5 @@ class LabelmeDataset(_DrawnInstances):
                     f"{record['height']}x{record['width']}."
                 )
             records.append(record)
-        _warn_of(flat)
+        warn_left_out("instances have no area", flat)
         self.add_all(source, classes, records)
-
-
-def _warn_of(flat):
-    if flat:
-        logger.warning(
-            "%d instances have no area and are left out, the first of them is %s.",
-            len(flat),
-            flat[0],
-        )

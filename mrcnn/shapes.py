@@ -17,10 +17,21 @@ import numpy as np
 from PIL import Image
 from skimage import draw
 
-# What labelme draws that is no instance.
+# What labelme and VIA draw that is no instance.
 LABELME_LINES = ("point", "points", "line", "linestrip")
+VIA_LINES = ("point", "polyline")
 # No image is so large, and drawing counts pixels in whole numbers.
 _FARTHEST = 1e8
+
+
+def via_kind(region: Any) -> Any:
+    """What a region of VIA is drawn as: "polygon", "rect", "point" and so on."""
+    return _via_attributes(region).get("name")
+
+
+def _via_attributes(region):
+    attributes = region.get("shape_attributes") if isinstance(region, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def via_shape(where: str, region: Any) -> tuple:
@@ -29,14 +40,13 @@ def via_shape(where: str, region: Any) -> tuple:
     Raises:
         ValueError: for another kind or unusable numbers; begins with `where`.
     """
-    attributes = region.get("shape_attributes") if isinstance(region, dict) else None
-    attributes = attributes if isinstance(attributes, dict) else {}
+    attributes = _via_attributes(region)
     kind = attributes.get("name")
     if kind == "polygon":
         xs, ys = attributes.get("all_points_x"), attributes.get("all_points_y")
         if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
             raise ValueError(f"{where} has x and y coordinates that are no lists of one length.")
-        return "polygon", _points(where, list(zip(xs, ys, strict=True)), minimum=3)
+        return "polygon", _points(where, list(zip(xs, ys, strict=True)))
     if kind == "rect":
         return "box", _numbers(where, attributes, ("x", "y", "width", "height"))
     if kind == "circle":
@@ -84,7 +94,7 @@ def labelme_shape(where: str, entry: Any) -> tuple:
             f"{where} ({label}) is of shape {kind!r}; an instance must be a polygon, rectangle, "
             "circle or mask."
         )
-    points = _points(f"{where} ({label})", entry.get("points"), 3 if kind == "polygon" else 2)
+    points = _points(f"{where} ({label})", entry.get("points"), 0 if kind == "polygon" else 2)
     shape = (kind, points)
     if kind == "rectangle":
         shape = ("box", (*points.min(axis=0), *np.ptp(points, axis=0)))
@@ -100,7 +110,7 @@ def labelme_shape(where: str, entry: Any) -> tuple:
 def has_area(kind: str, values: np.ndarray | tuple) -> bool:
     """Whether a shape is more than a point or a line."""
     if kind == "polygon":
-        return bool(np.ptp(values, axis=0).all())
+        return len(values) > 2 and bool(np.ptp(values, axis=0).all())
     if kind == "mask":
         return bool(values[2].any())
     return values[2] > 0 and values[3] > 0
@@ -144,9 +154,9 @@ def _encoded_mask(where, text) -> np.ndarray:
     return pixels > 0
 
 
-def _points(where, values, minimum) -> np.ndarray:
+def _points(where, values, minimum=0) -> np.ndarray:
     try:
-        points = np.array(values, np.float64)
+        points = np.zeros((0, 2)) if values == [] else np.array(values, np.float64)
     except (TypeError, ValueError):
         points = np.zeros(0)
     if points.ndim != 2 or points.shape[1] != 2 or not (np.abs(points) <= _FARTHEST).all():

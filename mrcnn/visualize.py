@@ -33,14 +33,13 @@ from mrcnn.drawing import (
     draw_rois,
     new_axes,
     new_figure,
-    one_mask,
     random_colors,
     save_or_show,
 )
 from mrcnn.evaluate import compute_matches, reported_order
-from mrcnn.masks import CompactMasks
+from mrcnn.masks import CompactMasks, one_mask
 from mrcnn.old_imports import MODULES, finder
-from mrcnn.plots import plot_overlaps, plot_precision_recall
+from mrcnn.plots import plot_confusion_matrix, plot_overlaps, plot_precision_recall
 from mrcnn.tables import display_table, display_weight_stats
 
 __all__ = [
@@ -55,6 +54,7 @@ __all__ = [
     "draw_box",
     "draw_boxes",
     "draw_rois",
+    "plot_confusion_matrix",
     "plot_overlaps",
     "plot_precision_recall",
     "random_colors",

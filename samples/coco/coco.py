@@ -1,11 +1,14 @@
 """Trains on COCO, or on any data set in its format and folders, and evaluates there.
 
-    python samples/coco/coco.py train --dataset=DIR --year=2017 --model=coco
-    python samples/coco/coco.py evaluate --dataset=DIR --year=2017 --model=last
+    python samples/coco/coco.py train --dataset=DIR --model=coco
+    python samples/coco/coco.py evaluate --dataset=DIR --model=last
 
 DIR holds COCO's folders as they are published:
 
     annotations/instances_train2017.json  annotations/instances_val2017.json  train2017/  val2017/
+
+--year=2014 takes the pictures of 2014 instead, by the parts that matterport's weights learned from
+and were measured on. Those are not of COCO's own server, and may have to be found elsewhere.
 
 With MRCNN_SAMPLE_SMALL=1 in the environment and --model=none a network for images of 64 pixels
 learns for one step, which tries the commands out in half a minute.
@@ -78,7 +81,7 @@ class CocoDataset(coco.CocoDataset):
         self,
         dataset_dir: str | os.PathLike,
         subset: str,
-        year: str = "2014",
+        year: str | None = None,
         class_ids: Sequence[int] | None = None,
         class_map: Any = None,
         return_coco: bool = False,
@@ -89,7 +92,7 @@ class CocoDataset(coco.CocoDataset):
         Args:
             dataset_dir: the folder that holds COCO's.
             subset: train, val, and of 2014 also minival and valminusminival.
-            year: 2014 or 2017.
+            year: 2014 or 2017; by default 2017, but for the parts that 2014 alone has.
             class_ids: ids of the categories to take; all by default.
             class_map: accepted for compatibility.
             return_coco: gives the annotations as faster-coco-eval's COCO, which has the
@@ -97,6 +100,7 @@ class CocoDataset(coco.CocoDataset):
             auto_download: fetch what is missing; the images of train are 13 to 19 GB.
         """
         root = Path(dataset_dir)
+        year = year or ("2014" if subset in ANNOTATIONS else "2017")
         annotations = root / "annotations" / f"instances_{subset}{year}.json"
         images = root / f"{'val' if subset in ANNOTATIONS else subset}{year}"
         if auto_download:
@@ -107,8 +111,8 @@ class CocoDataset(coco.CocoDataset):
                 unpack(IMAGES.format(name=images.name), root)
         elif not annotations.exists():
             raise FileNotFoundError(
-                f"There is no {annotations}. Unpack COCO in {root}, or fetch it with "
-                "--download=True."
+                f"There is no {annotations}. Unpack COCO in {root}, fetch it with --download=True, "
+                "or give the --year of what is there, 2014 or 2017."
             )
         self.load_annotations(annotations, images, class_ids)
         if return_coco:
@@ -152,7 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("command", choices=["train", "evaluate"])
     parser.add_argument("--dataset", required=True, metavar="DIR", help="folder of COCO")
-    parser.add_argument("--year", default="2014", choices=["2014", "2017"], help="default 2014")
+    parser.add_argument("--year", default="2017", choices=["2014", "2017"], help="default 2017")
     parser.add_argument(
         "--model",
         required=True,

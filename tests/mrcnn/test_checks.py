@@ -51,6 +51,18 @@ def test_every_image_that_cannot_be_used_is_named(rectangles):
     assert str(found).endswith("! and 3 more")
 
 
+def test_images_that_are_almost_black_are_named(rectangles):
+    dataset = rectangles([[(1, BOX)]] * 14)
+    load_image = dataset.load_image
+    dataset.load_image = lambda i: load_image(i) // 12 if i != 3 else load_image(i)  # 220 to 18
+    found = check_dataset(dataset)
+    assert len(found.dark) == 13
+    assert found.problems == []
+    assert "13 images that are almost black: image0.png, image1.png, image2.png" in str(found)
+    assert "image3.png" not in str(found)
+    assert str(found).endswith("image10.png, ...")
+
+
 def test_limit(rectangles):
     assert check_dataset(rectangles([[(1, BOX)]] * 5), limit=2).images == 2
 

@@ -187,6 +187,41 @@ class TestMasks:
         assert "2 annotations have no area and are left out" in caplog.text
         assert "instances.json: annotation 8" in caplog.text
 
+    @pytest.mark.parametrize("segmentation", [[], None])
+    def test_boxes_beside_masks_are_left_out_and_counted(self, load, content, caplog, segmentation):
+        content["annotations"] += [annotation(n, 5, 3, segmentation) for n in (8, 9)]
+        with caplog.at_level(logging.WARNING, "mrcnn"):
+            dataset = load()
+        assert [len(dataset.load_mask(i)[1]) for i in range(3)] == [1, 2, 0]
+        assert "2 annotations have no segmentation and are left out" in caplog.text
+        assert "instances.json: annotation 8" in caplog.text
+
+    def test_boxes_alone_are_refused(self, load, content):
+        for entry in content["annotations"]:
+            entry["segmentation"] = []
+        with pytest.raises(ValueError, match="none of the 3 annotations has a segmentation"):
+            load()
+
+    @pytest.mark.parametrize("short", [[], [5, 5], [1, 1, 5, 5]])
+    def test_polygons_of_fewer_than_three_points_are_left_out(self, load, content, caplog, short):
+        content["annotations"][0]["segmentation"].insert(0, short)
+        content["annotations"].append(annotation(8, 5, 3, [short]))
+        with caplog.at_level(logging.WARNING, "mrcnn"):
+            dataset = load()
+        masks, class_ids = dataset.load_mask(1)
+        assert class_ids.tolist() == [1, -2]
+        assert masks[:, :, 0].sum() == 12  # of the good polygon
+        assert dataset.load_mask(2)[1].size == 0
+        assert "2 polygons have fewer than three points and are left out" in caplog.text
+        assert "annotation 1." in caplog.text
+
+    def test_whole_numbers_may_be_written_as_fractions(self, load, content):
+        content["images"][1].update(height=10.0, width=12.0)
+        content["annotations"][0].update(image_id=42.0, category_id=3.0)
+        dataset = load()
+        assert dataset.load_mask(1)[0].shape == (10, 12, 2)
+        assert type(dataset.image_info[1]["height"]) is int
+
     def test_polygon_outside_the_image_is_no_instance(self, load, content):
         content["annotations"].append(annotation(8, 5, 3, [[20, 20, 30, 20, 30, 30]]))
         assert load().load_mask(2)[0].shape == (10, 12, 0)
@@ -276,13 +311,13 @@ class TestUnusableFiles:
             ({"image_id": None}, "annotation 1 lacks 'image_id'"),
             ({"category_id": 4}, "annotation 1 is of category 4, which is not listed"),
             ({"category_id": "car"}, "annotation 1 lacks 'category_id'.*'car'"),
-            ({"segmentation": [[1, 1, 5, 5]]}, "annotation 1 has a polygon of fewer than three"),
             ({"segmentation": [[1, 1, 5, 5, 7, 1, 3]]}, "annotation 1 .*odd number"),
             ({"segmentation": [[1, 1, 5, 5, 7, None]]}, "annotation 1 .*unusable"),
             ({"segmentation": [[1, 1, 5, 5, 7, float("nan")]]}, "annotation 1 .*unusable"),
             ({"segmentation": [[1, 1, 5, 5, 7, 1e9]]}, "annotation 1 .*unusable"),
             ({"segmentation": [[1, 1, 5, 5, 7, "x"]]}, "annotation 1 .*unusable"),
-            ({"segmentation": []}, "annotation 1 has no segmentation, only a box"),
+            ({"segmentation": [[1, 1, 5, None]]}, "annotation 1 .*unusable"),
+            ({"segmentation": "1 1 5 5"}, "annotation 1 .*neither polygons nor run lengths"),
             ({"segmentation": {"size": [9, 12], "counts": [108]}}, r"\[9, 12\], but its image"),
             ({"segmentation": {"size": [10, 12], "counts": [100]}}, "do not add up to .*120 pix"),
             ({"segmentation": {"size": [10, 12], "counts": [130, -10]}}, "do not add up"),
@@ -305,6 +340,8 @@ class TestUnusableFiles:
         "change, message",
         [
             ({"height": None}, "image 42 lacks 'height'"),
+            ({"height": 10.5}, "image 42 lacks 'height', or it is unusable: 10.5"),
+            ({"height": float("inf")}, "image 42 lacks 'height'"),
             ({"width": 0}, "image 42 has height 10 and width 0"),
             ({"file_name": 3}, "image 42 lacks 'file_name'"),
             ({"id": 7}, "image 7 is listed twice"),

@@ -10,16 +10,19 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.coco import CocoDataset
+from mrcnn.coco import CocoDataset, coco_masks
 from mrcnn.coco_metrics import (
     METRICS,
     AveragePrecision,
+    class_rows,
+    coco_results,
     confusion_matrix,
     evaluate_dataset,
 )
 from mrcnn.data import SampleError
 from mrcnn.dataset import Dataset
 from mrcnn.images import write_image
+from mrcnn.masks import CompactMasks, compact_masks
 from mrcnn.model import MaskRCNN
 from mrcnn.weights import named_weights, read_metadata
 
@@ -48,10 +51,14 @@ class Detector:
             DETECTION_MIN_CONFIDENCE=0.0,
         )
 
-    def detect(self, images):
+    def detect(self, images, compact=False):
         """Results of the next images; an instance is (class id, box, score[, mask])."""
-        results, self.images = self.images[: len(images)], self.images[len(images) :]
-        return [self.result(*instances) for instances in results]
+        found, self.images = self.images[: len(images)], self.images[len(images) :]
+        results = [self.result(*instances) for instances in found]
+        for result in results if compact else []:
+            masks = np.moveaxis(result["masks"], -1, 0)
+            result["masks"] = compact_masks(masks, [(0, 0, *SIZE)] * len(masks), SIZE)
+        return results
 
     @staticmethod
     def result(*instances):
@@ -63,6 +70,13 @@ class Detector:
             "scores": np.array([i[2] for i in instances], np.float32),
             "masks": np.stack(masks, axis=2) if masks else np.zeros((*SIZE, 0), bool),
         }
+
+
+class OldDetector(Detector):
+    """One that knows nothing of compact masks."""
+
+    def detect(self, images):
+        return super().detect(images)
 
 
 @pytest.fixture
@@ -271,6 +285,68 @@ class TestEvaluate:
             measured = [result[kind][name] for name in METRICS]
             expected = np.where(oracle.stats < 0, np.nan, oracle.stats)
             np.testing.assert_allclose(measured, expected, atol=1e-12)
+
+
+class TestResults:
+    FOUND = Detector.result((1, SQUARE, 0.75), (2, OTHER, 0.5))
+
+    def test_one_entry_for_each_detection(self):
+        (result,) = Detector([(1, SQUARE, 0.75), (2, OTHER, 0.5)]).detect([None], compact=True)
+        entries = coco_results(result, 42, [0, 90, 3])
+        assert entries == coco_results(self.FOUND, 42, {1: 90, 2: 3})
+        assert json.loads(json.dumps(entries)) == entries
+        first, second = entries
+        assert (first["image_id"], first["category_id"], first["score"]) == (42, 90, 0.75)
+        assert second["category_id"] == 3
+        assert second["bbox"] == [120, 20, 40, 40]
+        decoded = coco_masks().decode(second["segmentation"])
+        np.testing.assert_array_equal(decoded, mask_of(OTHER))
+
+    def test_class_ids_by_default(self):
+        assert [entry["category_id"] for entry in coco_results(self.FOUND, 1)] == [1, 2]
+
+    def test_nothing_found(self):
+        assert coco_results(Detector.result(), 1) == []
+
+
+class TestMemory:
+    @pytest.mark.parametrize("measure", [evaluate_dataset, confusion_matrix])
+    def test_masks_are_never_all_in_the_whole_image(self, measure, dataset, monkeypatch):
+        monkeypatch.setattr(CompactMasks, "full", None)
+        truth = dataset([(1, SQUARE), (-1, SQUARE)], [])
+        measure(Detector([(1, SQUARE, 0.9), (2, OTHER, 0.8)], []), truth)
+
+    @pytest.mark.parametrize("measure", [evaluate_dataset, confusion_matrix])
+    def test_models_that_give_full_masks_alone(self, measure, dataset):
+        found = [(1, SQUARE, 0.9), (2, OTHER, 0.8)]
+        results = [measure(kind(found), dataset([(1, SQUARE)])) for kind in (Detector, OldDetector)]
+        np.testing.assert_equal(*results)
+
+
+class TestClassRows:
+    COUNTS = [[0, 1, 0], [1, 6, 1], [0, 0, 0]]
+
+    def test_by_hand(self):
+        red, green = class_rows(self.COUNTS, ["BG", "red", "green"], {"red": 0.5, "green": np.nan})
+        assert red == {
+            "class": "red",
+            "instances": 8,
+            "detections": 7,
+            "precision": 6 / 7,
+            "recall": 6 / 8,
+            "AP": 0.5,
+        }
+        assert (green["instances"], green["detections"], green["precision"]) == (0, 1, 0)
+        assert math.isnan(green["recall"])
+
+    def test_without_average_precision(self):
+        assert "AP" not in class_rows(self.COUNTS, ["BG", "red", "green"])[0]
+
+    def test_names_that_do_not_fit(self):
+        with pytest.raises(ValueError, match=r"for 2 class_names.*received \(3, 3\)"):
+            class_rows(self.COUNTS, ["BG", "red"])
+        with pytest.raises(ValueError, match="no AP of class 'green', but of red"):
+            class_rows(self.COUNTS, ["BG", "red", "green"], {"red": 0.5})
 
 
 class TestConfusion:

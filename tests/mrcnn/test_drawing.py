@@ -15,7 +15,15 @@ from matplotlib.colors import rgb_to_hsv, to_rgb
 from matplotlib.patches import Polygon, Rectangle
 from skimage.color import deltaE_ciede2000
 
-from mrcnn.drawing import apply_mask, draw_box, draw_boxes, draw_rois, random_colors
+from mrcnn import drawing
+from mrcnn.drawing import (
+    apply_mask,
+    as_picture,
+    draw_box,
+    draw_boxes,
+    draw_rois,
+    random_colors,
+)
 from mrcnn.images import ImageError
 
 IMAGE = np.full((30, 40, 3), 100, np.uint8)
@@ -223,3 +231,18 @@ def test_no_rois_at_all():
 def test_rois_of_other_numbers_are_an_error():
     with pytest.raises(ValueError, match="2 rois but 1 mask"):
         draw_rois(IMAGE, BOXES, BOXES, np.ones((1, 28, 28)), np.ones(2, int), NAMES)
+
+
+@pytest.mark.parametrize("count, shown", [(2, [0, 0, 0]), (5, [0, 1, 2]), (13, [0, 1, 2])])
+def test_channels_that_are_no_colours_are_left_out_and_said_once(count, shown, caplog):
+    drawing._warn_of_channels.cache_clear()
+    image = np.random.default_rng(0).integers(0, 256, (4, 5, count), np.uint8)
+    for _ in range(2):
+        np.testing.assert_array_equal(as_picture(image), image[:, :, shown])
+    assert len(caplog.records) == 1
+    assert f"An image of {count} channels is no picture" in caplog.text
+
+
+def test_boxes_on_an_image_of_seven_channels():
+    image = np.repeat(IMAGE[:, :, :1], 7, axis=2)
+    assert not tinted(draw_boxes(image, BOXES)).any()

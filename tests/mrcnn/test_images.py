@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrcnn import images
+from mrcnn import images, pixels
 from mrcnn.images import (
     ImageError,
     as_channels,
@@ -126,6 +126,12 @@ class TestReadImage:
         values = np.array([[0, 128, 129, 257, 32768, 65406, 65407, 65535]], np.uint16)
         image = read_image(save(tmp_path / f"a.{suffix}", values))
         np.testing.assert_array_equal(image[0, :, 1], [0, 0, 1, 1, 128, 254, 255, 255])
+
+    def test_file_whose_sixteen_bits_are_hardly_used_is_named(self, tmp_path, caplog, monkeypatch):
+        monkeypatch.setattr(pixels, "_said_dark", False)
+        path = save(tmp_path / "a.png", np.array([[0, 4000]], np.uint16))
+        assert read_image(path)[0, :, 0].tolist() == [0, 16]
+        assert f"{path} has 16 bits and no value above 4000" in caplog.text
 
     def test_float_tiff_from_zero_to_one(self, tmp_path):
         values = np.array([[0, 0.5, 1]], np.float32)

@@ -16,6 +16,7 @@ from mrcnn.masks import (
     paste_mask,
     place_mask,
     resize_mask,
+    some_masks,
     unmold_mask,
 )
 from mrcnn.molding import resize_image
@@ -368,6 +369,17 @@ class TestCompactMasks:
         draw_boxes(image, boxes, masks=two, save_to=tmp_path / "b.png")
         mean_ap, *_ = compute_ap(boxes, ids, two, boxes, ids, np.ones(2), two)
         assert mean_ap == 1
+
+    def test_overlaps_are_those_of_full_masks(self, two, monkeypatch):
+        truth = np.random.default_rng(0).random((*two.image_shape, 3)) > 0.5
+        chosen = some_masks(two, [1, 0, 1])
+        full = two.full()[:, :, [1, 0, 1]]
+        np.testing.assert_array_equal(chosen.full(), full)
+        np.testing.assert_array_equal(some_masks(two.full(), [1, 0, 1]), full)
+        expected = compute_overlaps_masks(full, truth)
+        assert expected.any()
+        monkeypatch.setattr(CompactMasks, "full", None)  # they are never all in the whole image
+        np.testing.assert_array_equal(compute_overlaps_masks(chosen, truth), expected)
 
     def test_may_be_drawn(self, two, tmp_path):
         image, boxes = np.zeros((5, 6, 3), np.uint8), two.boxes

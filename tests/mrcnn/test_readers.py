@@ -171,6 +171,23 @@ class TestVia:
         assert "2 instances have no area and are left out" in caplog.text
         assert "via.json: region 0 of a.png" in caplog.text
 
+    @pytest.mark.parametrize(
+        "stray",
+        [
+            {"name": "point", "cx": 5, "cy": 5},
+            {"name": "polyline", "all_points_x": [2, 8, 9], "all_points_y": [3, 4, 9]},
+            POLYGON | {"all_points_x": [2, 8], "all_points_y": [3, 5]},
+            POLYGON | {"all_points_x": [], "all_points_y": []},
+        ],
+    )
+    def test_strokes_that_are_no_instances_are_left_out(self, load_via, caplog, stray):
+        content = via_entry("a.png", region(stray, kind="ant"), region(RECT, kind="ant"))
+        with caplog.at_level(logging.WARNING, "mrcnn"):
+            dataset = load_via(content, class_attribute="kind")
+        assert dataset.load_mask(0)[1].tolist() == [1]
+        assert "1 instances have no area and are left out" in caplog.text
+        assert "via.json: region 0 of a.png" in caplog.text
+
     def test_region_outside_the_image_is_warned_of_once(self, load_via, caplog):
         outside = RECT | {"x": 50}
         dataset = load_via(via_entry("a.png", region(outside), region(RECT)))
@@ -187,13 +204,12 @@ class TestVia:
     @pytest.mark.parametrize(
         "shape, message",
         [
-            (POLYGON | {"all_points_x": [2, 8], "all_points_y": [3, 3]}, "2 points.*at least 3"),
             (POLYGON | {"all_points_x": [2, 8, 4]}, "no lists of one length"),
             (POLYGON | {"all_points_x": [2, 8, 4, None]}, "unusable points"),
             ({"name": "rect", "x": 1, "y": 2, "width": 3}, "needs the numbers x, y, width, height"),
             ({"name": "circle", "cx": 1, "cy": 2, "r": float("inf")}, "no places in an image"),
             ({"name": "circle", "cx": 1, "cy": 2**63, "r": 7e4}, "no places in an image"),
-            ({"name": "polyline"}, "'polyline'; an instance must be a polygon, rect"),
+            ({"name": "cube"}, "'cube'; an instance must be a polygon, rect"),
             (None, "of shape None"),
         ],
     )
@@ -313,9 +329,11 @@ class TestLabelme:
 
     def test_shapes_without_area_are_counted(self, load_labelme, caplog):
         with caplog.at_level(logging.WARNING, "mrcnn"):
-            dataset = load_labelme(shape("dog", "circle", [5, 5], [5, 5]))
+            dataset = load_labelme(
+                shape("dog", "circle", [5, 5], [5, 5]), shape("dog", "polygon", [2, 3], [8, 5])
+            )
         assert dataset.load_mask(0)[0].shape == (*SIZE, 0)
-        assert "1 instances have no area" in caplog.text
+        assert "2 instances have no area" in caplog.text
         assert "a.json: shape 0" in caplog.text
 
     @pytest.mark.parametrize("kind", ["point", "points", "line", "linestrip"])
@@ -343,7 +361,6 @@ class TestLabelme:
     @pytest.mark.parametrize(
         "entry, message",
         [
-            (shape("dog", "polygon", [2, 3], [8, 3]), r"shape 0 \(dog\) has 2 points"),
             (shape("dog", "cube", [2, 3], [8, 3]), r"shape 0 \(dog\) is of shape 'cube'"),
             (shape("dog", "mask", [2, 3], [8, 3]), "mask that is no PNG"),
             ({**shape("dog", "mask", [2, 3], [8, 3]), "mask": "AAAA"}, "mask that is no PNG"),
@@ -497,6 +514,49 @@ class TestMaskFolders:
         )
         assert dataset.load_mask(1)[0].shape == (*SIZE, 6)
         assert len(read) == 1
+
+    @pytest.fixture
+    def semantic(self, mask_folders):
+        """Writes the label image of b; a shows nothing."""
+
+        def write(labels):
+            Image.fromarray(labels.astype(np.uint8)).save(mask_folders / "masks" / "b.png")
+
+        (mask_folders / "masks" / "b").rmdir()
+        for name in ("1.png", "2.png"):
+            (mask_folders / "masks" / "a" / name).unlink()
+        return write
+
+    def test_label_image_of_classes(self, load_folders, semantic):
+        ants, bee = box(1, 2, 5, 6) | box(5, 6, 8, 9), box(8, 6, 12, 9)
+        labels = 1 * (ants | box(20, 2, 25, 6)) + 2 * bee + 255 * box(12, 6, 14, 9)
+        semantic(labels)
+        dataset = load_folders(labels="classes", classes=["ant", "bee", "cow"])
+        assert dataset.class_names == ["BG", "ant", "bee", "cow"]
+        masks, class_ids = dataset.load_mask(1)
+        found = {class_id: [] for class_id in class_ids.tolist()}
+        for place, class_id in enumerate(class_ids.tolist()):
+            found[class_id].append(masks[:, :, place])
+        # Two that touch at a corner are one; of another class they are apart.
+        np.testing.assert_array_equal(found[1], [ants, box(20, 2, 25, 6)])
+        np.testing.assert_array_equal(found[2], [bee])
+
+    def test_label_image_of_a_class_without_a_name(self, load_folders, semantic):
+        semantic(3 * box(1, 2, 5, 6))
+        with pytest.raises(ValueError, match="b.png holds the number 3, .* 2 classes: ant, bee"):
+            load_folders(labels="classes", classes=["ant", "bee"])
+
+    @pytest.mark.parametrize(
+        "settings, message",
+        [
+            ({"labels": "classes"}, "the classes that|classes=None"),
+            ({"labels": "classes", "classes": ["a"] * 255}, "the 254 or fewer classes"),
+            ({"labels": "instances"}, "must be False, True or .*received 'instances'"),
+        ],
+    )
+    def test_labels_asked_for_wrongly(self, load_folders, settings, message):
+        with pytest.raises(ValueError, match=message):
+            load_folders(**settings)
 
     def test_an_image_is_not_its_own_mask(self, mask_folders):
         images = mask_folders / "images"

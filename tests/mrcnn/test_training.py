@@ -13,6 +13,7 @@ from mrcnn.callbacks import (
     Checkpoint,
     HistoryFile,
     NonFiniteLossError,
+    NothingMatched,
     Pace,
     State,
     StopOnNonFiniteLoss,
@@ -423,7 +424,7 @@ class TestPace:
             f"1.00 s per step; the threads that prepare batches (workers=2) were busy {busy} %"
             in (caplog.text)
         )
-        assert ("More of them" in caplog.text) == hint
+        assert ("waits for its batches" in caplog.text) == hint
 
     def test_an_epoch_without_steps(self):
         callback = Pace(SimpleNamespace(preparing=deque(), workers=2))
@@ -475,3 +476,41 @@ class TestHistory:
         (tmp_path / HISTORY_FILE).touch()
         self.log(tmp_path, 0, 3.0)
         assert self.rows(tmp_path) == [("0", "3.0")]
+
+
+class TestWarnings:
+    """What is said once of a training, and as a warning."""
+
+    def test_network_that_waits_for_its_batches(self, caplog):
+        callback = Pace(SimpleNamespace(preparing=deque(), workers=2))
+        for epoch in range(3):
+            callback.on_epoch_begin(epoch)
+            callback.on_train_batch_end(0)
+            callback._taken = 3.0
+            callback.batches.preparing.extend([0.1 if epoch == 0 else 6.0])
+            callback.on_epoch_end(epoch)
+        (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert "waits for its batches" in warning
+        assert "(workers=2) were busy 100 % of epoch 2" in warning
+
+    def test_nothing_matched(self, caplog, tmp_path):
+        callback = log_callbacks(tmp_path, 0)[0]
+        assert isinstance(callback, NothingMatched)
+        for epoch, value in enumerate([0.1, 0.0, 0.0]):
+            callback.on_epoch_end(epoch, {"mrcnn_bbox_loss": 0.0, "mrcnn_mask_loss": value})
+        assert len(caplog.records) == 1
+        assert "were 0 through all of epoch 2: no region overlapped an object" in caplog.text
+        for name in ("RPN_ANCHOR_SCALES", "ADD_GT_TO_PROPOSALS", "SAMPLE_NEGATIVES_ALWAYS"):
+            assert name in caplog.text
+            assert hasattr(Config, name)
+
+    def test_losses_of_no_weight_say_nothing(self, caplog):
+        callback, weights = NothingMatched(), {"mrcnn_bbox_loss": 0.0, "mrcnn_mask_loss": 0.0}
+        callback.set_model(SimpleNamespace(config=Config(LOSS_WEIGHTS=weights)))
+        callback.on_epoch_end(0, {"mrcnn_bbox_loss": 0.0, "mrcnn_mask_loss": 0.0})
+        assert not caplog.records
+
+    @pytest.mark.parametrize("logs", [None, {}, {"loss": 0.0}])
+    def test_other_networks_have_no_such_losses(self, logs, caplog):
+        NothingMatched().on_epoch_end(0, logs)
+        assert not caplog.records

@@ -87,7 +87,7 @@ def test_takes_matterports_arguments_in_their_order(name):
 
 def test_all_names_are_public():
     own = {*visualize.__all__} - {*MODULES["visualize"]}
-    assert own == {*MATTERPORT, "display_augmented"}
+    assert own == {*MATTERPORT, "display_augmented", "plot_confusion_matrix"}
     assert visualize.patches.Polygon is visualize.Polygon is Polygon
     assert all(hasattr(visualize, name) for name in visualize.__all__)
 
@@ -334,6 +334,7 @@ def test_every_figure_can_be_saved(instances, tmp_path):
         "display_top_masks": (image, masks, class_ids, NAMES),
         "plot_precision_recall": (0.5, [1, 0], [0, 1]),
         "plot_overlaps": (class_ids, class_ids, scores, overlaps, NAMES),
+        "plot_confusion_matrix": (np.eye(3, dtype=int), NAMES),
     }
     for name, arguments in calls.items():
         path = tmp_path / f"{name}.png"
@@ -472,6 +473,30 @@ def test_overlaps_that_do_not_fit_are_an_error(truths, found, scores, message):
         visualize.plot_overlaps(
             np.array(truths), np.array(found), np.array(scores), np.zeros((2, 2)), NAMES
         )
+
+
+def test_confusion_has_a_count_for_each_pair_of_classes():
+    counts = np.array([[0, 2, 0], [1, 1200, 0], [0, 3, 1]])
+    axes = visualize.plot_confusion_matrix(counts, NAMES)
+    assert texts(axes) == ["2", "1", "1,200", "3", "1"]
+    assert [text.get_position() for text in axes.texts][:2] == [(1, 0), (0, 1)]
+    (image,) = axes.images
+    np.testing.assert_allclose(image.get_array()[2], [0, 0.75, 0.25])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["not found", "red", "green"]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["nothing (2)", "red (1,201)", "green (4)"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 3), r"\[classes, classes\]; received \(2, 3\)"),
+        ((2, 2), "2 rows of counts but 3 class"),
+    ],
+)
+def test_confusion_that_does_not_fit_is_an_error(shape, message):
+    with pytest.raises(ValueError, match=message):
+        visualize.plot_confusion_matrix(np.zeros(shape, int), NAMES)
 
 
 def test_augmentation_is_shown_with_masks_that_moved(rectangles, tiny_config, tmp_path):

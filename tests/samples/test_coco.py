@@ -94,6 +94,13 @@ def test_scripts_may_ask_for_the_annotations(sample, folder):
     assert sample.CocoDataset().load_coco(folder, "val", "2017") is None
 
 
+@pytest.mark.parametrize("subset, year", [("val", "2017"), ("minival", "2014")])
+def test_year_that_a_part_is_of(sample, folder, subset, year):
+    dataset = sample.CocoDataset()
+    dataset.load_coco(folder, subset)
+    assert f"val{year}" in dataset.image_reference(0)
+
+
 def test_train_and_evaluate_as_typed(folder, tmp_path):
     options = ("--dataset", folder, "--year=2017")
     finished = run("train", *options, "--model=none", cwd=tmp_path)
@@ -149,11 +156,11 @@ class TestSchedule:
         assert model.config.NUM_CLASSES == 3
 
     def test_parts_of_2017(self, trained):
-        model = trained("--year=2017")
+        model = trained()
         assert (model.training.num_images, model.validation.num_images) == (4, 2)
 
     def test_parts_of_2014(self, trained):
-        model = trained()
+        model = trained("--year=2014")
         assert (model.training.num_images, model.validation.num_images) == (1 + 3, 2)
         assert "val2014" in model.training.image_reference(3)
 
@@ -162,8 +169,8 @@ class TestProblems:
     def test_no_data_set(self, sample, tmp_path, capsys):
         assert sample.main(["evaluate", f"--dataset={tmp_path}", "--model=none"]) == 2
         error = capsys.readouterr().err
-        assert "instances_minival2014.json" in error
-        assert "--download=True" in error
+        assert "instances_val2017.json" in error
+        assert "--download=True" in error and "--year" in error
 
     @pytest.mark.parametrize("words", [["--limit=-1"], ["--download=maybe"], ["--year=2015"]])
     def test_unusable_options(self, sample, words, capsys):

@@ -1,6 +1,7 @@
 """The one place where `mrcnn` prints: what matterport's functions show who calls them.
 
-These are `log`, `Config.display`, `display_table` and `detect(verbose=1)`; all else is logged.
+These are `log`, `Config.display`, `display_table`, `detect(verbose=1)` and `compute_ap_range`; all
+else is logged.
 """
 
 import numpy as np

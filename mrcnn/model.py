@@ -20,12 +20,13 @@ from mrcnn.detecting import Detecting
 from mrcnn.distribution import training_scope
 from mrcnn.fitting import find_run_state, fit
 from mrcnn.inspection import LookInside
+from mrcnn.load_report import LoadReport, warn_of_gaps
 from mrcnn.network import MaskRCNNNetwork
 from mrcnn.old_imports import MODULES, finder
-from mrcnn.runs import InRun, find_last
+from mrcnn.runs import InRun, find_last, warn_of_lost_run
 from mrcnn.start_weights import chosen_weights, read_config
 from mrcnn.tensors import require_eager
-from mrcnn.weights import CLASS_LAYERS, LoadReport, load_weights, read_metadata
+from mrcnn.weights import CLASS_LAYERS, load_weights, read_metadata
 
 __all__ = ["CLASS_LAYERS", "MaskRCNN", "MaskRCNNNetwork", *compat.__all__, *MODULES["model"]]
 __getattr__ = finder(__name__)
@@ -153,18 +154,14 @@ class MaskRCNN(InRun, Detecting, LookInside):
         metadata = read_metadata(filepath)
         if names := metadata.get("class_names") or names:  # of this network, or of another
             self.class_names = names if len(names) == self.config.NUM_CLASSES else None
-        self.set_log_dir(None if report.dropped_layers else filepath)
-        if self.mode == "training" and self.epoch and not report.missing_layers:
+        learns, dropped = self.mode == "training", report.dropped_layers
+        differences = self.config.differences(metadata.get("config", {}))
+        warn_of_gaps(report, learns, exclude, differences)
+        self.set_log_dir(None if dropped else filepath)
+        if learns and not self.epoch and not dropped:
+            warn_of_lost_run(filepath, metadata.get("epoch"), self.run_name)
+        elif learns and self.epoch and not report.missing_layers:
             find_run_state(self)
-        if self.mode == "inference" and report.missing_layers:
-            logger.warning(
-                "These layers are not in %s and stay random; detections mean nothing: %s.",
-                filepath,
-                ", ".join(report.missing_layers),
-            )
-        other = self.config.differences(metadata.get("config", {}))
-        if self.mode == "inference" and other:
-            logger.warning("%s was trained with %s; detections suffer.", filepath, ", ".join(other))
         return report
 
     def get_imagenet_weights(self) -> str:

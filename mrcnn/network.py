@@ -182,7 +182,8 @@ class MaskRCNNNetwork(_Network):
             value = value * self.config.LOSS_WEIGHTS.get(tracker.name, 1.0)
             tracker.update_state(value * replicas)  # of which Keras shows the mean
             total = total + value
-        if self.config.OPTIMIZER == "sgd":  # AdamW decays by itself
+        decays = getattr(getattr(self, "optimizer", None), "weight_decay", None)
+        if self.config.OPTIMIZER != "adamw" and not decays:  # which decays by itself
             total = total + self.weight_decay_loss() / replicas
         return total
 

@@ -199,6 +199,34 @@ class TestTrain:
         assert model.find_last().endswith("_0001.h5")
         assert model.epoch == 1  # from which another call goes on
 
+    def test_optimizer_of_ones_own(self, eagerly, tiny_config, rectangles, tmp_path):
+        rates = []
+
+        def adam(learning_rate):
+            rates.append(learning_rate)
+            return keras.optimizers.Adam(learning_rate)
+
+        model = MaskRCNN("training", tiny_config(STEPS_PER_EPOCH=1, OPTIMIZER=adam), tmp_path)
+        model.train(rectangles(), None, 0.002, 1, "mrcnn_mask")
+        assert (type(model.keras_model.optimizer), rates) == (keras.optimizers.Adam, [0.002])
+        stored = read_metadata(model.find_last())["config"]["OPTIMIZER"]
+        assert stored.startswith("function ") and stored.endswith("adam")
+        path, backbone = model.find_last(), tiny_config.BACKBONE
+        assert MaskRCNN.from_weights(path, BACKBONE=backbone).config.OPTIMIZER == "sgd"
+        with pytest.raises(ValueError, match="trained with function .*adam, .* OPTIMIZER=…"):
+            MaskRCNN.from_weights(path, "training", tmp_path, BACKBONE=backbone)
+
+    def test_optimizer_of_ones_own_follows_the_schedule(self, model, monkeypatch):
+        monkeypatch.setattr(model.config, "OPTIMIZER", keras.optimizers.Adam)
+        monkeypatch.setattr(model.config, "WARMUP_STEPS", 5)
+        model.compile(0.1, steps=10)
+        assert float(model.keras_model.optimizer.learning_rate) == pytest.approx(0.02)
+
+    def test_optimizer_has_to_be_one(self, model, monkeypatch):
+        monkeypatch.setattr(model.config, "OPTIMIZER", lambda learning_rate: "adam")
+        with pytest.raises(ValueError, match="OPTIMIZER must return a Keras opt.*returned 'adam'"):
+            model.compile(0.1)
+
     def test_validation_sees_the_same_images_of_all_kinds(
         self, eagerly, tiny_config, rectangles, tmp_path
     ):
@@ -424,6 +452,25 @@ class TestFiles:
         assert not model.load_weights("coco").missing_layers
         assert (model.class_names[1], model.class_names[80]) == ("person", "toothbrush")
 
+    def test_network_of_coco(self, tiny_config, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "coco").mkdir()  # with the data set
+        path = tmp_path / "mask_rcnn_coco.h5"
+        settings = {name: getattr(tiny_config, name) for name in vars(tiny_config)}
+        settings = {
+            name: value
+            for name, value in settings.items()
+            if name.isupper() and name not in ("NAME", "NUM_CLASSES")
+        }
+        made = MaskRCNN("inference", tiny_config(NUM_CLASSES=81), tmp_path).keras_model
+        save_arrays(path, values(made))
+        monkeypatch.setattr("mrcnn.start_weights.coco_weights", lambda: path)
+        monkeypatch.setattr("mrcnn.start_weights.COCO_BACKBONE", tiny_config.BACKBONE)
+        model = MaskRCNN.from_weights("coco", **settings)
+        assert (model.config.NAME, model.config.NUM_CLASSES) == ("coco", 81)
+        assert (model.class_names[0], model.class_names[80]) == ("BG", "toothbrush")
+        assert not changed(values(made), values(model.keras_model))
+
     def test_coco_for_another_backbone(self, model):
         with pytest.raises(ValueError, match="of BACKBONE='resnet101'; this is <function tiny"):
             model.load_weights("coco")
@@ -564,6 +611,26 @@ class TestSubclasses:
         model.train(rectangles(), None, 0.001, 1, "all")
         assert model.find_last().endswith("_0001.h5")
         assert len(model.detect([noise(40, 50, 3)])) == 1
+
+    def test_optimizer_by_matterports_hook(self, eagerly, tiny_config, rectangles, tmp_path):
+        class Adam(MaskRCNN):
+            def compile(self, learning_rate, momentum):
+                self.given = learning_rate, momentum
+                self.keras_model.compile(optimizer=keras.optimizers.Adam(learning_rate))
+
+        model = Adam("training", tiny_config(STEPS_PER_EPOCH=1), str(tmp_path))
+        built = []
+
+        class Look(keras.callbacks.Callback):
+            def on_train_begin(self, logs=None):
+                built.append(self.model.optimizer.built)
+
+        model.train(rectangles(), None, 0.002, 1, "mrcnn_mask", custom_callbacks=[Look()])
+        assert (model.given, built) == ((0.002, 0.9), [True])
+        again = Adam("training", tiny_config(STEPS_PER_EPOCH=1), str(tmp_path))
+        again.load_weights("last")
+        again.train(rectangles(), None, 0.002, 2, "mrcnn_mask")  # with the state of the first
+        assert again.epoch == 2
 
     def test_a_plain_model_detects(self, eagerly, detector, tmp_path):
         class Plain(Own):

@@ -441,6 +441,12 @@ class TestComputeLoss:
         model = network(OPTIMIZER="adamw", WEIGHT_DECAY=10.0)
         assert float(model.compute_loss(y_pred=self.outputs())) == 15
 
+    @pytest.mark.parametrize("own", [True, False])
+    def test_optimizer_of_ones_own_may_decay_by_itself(self, own):
+        model = network(OPTIMIZER=keras.optimizers.Adam, WEIGHT_DECAY=10.0)
+        model.compile(keras.optimizers.Adam(weight_decay=0.1 if own else None))
+        assert (float(model.compute_loss(y_pred=self.outputs())) == 15) == own
+
     def test_losses_are_metrics(self):
         model = network()
         (values,) = train_step(model, training_batch(model.config))

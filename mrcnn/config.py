@@ -9,11 +9,13 @@ from typing import Any, Self
 import numpy as np
 
 from mrcnn.printing import log
+from mrcnn.validation import validate
 
 logger = logging.getLogger(__name__)
 
 # Settings that no weights show, and that change what these answer.
 MEANINGS = (
+    "BACKBONE",
     "IMAGE_ANTIALIAS",
     "MEAN_PIXEL",
     "RPN_ANCHOR_SCALES",
@@ -27,16 +29,22 @@ MEANINGS = (
     "ROI_CANONICAL_SIZE",
     "MASK_CANONICAL_SIZE",
     "MASK_BOX_SCALE",
+    "MASK_POOL_SIZE",
+    "MASK_SHAPE",
 )
+# What is computed of other settings, and these.
 COMPUTED = ("BATCH_SIZE", "IMAGE_SHAPE", "IMAGE_META_SIZE", "TRAIN_MASK_ROIS")
-AT_LEAST_ONE = (
-    "NUM_CLASSES",
+COMPUTED_FROM = (
     "GPU_COUNT",
     "IMAGES_PER_GPU",
-    "TRAIN_ROIS_PER_IMAGE",
-    "MAX_GT_INSTANCES",
-    "DETECTION_MAX_INSTANCES",
+    "NUM_CLASSES",
+    "IMAGE_RESIZE_MODE",
+    "IMAGE_MIN_DIM",
+    "IMAGE_MAX_DIM",
+    "IMAGE_CHANNEL_COUNT",
 )
+FUNCTIONS = ("BACKBONE", "COMPUTE_BACKBONE_SHAPE", "OPTIMIZER")
+"""The settings that may be functions."""
 
 
 class Config:
@@ -146,10 +154,12 @@ class Config:
     SAMPLE_NEGATIVES_ALWAYS = False  # True: fill up with negatives whatever the positives
     IGNORE_PADDED_ROIS = False  # True: zero-padded ROIs do not enter the class loss
     CLAMP_DELTAS = False  # bound log(dh), log(dw) of predictions by log(1000 / 16)
-    OPTIMIZER = "sgd"  # or "adamw"
+    OPTIMIZER = "sgd"  # or "adamw", or a callable(learning rate or schedule) -> Keras optimizer
     WARMUP_STEPS = 0
     LEARNING_RATE_DECAY = None  # or "cosine": to zero over all epochs of `train`
     DIVIDE_WEIGHT_DECAY = True  # each weight's L2 by its size; False: half the sum of squares
+
+    _given = frozenset()  # the computed settings that somebody has assigned
 
     def __init__(self, **settings):
         for name, value in settings.items():
@@ -159,24 +169,38 @@ class Config:
             if parent not in Config.__mro__:
                 for name in vars(parent):
                     _check_attribute(parent, name)
-        for name in ("BACKBONE", "COMPUTE_BACKBONE_SHAPE"):
+        for name in FUNCTIONS:
             value = getattr(self, name)
             # A function in the body of a class is a method to Python, and mostly not meant as one.
             if getattr(value, "__self__", None) is self and not _takes_self(value.__func__):
                 setattr(self, name, value.__func__)
-        self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
-        height = width = self.IMAGE_MAX_DIM
-        if self.IMAGE_RESIZE_MODE in ("crop", "stretch"):
-            height = self.IMAGE_MIN_DIM
-        if self.IMAGE_RESIZE_MODE == "crop":
-            width = self.IMAGE_MIN_DIM
-        self.IMAGE_SHAPE = np.array([height, width, self.IMAGE_CHANNEL_COUNT])
-        self.IMAGE_META_SIZE = 12 + self.NUM_CLASSES  # as `mrcnn.molding.META` lays it out
+        self._compute()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not hasattr(self, name) and name not in COMPUTED:
             _check_attribute(type(self), name)
         super().__setattr__(name, value)
+        if name in COMPUTED:  # by somebody who knows better than `_compute`
+            super().__setattr__("_given", self._given | {name})
+        elif name in COMPUTED_FROM and "BATCH_SIZE" in vars(self):  # not before all are there
+            self._compute()
+
+    def _compute(self):
+        """Brings the settings up to date that follow from others, but for those given one by one.
+
+        They lie in the instance, so that old scripts may assign them.
+        """
+        height = width = self.IMAGE_MAX_DIM
+        if self.IMAGE_RESIZE_MODE in ("crop", "stretch"):
+            height = self.IMAGE_MIN_DIM
+        if self.IMAGE_RESIZE_MODE == "crop":
+            width = self.IMAGE_MIN_DIM
+        computed = {
+            "BATCH_SIZE": self.IMAGES_PER_GPU * self.GPU_COUNT,
+            "IMAGE_SHAPE": np.array([height, width, self.IMAGE_CHANNEL_COUNT]),
+            "IMAGE_META_SIZE": 12 + self.NUM_CLASSES,  # as `mrcnn.molding.META` lays it out
+        }
+        vars(self).update({n: value for n, value in computed.items() if n not in self._given})
 
     def validate(self) -> None:
         """Checks that the settings fit one another.
@@ -184,91 +208,7 @@ class Config:
         Raises:
             ValueError: naming the setting, its value and what it may be.
         """
-        self._check_input()
-        self._check_anchors()
-        self._check_heads()
-        self._check_choices()
-
-    def _check_input(self):
-        sides = self.IMAGE_SHAPE[:2]
-        if self.IMAGE_RESIZE_MODE != "none" and any(side < 32 or side % 32 for side in sides):
-            raise ValueError(
-                "Height and width of the network's input must be divisible by 32, since the "
-                f"pyramid halves them five times; IMAGE_SHAPE is {self.IMAGE_SHAPE}. Use for "
-                "example 256, 320, 384, 448, 512, 768 or 1024."
-            )
-        if self.IMAGE_RESIZE_MODE == "pad64" and self.IMAGE_MIN_DIM and self.IMAGE_MIN_DIM % 64:
-            raise ValueError(
-                "With IMAGE_RESIZE_MODE 'pad64', IMAGE_MIN_DIM must be divisible by 64, or 0; "
-                f"received {self.IMAGE_MIN_DIM}. Use for example 512, 768 or 832."
-            )
-        if np.size(self.MEAN_PIXEL) not in (1, self.IMAGE_CHANNEL_COUNT):
-            raise ValueError(
-                "MEAN_PIXEL needs one value for each of the IMAGE_CHANNEL_COUNT="
-                f"{self.IMAGE_CHANNEL_COUNT} channels, or one for all; received {self.MEAN_PIXEL}."
-            )
-
-    def _check_anchors(self):
-        if not self.BACKBONE_STRIDES or set(self.BACKBONE_STRIDES) - {4, 8, 16, 32, 64}:
-            raise ValueError(
-                "BACKBONE_STRIDES names the pyramid levels with anchors, some of 4, 8, 16, 32 and "
-                f"64; received {self.BACKBONE_STRIDES}."
-            )
-        if len(self.RPN_ANCHOR_SCALES) != len(self.BACKBONE_STRIDES):
-            raise ValueError(
-                "RPN_ANCHOR_SCALES needs one scale per level of BACKBONE_STRIDES; received "
-                f"{self.RPN_ANCHOR_SCALES} for {self.BACKBONE_STRIDES}."
-            )
-
-    def _check_heads(self):
-        if list(self.MASK_SHAPE) != [2 * self.MASK_POOL_SIZE] * 2:
-            raise ValueError(
-                "The mask head doubles its input, so MASK_SHAPE must be "
-                f"[2 * MASK_POOL_SIZE, 2 * MASK_POOL_SIZE]; received MASK_SHAPE="
-                f"{list(self.MASK_SHAPE)} and MASK_POOL_SIZE={self.MASK_POOL_SIZE}."
-            )
-        if not 0 < self.ROI_POSITIVE_RATIO <= 1:
-            raise ValueError(
-                "ROI_POSITIVE_RATIO is the share of positive regions, above 0 and at most 1; "
-                f"received {self.ROI_POSITIVE_RATIO}."
-            )
-        mask_side, mini_side = min(self.MASK_SHAPE), min(self.MINI_MASK_SHAPE)
-        if self.USE_MINI_MASK and mini_side < mask_side:
-            logger.warning(
-                "Masks of %d cells are learned from mini-masks of %d, which are no finer: set "
-                "MINI_MASK_SHAPE to (%d, %d) or more, or USE_MINI_MASK = False.",
-                *(mask_side, mini_side, 2 * mask_side, 2 * mask_side),
-            )
-
-    def _check_choices(self):
-        losses = (*Config.LOSS_WEIGHTS, "semantic_loss", "presence_loss")
-        if unknown := set(self.LOSS_WEIGHTS).difference(losses):
-            raise ValueError(
-                f"LOSS_WEIGHTS names the loss {min(unknown)!r}, and there are {', '.join(losses)}."
-            )
-        if self.FREEZE_BACKBONE_STAGES not in range(6):
-            raise ValueError(
-                "FREEZE_BACKBONE_STAGES is the number of the last stage that does not learn, 1 to "
-                f"5, or 0; received {self.FREEZE_BACKBONE_STAGES}."
-            )
-        choices = {
-            "IMAGE_RESIZE_MODE": ("none", "square", "pad64", "crop", "stretch"),
-            "ROI_LEVEL_ROUNDING": ("round", "floor"),
-            "PRECISION": ("float32", "mixed_bfloat16"),
-            "MASK_LOSS": ("crossentropy", "crossentropy_dice"),
-            "SEMANTIC_LOSS": ("crossentropy", "crossentropy_dice"),
-            "OPTIMIZER": ("sgd", "adamw"),
-            "LEARNING_RATE_DECAY": (None, "cosine"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(map(repr, allowed))}; "
-                    f"received {getattr(self, name)!r}."
-                )
-        for name in AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; received {getattr(self, name)}.")
+        validate(self)
 
     @property
     def TRAIN_MASK_ROIS(self) -> int:
@@ -276,7 +216,7 @@ class Config:
         return max(1, int(self.TRAIN_ROIS_PER_IMAGE * self.ROI_POSITIVE_RATIO))
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings as plain JSON types; of a callable backbone this is "function NAME"."""
+        """All settings as plain JSON types; of those that are functions this is "function NAME"."""
         return {
             name: _plain(getattr(self, name))
             for name in dir(self)
@@ -285,8 +225,14 @@ class Config:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`; computed settings are computed anew, unknown ones refused."""
-        return cls(**{name: value for name, value in settings.items() if name not in COMPUTED})
+        """Inverse of `to_dict`; computed settings are computed anew, unknown ones refused.
+
+        An optimizer that was a function is the default one again: no other setting hangs on it.
+        """
+        known = {name: value for name, value in settings.items() if name not in COMPUTED}
+        if is_function(known.get("OPTIMIZER")):
+            del known["OPTIMIZER"]
+        return cls(**known)
 
     def differences(self, settings: Mapping[str, Any]) -> list[str]:
         """How settings that weights were trained with differ in what these mean, as phrases.
@@ -298,7 +244,10 @@ class Config:
         return [
             f"{name}={settings[name]} and not {own[name]}"
             for name in MEANINGS
-            if name in settings and settings[name] != own[name]
+            if name in settings
+            and settings[name] != own[name]
+            # Two functions may be one, under the name that a process or a script gave it.
+            and not (is_function(settings[name]) and is_function(own[name]))
         ]
 
     def display(self) -> None:
@@ -350,6 +299,11 @@ class PaperConfig(Config):
         super().__init__(**settings)
         if self.LEARNING_RATE is None:
             self.LEARNING_RATE = 0.02 * self.BATCH_SIZE / 16
+
+
+def is_function(value: Any) -> bool:
+    """Whether a setting as of `Config.to_dict` was a function."""
+    return isinstance(value, str) and value.startswith("function ")
 
 
 def _takes_self(function):

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ class Detecting:
 
     _said_why = False
     _traced = None  # the settings of `AT_TRACING` that the network's detections are computed with
+    _tracing = threading.RLock()  # of all networks, so that there is none to copy
 
     @functools.cached_property  # so that a subclass need not call any `__init__`
     def _anchors(self):
@@ -136,12 +138,28 @@ class Detecting:
             metas = np.pad(metas, ((0, spare), (0, 0)))
         # `build` may give any model of these inputs and outputs.
         network = getattr(self.keras_model, "inference", self.keras_model)
+        inputs = self._inputs(molded, metas)
         settings = [getattr(config, name) for name in AT_TRACING]
+        outputs = None
         if settings != self._traced:
-            network.predict_function, self._traced = None, settings
-            leave_uncompiled(network)
-        outputs = network.predict_on_batch(self._inputs(molded, metas))
+            with self._tracing:  # threads that call meanwhile wait for the function of theirs
+                if settings != self._traced:
+                    self._warn_if_random()
+                    leave_uncompiled(network)
+                    network.make_predict_function(force=True)  # in one go, for threads at work
+                    outputs = network.predict_on_batch(inputs)
+                    self._traced = settings
+        if outputs is None:
+            outputs = network.predict_on_batch(inputs)
         return [output[:count] for output in outputs]
+
+    def _warn_if_random(self):
+        is_as_made = getattr(self.keras_model, "is_as_made", None)
+        if self._traced is None and is_as_made and is_as_made():
+            logger.warning(
+                "The network's class layer still has the random weights it was made with; "
+                "detections mean nothing. Call load_weights(path) before detect."
+            )
 
     def _inputs(self, molded, metas):
         """Inputs of the inference network, with the anchors for images of their shape."""

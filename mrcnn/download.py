@@ -207,6 +207,9 @@ def _fetch_into(path, url, size, md5, sha256) -> str | None:
     """Fetches a file to `path`; what is wrong with what came, or None."""
     part = path.with_name(path.name + ".part")
     resumed = part.exists()
+    if not sys.stderr.isatty():  # where there is no bar, as in notebooks
+        volume = f"{size / 1e6:.1f} MB" if size else "of unknown size"
+        logger.warning("Fetching %s (%s) from %s to %s.", path.name, volume, url, path.parent)
     _receive(url, part, size)
     problem = _problem(part, size, md5, sha256)
     if problem and resumed:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,12 +21,13 @@ from mrcnn.detecting import Detecting
 from mrcnn.distribution import training_scope
 from mrcnn.fitting import find_run_state, fit
 from mrcnn.inspection import LookInside
+from mrcnn.load_report import LoadReport, warn_of_gaps
 from mrcnn.network import MaskRCNNNetwork
 from mrcnn.old_imports import MODULES, finder
-from mrcnn.runs import InRun, find_last
-from mrcnn.start_weights import chosen_weights, read_config
-from mrcnn.tensors import require_eager
-from mrcnn.weights import CLASS_LAYERS, LoadReport, load_weights, read_metadata
+from mrcnn.runs import InRun, find_last, warn_of_lost_run
+from mrcnn.start_weights import chosen_weights, is_coco, read_config
+from mrcnn.tensors import leave_uncompiled, require_eager
+from mrcnn.weights import CLASS_LAYERS, load_weights, read_metadata
 
 __all__ = ["CLASS_LAYERS", "MaskRCNN", "MaskRCNNNetwork", *compat.__all__, *MODULES["model"]]
 __getattr__ = finder(__name__)
@@ -92,7 +94,8 @@ class MaskRCNN(InRun, Detecting, LookInside):
         """The network of a weights file of this project, with its weights.
 
         Args:
-            filepath: path of the file, in which its configuration is stored.
+            filepath: path of the file, in which its configuration is stored; or "coco" for
+                matterport's weights, their 81 classes and his settings.
             mode, model_dir: as above.
             settings: replace stored ones, such as `DETECTION_MIN_CONFIDENCE=0.5`; functions, a
                 `BACKBONE` of one's own, must be given. By default images are detected one by one.
@@ -105,8 +108,9 @@ class MaskRCNN(InRun, Detecting, LookInside):
         """
         if mode == "inference":
             settings = {"GPU_COUNT": 1, "IMAGES_PER_GPU": 1, **settings}
-        model = cls(mode, read_config(filepath, **settings), model_dir)
-        model.load_weights(Path(filepath))  # also where its name is one of the words
+        model = cls(mode, read_config(filepath, mode, **settings), model_dir)
+        # A path, also where its name is one of the other words.
+        model.load_weights("coco" if is_coco(filepath) else Path(filepath))
         return model
 
     def find_last(self) -> str:
@@ -153,18 +157,14 @@ class MaskRCNN(InRun, Detecting, LookInside):
         metadata = read_metadata(filepath)
         if names := metadata.get("class_names") or names:  # of this network, or of another
             self.class_names = names if len(names) == self.config.NUM_CLASSES else None
-        self.set_log_dir(None if report.dropped_layers else filepath)
-        if self.mode == "training" and self.epoch and not report.missing_layers:
+        learns, dropped = self.mode == "training", report.dropped_layers
+        differences = self.config.differences(metadata.get("config", {}))
+        warn_of_gaps(report, learns, exclude, differences)
+        self.set_log_dir(None if dropped else filepath)
+        if learns and not self.epoch and not dropped:
+            warn_of_lost_run(filepath, metadata.get("epoch"), self.run_name)
+        elif learns and self.epoch and not report.missing_layers:
             find_run_state(self)
-        if self.mode == "inference" and report.missing_layers:
-            logger.warning(
-                "These layers are not in %s and stay random; detections mean nothing: %s.",
-                filepath,
-                ", ".join(report.missing_layers),
-            )
-        other = self.config.differences(metadata.get("config", {}))
-        if self.mode == "inference" and other:
-            logger.warning("%s was trained with %s; detections suffer.", filepath, ", ".join(other))
         return report
 
     def get_imagenet_weights(self) -> str:
@@ -285,7 +285,7 @@ class MaskRCNN(InRun, Detecting, LookInside):
             training.Stage(layers, float(learning_rate), self.epoch, epochs),
             batches,
             validation,
-            lambda steps: self.compile(learning_rate, steps=steps),
+            lambda steps: self._compile(learning_rate, steps),
             callbacks.Checkpoint(self, {**self.metadata(), **(metadata or {})}, keep_checkpoints),
             custom_callbacks or (),
         )
@@ -293,14 +293,41 @@ class MaskRCNN(InRun, Detecting, LookInside):
     def compile(
         self, learning_rate: float, momentum: float | None = None, steps: int | None = None
     ) -> None:
-        """Gives the network its optimizer for `steps` steps; `momentum` replaces the setting."""
+        """Gives the network its optimizer for `steps` steps; `momentum` replaces the setting.
+
+        Subclasses may have one of their own of `(learning_rate, momentum)`, as matterport's does.
+        """
         with self._scope():
-            optimizer = training.build_optimizer(self.config, learning_rate, steps, momentum)
+            optimizer = self._optimizer(learning_rate, momentum, steps)
             # Without it JAX would not even trace the step; TensorFlow is quicker as it is.
             jit_compile = keras.backend.backend() == "jax"
             self.keras_model.compile(optimizer=optimizer, jit_compile=jit_compile)
             # Slots exist from the start, so that a stopped training's can be put back.
             optimizer.build(self.keras_model.trainable_variables)
+
+    def _optimizer(self, learning_rate, momentum, steps):
+        own = self.config.OPTIMIZER
+        if not callable(own):
+            return training.build_optimizer(self.config, learning_rate, steps, momentum)
+        optimizer = own(training._rate(self.config, float(learning_rate), steps))
+        if not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise ValueError(
+                "OPTIMIZER must return a Keras optimizer of the learning rate it is called with, "
+                f"such as keras.optimizers.Adam(learning_rate); {own} returned {optimizer!r}."
+            )
+        return optimizer
+
+    def _compile(self, learning_rate, steps):
+        """Calls `compile`, of this class or of a subclass that knows matterport's two arguments."""
+        parameters = inspect.signature(self.compile).parameters
+        if "steps" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            self.compile(learning_rate, steps=steps)
+        else:
+            self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
+        leave_uncompiled(self.keras_model)
+        with self._scope():
+            if not self.keras_model.optimizer.built:
+                self.keras_model.optimizer.build(self.keras_model.trainable_variables)
 
     # ---- elsewhere ----------------------------------------------------------------------------
 

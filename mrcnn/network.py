@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
+import numpy as np
 from keras import ops
 
 from mrcnn import __version__, losses
@@ -22,6 +23,7 @@ from mrcnn.detection import DetectionLayer
 from mrcnn.distribution import replica_count
 from mrcnn.fpn import feature_pyramid
 from mrcnn.heads import build_branches
+from mrcnn.load_report import warn_of_gaps
 from mrcnn.losses import LOSS_NAMES, SEMANTIC_LOSS_NAMES
 from mrcnn.molding import META
 from mrcnn.network_layers import Frame, LossLayer, Normalise, Output, PositiveBoxes
@@ -29,7 +31,7 @@ from mrcnn.rpn import ProposalLayer, build_rpn_model
 from mrcnn.semantic import STRIDE, semantic_head
 from mrcnn.targets import DetectionTargetLayer
 from mrcnn.tensors import Tensor, leave_uncompiled, precision_policy
-from mrcnn.weights import LoadReport, load_weights, save_weights
+from mrcnn.weights import LoadReport, load_weights, read_metadata, save_weights
 
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)
 
@@ -73,6 +75,8 @@ class MaskRCNNNetwork(_Network):
             self.mode = mode
             self.config = config
             self.class_names = None
+            classes = ops.convert_to_numpy(self._class_kernel) if mode == "inference" else None
+            self._made_with = classes
             self.frozen_layers = shared.frozen_layers
             self.layers_before = shared.layers_before
             leave_uncompiled(self)
@@ -129,7 +133,22 @@ class MaskRCNNNetwork(_Network):
         self, filepath: str | os.PathLike, by_name: bool = False, skip_mismatch: bool = False
     ) -> LoadReport:
         """`mrcnn.weights.load_weights`; unless `by_name`, the file must hold every weight."""
-        return load_weights(self, filepath, by_name=by_name, skip_mismatch=skip_mismatch)
+        report = load_weights(self, filepath, by_name=by_name, skip_mismatch=skip_mismatch)
+        differences = self.config.differences(read_metadata(filepath).get("config", {}))
+        warn_of_gaps(report, self.mode == "training", differences=differences)
+        return report
+
+    def is_as_made(self) -> bool:
+        """Whether the class layer has the random values it was made with; for "inference" alone.
+
+        Whatever loads, sets or learns weights leaves it other ones.
+        """
+        made = self._made_with
+        return made is not None and np.array_equal(made, ops.convert_to_numpy(self._class_kernel))
+
+    @property
+    def _class_kernel(self):
+        return self.get_layer("mrcnn_class_logits").layer.kernel
 
     def fit_generator(
         self,
@@ -163,7 +182,8 @@ class MaskRCNNNetwork(_Network):
             value = value * self.config.LOSS_WEIGHTS.get(tracker.name, 1.0)
             tracker.update_state(value * replicas)  # of which Keras shows the mean
             total = total + value
-        if self.config.OPTIMIZER == "sgd":  # AdamW decays by itself
+        decays = getattr(getattr(self, "optimizer", None), "weight_decay", None)
+        if self.config.OPTIMIZER != "adamw" and not decays:  # which decays by itself
             total = total + self.weight_decay_loss() / replicas
         return total
 

@@ -65,6 +65,26 @@ def checkpoints_of(folder: str | os.PathLike, name: str | None) -> dict[int, Pat
     return {known.epoch: path for path in Path(folder).iterdir() if (known := run_of(path, name))}
 
 
+def warn_of_lost_run(path: str | os.PathLike, epoch: int | None, name: str | None) -> None:
+    """Tells that a training begins at epoch 0, where a checkpoint is of a later one.
+
+    A file that has been given another name than a checkpoint's is meant to begin with.
+
+    Args:
+        path: of the weights that were loaded.
+        epoch: that the file says of itself, or None.
+        name: of the run.
+    """
+    name = (name or "mask_rcnn").lower()
+    if epoch and re.fullmatch(r"(mask_rcnn_)?.+_\d{4,}\.h5", Path(path).name):
+        logger.warning(
+            "%s is of epoch %d, but lies in no folder of a run of NAME %r, so that training begins "
+            "at epoch 0. To go on in its run, load it as %s in a folder %s; to count on from it in "
+            "a new folder, set the model's epoch to %d.",
+            *(path, epoch, name, f"mask_rcnn_{name}_{epoch:04d}.h5", f"{name}<date>T<time>", epoch),
+        )
+
+
 def find_last(model_dir: str | os.PathLike, name: str | None) -> str:
     """Path of the latest checkpoint of the latest run that has one.
 

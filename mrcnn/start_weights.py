@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mrcnn.backbone import is_known_backbone
 from mrcnn.coco import CLASS_NAMES
-from mrcnn.config import COMPUTED, Config
+from mrcnn.config import COMPUTED, Config, is_function
 from mrcnn.download import coco_weights
 from mrcnn.weights import CLASS_LAYERS, WeightsError, read_metadata
 
@@ -59,11 +59,17 @@ def chosen_weights(
     return words[word]() if word in words else word, exclude, None
 
 
-def read_config(path: str | os.PathLike, **settings) -> Config:
+def is_coco(word: str | os.PathLike) -> bool:
+    """Whether it is the word for matterport's weights, and no file in the folder one is in."""
+    return word == "coco" and not os.path.isfile(word)
+
+
+def read_config(path: str | os.PathLike, mode: str = "inference", **settings) -> Config:
     """The configuration that is stored in a weights file of this project.
 
     Args:
-        path: of the file.
+        path: of the file, or "coco" for matterport's, whose configuration is the default one.
+        mode: what it is for. An optimizer that was a function matters for "training" alone.
         settings: taken instead of stored ones.
 
     Raises:
@@ -71,6 +77,8 @@ def read_config(path: str | os.PathLike, **settings) -> Config:
         FileNotFoundError: if there is no file.
         ValueError: if a setting does not exist, or one that was a function is not given.
     """
+    if is_coco(path):
+        return Config(**{"NAME": "coco", "NUM_CLASSES": len(CLASS_NAMES), **settings})
     metadata = read_metadata(path)
     kind, stored = metadata.get("network", "mask_rcnn"), metadata.get("config")
     if kind != "mask_rcnn":
@@ -83,10 +91,15 @@ def read_config(path: str | os.PathLike, **settings) -> Config:
     functions = [] if is_known_backbone(stored.get("BACKBONE", "")) else ["BACKBONE"]
     if stored.get("COMPUTE_BACKBONE_SHAPE") is not None:
         functions.append("COMPUTE_BACKBONE_SHAPE")
+    if is_function(stored.get("OPTIMIZER")):
+        if mode == "training":
+            functions.append("OPTIMIZER")
+        stored = {**stored, "OPTIMIZER": Config.OPTIMIZER}
     if missing := [name for name in functions if name not in settings]:
+        function = metadata["config"][missing[0]]
         raise ValueError(
-            f"{path} was trained with {stored.get(missing[0])}, which a file cannot hold; give it "
-            f"as {missing[0]}=…"
+            f"{path} was trained with {function}, which a file cannot hold; give it as "
+            f"{missing[0]}=…"
         )
     unknown = [name for name in stored if name not in COMPUTED and not hasattr(Config, name)]
     if unknown:  # somebody's own, or a newer version's

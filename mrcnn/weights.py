@@ -7,7 +7,7 @@ for in a report, all is checked before anything changes, and what cannot be righ
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -21,6 +21,7 @@ from mrcnn.arrays import (
     save_arrays,
     stored_arrays,
 )
+from mrcnn.load_report import LoadReport
 
 __all__ = [
     "CLASS_LAYERS",
@@ -47,54 +48,6 @@ CLASS_LAYERS = (
     "mrcnn_semantic",
     "mrcnn_presence",
 )
-
-
-@dataclass
-class LoadReport:
-    """What became of every tensor; each list holds names "layer/weight".
-
-    Attributes:
-        source: the file.
-        loaded: taken over.
-        missing: in the network and not in the file: left as they were.
-        mismatched: of layers that have another shape in the file: left as they were.
-        excluded: left as they were on request.
-        zeroed: biases set to zero, because the file has the layer's kernel and no bias.
-        adapted: kernels for three input channels, made to fit the channels of the image here.
-        unused: in the file and not in the network.
-    """
-
-    source: str
-    loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    mismatched: list[str] = field(default_factory=list)
-    excluded: list[str] = field(default_factory=list)
-    zeroed: list[str] = field(default_factory=list)
-    adapted: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-
-    @property
-    def missing_layers(self) -> list[str]:
-        """Layers that keep at least one tensor they had before, usually a random one."""
-        names = [*self.missing, *self.mismatched, *self.excluded]
-        return list(dict.fromkeys(name.rpartition("/")[0] for name in names))
-
-    @property
-    def dropped_layers(self) -> list[str]:
-        """Layers that the file has and that were not taken over whole."""
-        names = [*self.mismatched, *self.excluded]
-        return list(dict.fromkeys(name.rpartition("/")[0] for name in names))
-
-    def summary(self) -> str:
-        """One sentence with the counts, and one that names the layers not loaded."""
-        parts = [f"{len(self.loaded)} tensors loaded"]
-        for name in ("missing", "mismatched", "excluded", "zeroed", "adapted", "unused"):
-            if count := len(getattr(self, name)):
-                parts.append(f"{count} {name}")
-        text = f"{self.source}: {', '.join(parts)}."
-        if self.missing_layers:
-            text += f" Layers not loaded: {', '.join(self.missing_layers)}."
-        return text
 
 
 @dataclass(frozen=True)

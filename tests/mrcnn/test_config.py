@@ -1,5 +1,7 @@
+import copy
 import json
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -140,6 +142,36 @@ class TestOverriding:
         assert (config.NUM_CLASSES, config.BATCH_SIZE) == (3, 1)
         assert not caplog.records
 
+    def test_computed_settings_follow_what_is_assigned(self):
+        config = CellConfig()
+        config.NUM_CLASSES, config.IMAGES_PER_GPU, config.GPU_COUNT = 7, 5, 1
+        config.IMAGE_MAX_DIM, config.IMAGE_MIN_DIM, config.IMAGE_RESIZE_MODE = 512, 384, "stretch"
+        assert (config.BATCH_SIZE, config.IMAGE_META_SIZE) == (5, 19)
+        assert config.IMAGE_SHAPE.tolist() == [384, 512, 3]
+        assert config.to_dict()["BATCH_SIZE"] == 5
+
+    @pytest.mark.parametrize("through", [copy.copy, lambda c: pickle.loads(pickle.dumps(c))])
+    def test_computed_setting_that_was_assigned_stays(self, through):
+        """As old scripts write it into the instance."""
+        config = CellConfig()
+        config.BATCH_SIZE, config.IMAGE_SHAPE = 4, np.array([64, 64, 3])
+        config = through(config)
+        config.IMAGES_PER_GPU, config.IMAGE_MAX_DIM, config.NUM_CLASSES = 1, 128, 2
+        assert (config.BATCH_SIZE, config.IMAGE_META_SIZE) == (4, 14)
+        assert config.IMAGE_SHAPE.tolist() == [64, 64, 3]
+
+    def test_computed_setting_assigned_to_a_copy_leaves_the_first_alone(self):
+        first = CellConfig()
+        copy.copy(first).BATCH_SIZE = 1
+        first.IMAGES_PER_GPU = 2
+        assert first.BATCH_SIZE == 4
+
+    def test_class_may_leave_a_setting_to_a_keyword(self):
+        class Later(Config):
+            NUM_CLASSES = None
+
+        assert Later(IMAGES_PER_GPU=1, NUM_CLASSES=3).IMAGE_META_SIZE == 15
+
     def test_computed_setting_is_not_taken_from_a_class(self, caplog):
         class Given(Config):
             BATCH_SIZE = 16
@@ -189,7 +221,7 @@ class TestValidation:
             ({"IMAGE_RESIZE_MODE": "pad64"}, "divisible by 64, or 0; received 800"),
             ({"LOSS_WEIGHTS": {"mask_loss": 5.0}}, "the loss 'mask_loss', and there are rpn_class"),
             ({"MASK_LOSS": "dice"}, "MASK_LOSS.*'dice'"),
-            ({"OPTIMIZER": "adam"}, "OPTIMIZER.*'adam'"),
+            ({"OPTIMIZER": "adam"}, "OPTIMIZER.*function of the learning rate; received 'adam'"),
             ({"LEARNING_RATE_DECAY": "step"}, "LEARNING_RATE_DECAY.*'step'"),
             ({"IMAGE_CHANNEL_COUNT": 4}, r"MEAN_PIXEL.*IMAGE_CHANNEL_COUNT=4 .*or one for all"),
             ({"MEAN_PIXEL": [1.0, 2.0]}, r"MEAN_PIXEL.*received \[1.0, 2.0\]"),
@@ -199,6 +231,11 @@ class TestValidation:
             ({"MAX_GT_INSTANCES": 0}, "MAX_GT_INSTANCES must be at least 1"),
             ({"GPU_COUNT": 0}, "GPU_COUNT must be at least 1"),
             ({"DETECTION_MAX_INSTANCES": 0}, "DETECTION_MAX_INSTANCES must be at least 1"),
+            ({"DETECTION_NMS_THRESHOLD": 30}, "DETECTION_NMS_THRESHOLD .* received 30. Of a perc"),
+            ({"RPN_NMS_THRESHOLD": -0.1}, "RPN_NMS_THRESHOLD .* between 0 and 1; received -0.1"),
+            ({"RPN_NMS_THRESHOLD": None}, "RPN_NMS_THRESHOLD .* between 0 and 1; received None"),
+            ({"DETECTION_MIN_CONFIDENCE": 70}, "DETECTION_MIN_CONFIDENCE .* received 70"),
+            ({"DETECTION_MIN_CONFIDENCE": "0.7"}, "DETECTION_MIN_CONFIDENCE .* received '0.7'"),
             ({"ROI_POSITIVE_RATIO": 0}, "ROI_POSITIVE_RATIO .* above 0 and at most 1; received 0"),
         ],
     )
@@ -210,13 +247,25 @@ class TestValidation:
     def test_mean_pixel_of_four_channels(self, mean):
         Config(IMAGE_CHANNEL_COUNT=4, MEAN_PIXEL=mean).validate()
 
+    @pytest.mark.parametrize("threshold", [0, 1, np.float32(0.5)])
+    def test_thresholds_of_any_kind_of_number(self, threshold):
+        Config(DETECTION_MIN_CONFIDENCE=threshold, DETECTION_NMS_THRESHOLD=threshold).validate()
+
+    def test_no_least_confidence(self):
+        Config(DETECTION_MIN_CONFIDENCE=None).validate()
+
+    def test_optimizer_may_be_a_function(self):
+        Config(OPTIMIZER=lambda learning_rate: None).validate()
+
     def test_masks_finer_than_what_they_are_learned_from(self, caplog):
         fine = {"MASK_SHAPE": [112, 112], "MASK_POOL_SIZE": 56}
         Config(**fine, USE_MINI_MASK=False).validate()
-        Config(**fine, MINI_MASK_SHAPE=(112, 112)).validate()
+        Config(**fine, MINI_MASK_SHAPE=(224, 224)).validate()
+        Config(MINI_MASK_SHAPE=(28, 28)).validate()  # matterport's masks of small objects
         assert not caplog.records
-        Config(**fine).validate()
-        assert "112 cells are learned from mini-masks of 56" in caplog.text
+        for side in (56, 112):
+            Config(**fine, MINI_MASK_SHAPE=(side, side)).validate()
+            assert f"112 cells are learned from mini-masks of {side}, which" in caplog.text
 
     def test_images_of_any_size_need_no_divisible_side(self):
         Config(IMAGE_RESIZE_MODE="none", IMAGE_MAX_DIM=1000).validate()
@@ -259,6 +308,11 @@ class TestPlainForm:
         name = Config(BACKBONE=resnet50).to_dict()["BACKBONE"]
         assert name.startswith("function ") and name.endswith("resnet50")
 
+    def test_optimizer_that_was_a_function_is_the_default_one_again(self):
+        settings = Config(OPTIMIZER=lambda learning_rate: None).to_dict()
+        assert settings["OPTIMIZER"].startswith("function ")
+        assert Config.from_dict(settings).OPTIMIZER == "sgd"
+
 
 def test_display_lists_every_setting(capsys):
     CellConfig().display()
@@ -284,14 +338,32 @@ def test_functions_of_a_class_are_no_methods(wrap):
     class Own(Config):
         BACKBONE = wrap(net)
         COMPUTE_BACKBONE_SHAPE = wrap(lambda image_shape: image_shape)
+        OPTIMIZER = wrap(lambda learning_rate: learning_rate)
 
     assert Own().BACKBONE(1, stage5=2, train_bn=3) == (1, 2, 3)
     assert Own().COMPUTE_BACKBONE_SHAPE(4) == 4
+    assert Own().OPTIMIZER(0.1) == 0.1
 
 
 def test_what_weights_mean_depends_on_how_images_are_reduced():
     stored = Config(IMAGE_ANTIALIAS=True, IMAGE_MAX_DIM=512).to_dict()
     assert Config().differences(stored) == ["IMAGE_ANTIALIAS=True and not False"]
+
+
+def test_what_weights_mean_depends_on_backbone_and_mask_head():
+    stored = Config(MASK_POOL_SIZE=28, MASK_SHAPE=(56, 56)).to_dict()
+    assert Config(BACKBONE="resnet50").differences(stored) == [
+        "BACKBONE=resnet101 and not resnet50",
+        "MASK_POOL_SIZE=28 and not 14",
+        "MASK_SHAPE=[56, 56] and not [28, 28]",
+    ]
+
+
+def test_functions_are_not_compared_by_their_names():
+    """A notebook's function has another name in the script that was made of it."""
+    stored = Config(BACKBONE=lambda *_: None).to_dict()
+    assert Config(BACKBONE=test_default_configuration_is_valid).differences(stored) == []
+    assert Config().differences(stored)
 
 
 def test_methods_of_a_class_remain_methods():

@@ -194,9 +194,18 @@ def test_progress_is_logged_in_tenths(server, tmp_path, caplog):
     assert shares[-1] == 100
 
 
-def test_a_terminal_gets_a_bar(server, tmp_path, monkeypatch, capsys):
+def test_without_a_terminal_one_is_told_once(server, tmp_path, caplog):
+    server.cut, server.cuts = 400_000, 1
+    fetch(server, tmp_path / "weights.h5")
+    fetch(server, tmp_path / "weights.h5")  # which is there
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == [f"Fetching weights.h5 (1.0 MB) from {server.url} to {tmp_path}."]
+
+
+def test_a_terminal_gets_a_bar(server, tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     fetch(server, tmp_path / "weights.h5")
+    assert "Fetching" not in caplog.text
     assert "weights.h5" in capsys.readouterr().err
 
 

@@ -5,6 +5,8 @@ import io
 import logging
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -196,6 +198,34 @@ class TestTrain:
         assert f"batch 3 of epoch 2, whose images are: {', '.join(images)}." in str(raised.value)
         assert model.find_last().endswith("_0001.h5")
         assert model.epoch == 1  # from which another call goes on
+
+    def test_optimizer_of_ones_own(self, eagerly, tiny_config, rectangles, tmp_path):
+        rates = []
+
+        def adam(learning_rate):
+            rates.append(learning_rate)
+            return keras.optimizers.Adam(learning_rate)
+
+        model = MaskRCNN("training", tiny_config(STEPS_PER_EPOCH=1, OPTIMIZER=adam), tmp_path)
+        model.train(rectangles(), None, 0.002, 1, "mrcnn_mask")
+        assert (type(model.keras_model.optimizer), rates) == (keras.optimizers.Adam, [0.002])
+        stored = read_metadata(model.find_last())["config"]["OPTIMIZER"]
+        assert stored.startswith("function ") and stored.endswith("adam")
+        path, backbone = model.find_last(), tiny_config.BACKBONE
+        assert MaskRCNN.from_weights(path, BACKBONE=backbone).config.OPTIMIZER == "sgd"
+        with pytest.raises(ValueError, match="trained with function .*adam, .* OPTIMIZER=…"):
+            MaskRCNN.from_weights(path, "training", tmp_path, BACKBONE=backbone)
+
+    def test_optimizer_of_ones_own_follows_the_schedule(self, model, monkeypatch):
+        monkeypatch.setattr(model.config, "OPTIMIZER", keras.optimizers.Adam)
+        monkeypatch.setattr(model.config, "WARMUP_STEPS", 5)
+        model.compile(0.1, steps=10)
+        assert float(model.keras_model.optimizer.learning_rate) == pytest.approx(0.02)
+
+    def test_optimizer_has_to_be_one(self, model, monkeypatch):
+        monkeypatch.setattr(model.config, "OPTIMIZER", lambda learning_rate: "adam")
+        with pytest.raises(ValueError, match="OPTIMIZER must return a Keras opt.*returned 'adam'"):
+            model.compile(0.1)
 
     def test_validation_sees_the_same_images_of_all_kinds(
         self, eagerly, tiny_config, rectangles, tmp_path
@@ -422,6 +452,25 @@ class TestFiles:
         assert not model.load_weights("coco").missing_layers
         assert (model.class_names[1], model.class_names[80]) == ("person", "toothbrush")
 
+    def test_network_of_coco(self, tiny_config, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "coco").mkdir()  # with the data set
+        path = tmp_path / "mask_rcnn_coco.h5"
+        settings = {name: getattr(tiny_config, name) for name in vars(tiny_config)}
+        settings = {
+            name: value
+            for name, value in settings.items()
+            if name.isupper() and name not in ("NAME", "NUM_CLASSES")
+        }
+        made = MaskRCNN("inference", tiny_config(NUM_CLASSES=81), tmp_path).keras_model
+        save_arrays(path, values(made))
+        monkeypatch.setattr("mrcnn.start_weights.coco_weights", lambda: path)
+        monkeypatch.setattr("mrcnn.start_weights.COCO_BACKBONE", tiny_config.BACKBONE)
+        model = MaskRCNN.from_weights("coco", **settings)
+        assert (model.config.NAME, model.config.NUM_CLASSES) == ("coco", 81)
+        assert (model.class_names[0], model.class_names[80]) == ("BG", "toothbrush")
+        assert not changed(values(made), values(model.keras_model))
+
     def test_coco_for_another_backbone(self, model):
         with pytest.raises(ValueError, match="of BACKBONE='resnet101'; this is <function tiny"):
             model.load_weights("coco")
@@ -458,13 +507,80 @@ class TestFiles:
             inference.load_weights(whole.model.find_last(), exclude="mrcnn_mask")
         assert "stay random; detections mean nothing: mrcnn_mask." in caplog.text
 
-    def test_settings_of_another_meaning_are_warned_of(self, whole, tiny_config, tmp_path, caplog):
+    @pytest.mark.parametrize(
+        ("mode", "told"),
+        [("inference", "detections suffer"), ("training", "the training goes on with the latter")],
+    )
+    def test_settings_of_another_meaning_are_warned_of(
+        self, whole, tiny_config, tmp_path, caplog, mode, told
+    ):
         path = whole.model.find_last()
-        for settings, warned in (({}, False), ({"BBOX_STD_DEV": np.ones(4)}, True)):
-            model = MaskRCNN("inference", tiny_config(**{**RECIPE, **settings}), tmp_path)
+        model = MaskRCNN(mode, tiny_config(**RECIPE, BBOX_STD_DEV=np.ones(4)), tmp_path)
+        model.load_weights(path)
+        assert f"BBOX_STD_DEV=[0.1, 0.1, 0.2, 0.2] and not [1.0, 1.0, 1.0, 1.0]; {told}" in (
+            caplog.text
+        )
+        caplog.clear()
+        model.keras_model.load_weights(path)
+        assert told in caplog.text
+
+    def test_own_checkpoint_is_loaded_in_silence(self, whole, model, inference, caplog):
+        for each in (model, inference):
+            each.load_weights(whole.model.find_last())
+            each.keras_model.load_weights(whole.model.find_last())
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+        model.set_log_dir()
+
+    def test_start_from_a_backbone_is_silent_in_training(self, whole, model, tmp_path, caplog):
+        kept = {name: v for name, v in values(whole.model.keras_model).items() if "res" in name}
+        save_arrays(tmp_path / "backbone.h5", {**kept, "predictions/kernel": np.zeros((2, 2))})
+        model.load_weights(tmp_path / "backbone.h5")
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+    @pytest.mark.parametrize(
+        ("mode", "told"),
+        [("inference", "detections suffer"), ("training", "the training begins without them")],
+    )
+    def test_layers_that_a_network_lacks_are_warned_of(
+        self, whole, model, inference, tmp_path, caplog, mode, told
+    ):
+        """As of a ResNet-101 in a ResNet-50, all of whose layers it has."""
+        more = {f"res4{block}_branch2a/kernel": np.zeros((1, 1)) for block in "ghijklmnop"}
+        save_arrays(tmp_path / "deep.h5", {**values(whole.model.keras_model), **more})
+        used = model if mode == "training" else inference
+        for each in (used, used.keras_model):
             caplog.clear()
-            model.load_weights(path)
-            assert ("BBOX_STD_DEV=[0.1, 0.1, 0.2, 0.2] and not [1.0" in caplog.text) == warned
+            each.load_weights(tmp_path / "deep.h5")
+            assert "has 10 layers that this network lacks: res4g_branch2a, " in caplog.text
+            assert "res4l_branch2a and 4 more. It is of another network" in caplog.text
+            assert told in caplog.text
+        caplog.clear()
+        used.load_weights(tmp_path / "deep.h5", exclude=[name.split("/")[0] for name in more])
+        assert "this network lacks" not in caplog.text
+
+    def test_layers_that_a_file_lacks_are_warned_of_in_training(
+        self, whole, model, tmp_path, caplog
+    ):
+        kept = values(whole.model.keras_model)
+        kept = {name: value for name, value in kept.items() if not name.startswith("rpn_c")}
+        save_arrays(tmp_path / "part.h5", kept)
+        model.load_weights(tmp_path / "part.h5", exclude=["mrcnn_mask"])
+        assert "2 layers are not in" in caplog.text
+        assert "random in a new network: rpn_conv_shared, rpn_class_raw." in caplog.text
+        caplog.clear()
+        model.load_weights(tmp_path / "part.h5", exclude=["rpn_model"])
+        assert "random in a new network" not in caplog.text
+
+    def test_checkpoint_outside_of_its_run_is_warned_of(self, whole, model, tmp_path, caplog):
+        shutil.copy(whole.model.find_last(), tmp_path / "mask_rcnn_tiny_0003.h5")
+        model.load_weights(tmp_path / "mask_rcnn_tiny_0003.h5")
+        assert model.epoch == 0
+        assert "is of epoch 3, but lies in no folder of a run of NAME 'tiny'" in caplog.text
+        caplog.clear()
+        shutil.copy(whole.model.find_last(), tmp_path / "best.weights.h5")
+        model.load_weights(tmp_path / "best.weights.h5")  # a file to begin with
+        model.load_weights(tmp_path / "mask_rcnn_tiny_0003.h5", exclude="mrcnn_mask")
+        assert "lies in no folder" not in caplog.text
 
     @pytest.mark.parametrize("mode", ["train", None])
     def test_other_mode(self, tiny_config, tmp_path, mode):
@@ -495,6 +611,26 @@ class TestSubclasses:
         model.train(rectangles(), None, 0.001, 1, "all")
         assert model.find_last().endswith("_0001.h5")
         assert len(model.detect([noise(40, 50, 3)])) == 1
+
+    def test_optimizer_by_matterports_hook(self, eagerly, tiny_config, rectangles, tmp_path):
+        class Adam(MaskRCNN):
+            def compile(self, learning_rate, momentum):
+                self.given = learning_rate, momentum
+                self.keras_model.compile(optimizer=keras.optimizers.Adam(learning_rate))
+
+        model = Adam("training", tiny_config(STEPS_PER_EPOCH=1), str(tmp_path))
+        built = []
+
+        class Look(keras.callbacks.Callback):
+            def on_train_begin(self, logs=None):
+                built.append(self.model.optimizer.built)
+
+        model.train(rectangles(), None, 0.002, 1, "mrcnn_mask", custom_callbacks=[Look()])
+        assert (model.given, built) == ((0.002, 0.9), [True])
+        again = Adam("training", tiny_config(STEPS_PER_EPOCH=1), str(tmp_path))
+        again.load_weights("last")
+        again.train(rectangles(), None, 0.002, 2, "mrcnn_mask")  # with the state of the first
+        assert again.epoch == 2
 
     def test_a_plain_model_detects(self, eagerly, detector, tmp_path):
         class Plain(Own):
@@ -674,6 +810,56 @@ class TestDetect:
         assert len(changed["rois"]) == count != len(before["rois"])
         np.testing.assert_array_equal(after["rois"], before["rois"])
 
+    def test_random_network_is_warned_of_once(self, eagerly, whole, tiny_config, tmp_path, caplog):
+        images = [noise(40, 50, 3)]
+        model = MaskRCNN("inference", tiny_config(**RECIPE), tmp_path)
+        for _ in range(2):
+            model.detect(images)
+        assert caplog.text.count("random weights it was made with") == 1
+        weights = [value + 1 for value in model.keras_model.get_weights()]
+        for load in (
+            lambda model: model.load_weights(whole.model.find_last()),
+            lambda model: model.keras_model.load_weights(whole.model.find_last()),
+            lambda model: model.keras_model.set_weights(weights),
+        ):
+            caplog.clear()
+            model = MaskRCNN("inference", tiny_config(**RECIPE), tmp_path)
+            load(model)
+            model.detect(images)
+            assert "random weights" not in caplog.text
+
+    def test_threads_that_detect_at_once_wait_for_the_function(self, tiny_config):
+        calls, second = [], threading.Event()
+
+        def predict(inputs):
+            calls.append("in")
+            if len(calls) > 1:
+                second.set()
+            second.wait(0.3 if len(calls) == 1 else 0)
+            calls.append("out")
+            return [np.zeros((1, 3))]
+
+        model = object.__new__(MaskRCNN)
+        model.config = tiny_config(IMAGES_PER_GPU=1)
+        model._inputs = lambda molded, metas: [molded]
+        inference = SimpleNamespace(
+            predict_on_batch=predict, make_predict_function=lambda force: calls.append("made")
+        )
+        model.keras_model = SimpleNamespace(inference=inference)
+        batch = np.zeros((1, 64, 64, 3)), np.zeros((1, 15))
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(model._predict, *batch) for _ in range(2)]:
+                done.result()
+        assert calls[:3] == ["made", "in", "out"] and calls.count("made") == 1
+
+    def test_threads_may_detect_at_once(self, tiny_config, detector, tmp_path):
+        model = MaskRCNN("inference", tiny_config(), tmp_path)
+        model.keras_model.set_weights(detector.keras_model.get_weights())
+        images = [noise(40, 50, 3)]
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(model.detect, [images, images])
+        np.testing.assert_array_equal(first[0]["rois"], second[0]["rois"])
+
     @pytest.mark.parametrize("mode", ["none", "pad64"])
     def test_inputs_of_several_shapes(self, eagerly, tiny_config, tmp_path, mode):
         keras.utils.set_random_seed(0)
@@ -709,7 +895,10 @@ class TestDetect:
         model = object.__new__(MaskRCNN)
         model.config = tiny_config(TRAIN_BN=train_bn, IMAGES_PER_GPU=2)
         model._inputs = lambda molded, metas: seen.append(len(molded))
-        inference = SimpleNamespace(predict_on_batch=lambda inputs: [np.zeros((count, 3))])
+        inference = SimpleNamespace(
+            make_predict_function=lambda force: None,
+            predict_on_batch=lambda inputs: [np.zeros((count, 3))],
+        )
         model.keras_model = SimpleNamespace(inference=inference)
         (output,) = model._predict(np.zeros((1, 64, 64, 3)), np.zeros((1, 15)))
         assert (seen, len(output)) == ([count], 1)

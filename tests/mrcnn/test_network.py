@@ -269,9 +269,20 @@ def test_survives_kerass_own_file(mode, tmp_path):
     model.keras_model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert (type(again), again.mode) == (MaskRCNNNetwork, mode)
+    assert not again.is_as_made()
     assert again.class_names == ("BG", "a", "b")
     before, after = (to_numpy(network.weights) for network in (model.keras_model, again))
     assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_random_classes_are_known(tmp_path):
+    model = network("inference")
+    assert model.is_as_made()
+    model.save_weights(tmp_path / "made.h5")
+    again = network("inference", seed=1)
+    again.load_weights(tmp_path / "made.h5")
+    assert not again.is_as_made()
+    assert not network("training").is_as_made()
 
 
 def test_whole_model_of_kerass_legacy_format_can_be_loaded(tmp_path):
@@ -425,6 +436,12 @@ class TestComputeLoss:
     def test_adamw_decays_by_itself(self):
         model = network(OPTIMIZER="adamw", WEIGHT_DECAY=10.0)
         assert float(model.compute_loss(y_pred=self.outputs())) == 15
+
+    @pytest.mark.parametrize("own", [True, False])
+    def test_optimizer_of_ones_own_may_decay_by_itself(self, own):
+        model = network(OPTIMIZER=keras.optimizers.Adam, WEIGHT_DECAY=10.0)
+        model.compile(keras.optimizers.Adam(weight_decay=0.1 if own else None))
+        assert (float(model.compute_loss(y_pred=self.outputs())) == 15) == own
 
     def test_losses_are_metrics(self):
         model = network()

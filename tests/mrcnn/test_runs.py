@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mrcnn import distribution, runs
-from mrcnn.runs import InRun, find_last, new_run, run_of
+from mrcnn.runs import InRun, find_last, new_run, run_of, warn_of_lost_run
 
 
 @pytest.fixture
@@ -222,3 +222,19 @@ class TestFindLast:
     def test_none_is_an_error_that_names_the_folder(self, tmp_path, folder):
         with pytest.raises(FileNotFoundError, match=f"'cell' found in {tmp_path / folder}"):
             find_last(tmp_path / folder, "cell")
+
+
+@pytest.mark.parametrize(
+    ("file", "epoch", "told"),
+    [
+        ("mask_rcnn_cell_0007.h5", 7, True),
+        ("mask_rcnn_other_0012.h5", 12, True),
+        ("cell_0007.h5", 7, True),  # of a network that is no Mask R-CNN
+        ("mask_rcnn_cell_0007.h5", None, False),  # matterport's do not tell
+        ("best.weights.h5", 7, False),
+    ],
+)
+def test_checkpoint_outside_of_its_run_is_told_of(caplog, file, epoch, told):
+    warn_of_lost_run(f"elsewhere/{file}", epoch, "Cell")
+    assert (f"elsewhere/{file} is of epoch {epoch}, but lies in no folder" in caplog.text) == told
+    assert (f"mask_rcnn_cell_{epoch or 0:04d}.h5 in a folder cell<date>" in caplog.text) == told

@@ -41,6 +41,20 @@ def test_functions_have_to_be_given(tmp_path, name):
     assert getattr(read_config(path, **{name: resnet50}), name) is resnet50
 
 
+def test_optimizer_that_was_a_function_matters_in_training_alone(tmp_path):
+    path = write(tmp_path / "own.h5", config=Config(OPTIMIZER=resnet50).to_dict())
+    assert read_config(path).OPTIMIZER == "sgd"
+    with pytest.raises(ValueError, match="trained with function resnet50, .*OPTIMIZER="):
+        read_config(path, "training")
+    assert read_config(path, "training", OPTIMIZER="adamw").OPTIMIZER == "adamw"
+
+
+def test_of_coco():
+    config = read_config("coco", DETECTION_MIN_CONFIDENCE=0.5)
+    expected = Config(NAME="coco", NUM_CLASSES=81, DETECTION_MIN_CONFIDENCE=0.5)
+    assert config.to_dict() == expected.to_dict()
+
+
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [

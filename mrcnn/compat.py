@@ -4,7 +4,6 @@ The first part names functions that are at home elsewhere. Below are adapters: o
 lists of inputs on the one side, the layers and functions that do the work on the other.
 """
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -98,8 +97,6 @@ __all__ = [
     "trim_zeros_graph",
     "unmold_image",
 ]
-
-logger = logging.getLogger(__name__)
 
 COCO_MODEL_URL = known_file("mask_rcnn_coco.h5").url
 
@@ -307,5 +304,5 @@ def download_trained_weights(coco_model_path: str | os.PathLike, verbose: int = 
     """
     file = known_file("mask_rcnn_coco.h5")
     if verbose:
-        logger.info("Fetching the weights trained on COCO to %s.", coco_model_path)
+        log(f"Downloading the weights trained on COCO to {coco_model_path} ...")
     download(file.url, coco_model_path, file.size, file.md5, file.sha256)

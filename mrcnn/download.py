@@ -8,10 +8,12 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+
+from mrcnn.files import alone_in
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +187,7 @@ def download(
         logger.warning("%s is fetched again: %s.", path, problem)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone_in(path.parent):
+        with alone_in(path.parent):
             # Another process may have fetched it in the meantime.
             if path.is_file() and not _problem(path, size, md5, sha256):
                 return path
@@ -222,23 +224,6 @@ def _fetch_into(path, url, size, md5, sha256) -> str | None:
     else:
         os.replace(part, path)
     return problem
-
-
-@contextmanager
-def _alone_in(folder: Path):
-    """Lets one process at a time fetch into a folder, where the system has locks for that."""
-    try:
-        import fcntl
-    except ImportError:  # on Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems have none
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _problem(path, size, md5, sha256) -> str | None:

@@ -16,6 +16,36 @@ from typing import Any
 _LONGEST_SUFFIX = 32
 
 
+class AnotherProcess(BlockingIOError):
+    """Another process, or thread, is at work in a folder."""
+
+
+@contextmanager
+def alone_in(folder: str | os.PathLike, wait: bool = True) -> Iterator[None]:
+    """Lets one process at a time work in a folder, where the system has locks for that.
+
+    Args:
+        folder: which is there.
+        wait: for the other to end; if not, `AnotherProcess` is raised.
+    """
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise AnotherProcess(f"Another process is at work in {folder}.") from error
+        except OSError:  # some network file systems have none
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name once the block has succeeded.

@@ -58,6 +58,7 @@ def fit(
         The Keras `History`.
 
     Raises:
+        BlockingIOError: if another process trains this run at the moment.
         Exception: what ended the preparation of a batch.
     """
     stopped = stopped_stage(run.state_path, stage)
@@ -86,7 +87,7 @@ def fit(
     )
     run.make_log_dir()
     keep_freed_memory()
-    with FailuresRaised(*filter(None, (batches, validation))):
+    with run.alone(), FailuresRaised(*filter(None, (batches, validation))):
         return run.keras_model.fit(
             batches,
             initial_epoch=run.epoch,

@@ -298,24 +298,12 @@ class MaskRCNN(InRun, Detecting, LookInside):
         Subclasses may have one of their own of `(learning_rate, momentum)`, as matterport's does.
         """
         with self._scope():
-            optimizer = self._optimizer(learning_rate, momentum, steps)
+            optimizer = training.build_optimizer(self.config, learning_rate, steps, momentum)
             # Without it JAX would not even trace the step; TensorFlow is quicker as it is.
             jit_compile = keras.backend.backend() == "jax"
             self.keras_model.compile(optimizer=optimizer, jit_compile=jit_compile)
             # Slots exist from the start, so that a stopped training's can be put back.
             optimizer.build(self.keras_model.trainable_variables)
-
-    def _optimizer(self, learning_rate, momentum, steps):
-        own = self.config.OPTIMIZER
-        if not callable(own):
-            return training.build_optimizer(self.config, learning_rate, steps, momentum)
-        optimizer = own(training._rate(self.config, float(learning_rate), steps))
-        if not isinstance(optimizer, keras.optimizers.Optimizer):
-            raise ValueError(
-                "OPTIMIZER must return a Keras optimizer of the learning rate it is called with, "
-                f"such as keras.optimizers.Adam(learning_rate); {own} returned {optimizer!r}."
-            )
-        return optimizer
 
     def _compile(self, learning_rate, steps):
         """Calls `compile`, of this class or of a subclass that knows matterport's two arguments."""

@@ -3,12 +3,16 @@
 MODEL_DIR/<name><YYYYMMDD>T<HHMM>/mask_rcnn_<name>_<epoch>.h5
 """
 
+import contextlib
 import datetime
 import logging
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from mrcnn.files import AnotherProcess, alone_in
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +162,27 @@ class InRun:
                 self._set_run(replace(self._another(), epoch=self.epoch))
         Path(self.log_dir).mkdir(parents=True, exist_ok=True)
         self._begun = True
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """While this is entered no other process can train this run, where systems have locks.
+
+        Raises:
+            BlockingIOError: if another process does.
+        """
+        from mrcnn.distribution import process_share
+
+        if process_share()[0]:  # the first of several processes writes
+            yield
+            return
+        try:
+            with alone_in(self.log_dir, wait=False):
+                yield
+        except AnotherProcess as error:
+            raise BlockingIOError(
+                f"Another process trains the run {self.log_dir} at the moment, and both would "
+                "write the same files. Wait until it has ended, or stop it."
+            ) from error
 
     def _another(self):
         return new_run(self.model_dir, self.run_name, self.run_prefix)

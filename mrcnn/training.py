@@ -127,12 +127,22 @@ def build_optimizer(
         momentum: of SGD, instead of `LEARNING_MOMENTUM`.
 
     Raises:
-        ValueError: if there is a schedule and no number of steps.
+        ValueError: if there is a schedule and no number of steps, or an `OPTIMIZER` that is a
+            function returns no optimizer.
     """
     sgd, adamw = keras.optimizers.SGD, keras.optimizers.AdamW
     if replica_count() > 1:
         sgd, adamw = ReplicatedSGD, ReplicatedAdamW
     rate = _rate(config, float(learning_rate), steps)
+    if callable(config.OPTIMIZER):
+        optimizer = config.OPTIMIZER(rate)
+        if not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise ValueError(
+                "OPTIMIZER must return a Keras optimizer of the learning rate it is called with, "
+                f"such as keras.optimizers.Adam(learning_rate); {config.OPTIMIZER} returned "
+                f"{optimizer!r}."
+            )
+        return optimizer
     if config.OPTIMIZER == "adamw":
         if momentum is not None:
             logger.warning("OPTIMIZER 'adamw' has no momentum; the %g given is unused.", momentum)

@@ -46,6 +46,21 @@ class TestNewRun:
         network.make_log_dir()
         assert not list(tmp_path.iterdir())
 
+    def test_one_process_at_a_time(self, tmp_path):
+        class Network(InRun):
+            run_name, model_dir = "cell", tmp_path
+
+        first, second = Network(), Network()
+        first.set_log_dir()
+        first.make_log_dir()
+        second.set_log_dir()
+        second.log_dir = first.log_dir
+        with first.alone(), pytest.raises(BlockingIOError, match="Another process trains the run"):
+            with second.alone():
+                pass
+        with second.alone():
+            pass
+
     def test_nothing_is_made_yet(self, tmp_path, noon):
         new_run(tmp_path / "logs", "cell")
         assert not (tmp_path / "logs").exists()

@@ -10,19 +10,19 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse  # noqa: E402
-from collections import Counter  # noqa: E402
-from collections.abc import Iterable  # noqa: E402
+import argparse
+from collections import Counter
+from collections.abc import Iterable
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from lesion import NOTICE  # noqa: E402
-from lesion.cache import ImageCache  # noqa: E402
-from lesion.checks import check_samples  # noqa: E402
-from lesion.layouts import find_collections, find_samples  # noqa: E402
-from lesion.options import positive  # noqa: E402
-from lesion.patient import known_of  # noqa: E402
-from lesion.samples import (  # noqa: E402
+from lesion import NOTICE
+from lesion.cache import ImageCache
+from lesion.checks import check_samples
+from lesion.layouts import find_collections, find_samples
+from lesion.options import positive
+from lesion.patient import known_of
+from lesion.samples import (
     ATTRIBUTES,
     DIAGNOSES,
     TASKS,
@@ -33,9 +33,9 @@ from lesion.samples import (  # noqa: E402
     printable,
     said_of,
 )
-from mrcnn.dataset import Dataset  # noqa: E402
-from mrcnn.files import write_json  # noqa: E402
-from mrcnn.images import image_size, read_image, read_mask  # noqa: E402
+from mrcnn.dataset import Dataset
+from mrcnn.files import write_json
+from mrcnn.images import image_size, read_image, read_mask
 
 __all__ = [
     "ATTRIBUTES",

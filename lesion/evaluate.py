@@ -20,28 +20,21 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+from typing import Any
 
-from lesion import NOTICE  # noqa: E402
-from lesion.attribute_thresholds import METHODS  # noqa: E402
-from lesion.evaluation_folder import SUMMARY, clear_folder, refuse_folder, weights_in  # noqa: E402
-from lesion.evaluation_tasks import load_predictor_of, score, write_figures  # noqa: E402
-from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
-from lesion.options import add_referral, add_views, natural, positive  # noqa: E402
-from lesion.samples import TASKS  # noqa: E402
-from lesion.selection import PART_NAMES, notes_on, require_truths, select  # noqa: E402
-from lesion.submission import refuse_masks_in  # noqa: E402
-from lesion.weights import (  # noqa: E402
-    NONE,
-    SHIPPED,
-    learned_by,
-    own_split,
-    shipped_weights,
-    weights_path,
-)
-from mrcnn.files import write_json  # noqa: E402
-from mrcnn.images import ImageError  # noqa: E402
+from lesion import NOTICE
+from lesion.attribute_thresholds import METHODS
+from lesion.evaluation_folder import SUMMARY, clear_folder, refuse_folder, weights_in
+from lesion.evaluation_tasks import load_predictor_of, score, write_figures
+from lesion.nearby import NearbyAttributes, NearbyDiagnosis
+from lesion.options import add_referral, add_views, natural, positive
+from lesion.samples import TASKS
+from lesion.selection import PART_NAMES, notes_on, require_truths, select
+from lesion.submission import refuse_masks_in
+from lesion.weights import NONE, SHIPPED, learned_by, own_split, shipped_weights, weights_path
+from mrcnn.files import write_json
+from mrcnn.images import ImageError
 
 _SHOWN_WHOLE = (
     "Images are shown whole, while `lesion analyze` shows lesions that are small in them from "

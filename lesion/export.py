@@ -18,11 +18,11 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+from typing import Any
 
-from lesion import NOTICE  # noqa: E402
-from lesion.samples import TASKS  # noqa: E402
+from lesion import NOTICE
+from lesion.samples import TASKS
 
 # TensorFlow is loaded within functions, so that a mistyped command answers at once.
 

@@ -15,25 +15,20 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from lesion import (  # noqa: E402
-    NOTICE,
-    attributes_training,
-    boundary_training,
-    diagnosis_training,
-)
-from lesion.cache import ImageCache  # noqa: E402
-from lesion.checks import check_samples  # noqa: E402
-from lesion.crew import MemberFailed, take_changeable  # noqa: E402
-from lesion.crop import MIN_SHARE  # noqa: E402
-from lesion.layouts import find_collections  # noqa: E402
-from lesion.options import natural, positive, rate, share  # noqa: E402
-from lesion.patient import NOTHING_KNOWN, known_of, told  # noqa: E402
-from lesion.samples import TASKS, DatasetError, Sample, said_of  # noqa: E402
-from lesion.splits import RUN_FILE, SPLIT_FILE, UNLABELLED, Split  # noqa: E402
-from lesion.training_split import choose_split, refuse_seen_folds  # noqa: E402
-from lesion.weights import checked_metadata, member_files  # noqa: E402
-from mrcnn.files import write_json  # noqa: E402
-from mrcnn.runs import InRun, find_last  # noqa: E402
+from lesion import NOTICE, attributes_training, boundary_training, diagnosis_training
+from lesion.cache import ImageCache
+from lesion.checks import check_samples
+from lesion.crew import MemberFailed, take_changeable
+from lesion.crop import MIN_SHARE
+from lesion.layouts import find_collections
+from lesion.options import natural, positive, rate, share
+from lesion.patient import NOTHING_KNOWN, known_of, told
+from lesion.samples import TASKS, DatasetError, Sample, said_of
+from lesion.splits import RUN_FILE, SPLIT_FILE, UNLABELLED, Split
+from lesion.training_split import choose_split, refuse_seen_folds
+from lesion.weights import checked_metadata, member_files
+from mrcnn.files import write_json
+from mrcnn.runs import InRun, find_last
 
 logger = logging.getLogger(__name__)
 

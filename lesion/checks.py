@@ -1,7 +1,5 @@
 """Which samples of a data set are sound: every file decoded once, every fault named."""
 
-import json
-import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,18 +8,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lesion.grouping import remember_content
+from lesion.records import read_record, stamp_of, write_record
 from lesion.samples import ATTRIBUTES, TASKS, Collection, Problem, Sample
-from mrcnn.files import sha256_of, write_json
+from mrcnn.files import sha256_of
 from mrcnn.images import ImageError, image_size, read_image, read_mask
-
-logger = logging.getLogger(__name__)
 
 # With a shorter side a file is an icon, not a dermoscopic image.
 MIN_SIDE = 32
 # A large JPEG is read to its end when decoded at about this size, in a fraction of the time; a
 # small one is quicker left as it is.
 _CHECK_SIDE = 512
-_RECORD_VERSION = 1
+_RECORD, _RECORD_VERSION = "checked files", 1
 # What a sample of each task must have: the field of `Sample`, and its name in messages.
 _TRUTHS = {
     "boundary": ("mask", "mask"),
@@ -192,18 +189,18 @@ def _examine_all(
     images: list[Path], masks: list[Path], workers: int, record: Path | None
 ) -> dict[Path, dict | str]:
     """What is known of each file: its facts, or as text what is wrong with it."""
-    known = {} if record is None else _read_record(record)
+    content = {} if record is None else read_record(record, _RECORD)
+    known = content.get("files", {}) if content.get("version") == _RECORD_VERSION else {}
     facts: dict[Path, dict | str] = {}
     stamps: dict[Path, list[int]] = {}
     pending = []
     for paths, examine in ((images, _examine_image), (masks, _examine_mask)):
         for path in paths:
             try:
-                status = path.stat()
+                stamps[path] = stamp_of(path)
             except OSError as error:
                 facts[path] = f"it cannot be read: {error.strerror}"
                 continue
-            stamps[path] = [status.st_size, status.st_mtime_ns]
             entry = known.get(str(path.resolve()))
             if entry and entry["stamp"] == stamps[path] and entry["check"] == examine.__name__:
                 facts[path] = entry["facts"]
@@ -229,24 +226,5 @@ def _examine_all(
                 entry = {"stamp": stamps[path], "check": check, "facts": result}
                 known[str(path.resolve())] = entry
     if record is not None:
-        _write_record(record, known)
+        write_record(record, {"version": _RECORD_VERSION, "files": known}, _RECORD)
     return facts
-
-
-def _read_record(record: Path) -> dict[str, dict]:
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        if content["version"] == _RECORD_VERSION:
-            return content["files"]
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("The record of checked files %s is unusable (%s): made anew.", record, error)
-    return {}
-
-
-def _write_record(record: Path, files: dict[str, dict]) -> None:
-    try:
-        write_json(record, {"version": _RECORD_VERSION, "files": files}, indent=None)
-    except OSError as error:
-        logger.warning("The record of checked files %s cannot be written: %s.", record, error)

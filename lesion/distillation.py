@@ -20,6 +20,7 @@ from lesion.diagnosis import DiagnosisPredictor, load_classifier
 from lesion.diagnosis_data import DiagnosisDataset, log_shares
 from lesion.folders import image_files
 from lesion.pairing import stem_of
+from lesion.records import stamp_of
 from lesion.samples import DIAGNOSES, DatasetError, Sample, archive_id
 from lesion.splits import Split
 from lesion.weights import member_files
@@ -181,8 +182,7 @@ def _logits(predictor: DiagnosisPredictor, samples: Sequence[Sample], folder: Pa
 
 def _stamp(sample):
     """What an answer depends on, as text."""
-    status = sample.image.stat()
-    facts = sample.image.resolve(), status.st_size, status.st_mtime_ns
+    facts = sample.image.resolve(), *stamp_of(sample.image)
     return "|".join(map(str, (*facts, *sorted(sample.metadata.items()))))
 
 

@@ -133,7 +133,7 @@ def summarize(collection: Collection) -> dict:
         "lesions": len(lesions),
         "images_without_lesion_id": sum(sample.lesion_id is None for sample in samples),
         "notes": [str(note) for note in collection.notes],
-        "problems": [{"path": str(p.path), "reason": p.reason} for p in collection.problems],
+        "problems": [problem.to_dict() for problem in collection.problems],
     }
 
 

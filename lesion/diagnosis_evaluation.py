@@ -128,7 +128,7 @@ def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = 
         "grouped_by": unit_of(evaluation.samples),
         "unscored": len(evaluation.unscored),
         "failed": len(evaluation.problems),
-        "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
+        "problems": [problem.to_dict() for problem in evaluation.problems],
     }
     if not evaluation.samples:
         main = ("balanced_accuracy", "melanoma_auc", "mean_auc", "ece", "brier")

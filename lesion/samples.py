@@ -11,6 +11,8 @@ TASKS = ("boundary", "attributes", "diagnosis")
 ATTRIBUTES = ("pigment_network", "negative_network", "streaks", "milia_like_cyst", "globules")
 DIAGNOSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 PARTS = ("training", "validation", "test")
+# What a task learns from and is scored by, in words; `Sample.truth` gives it.
+TRUTHS = {"boundary": "a mask", "attributes": "attribute masks", "diagnosis": "a diagnosis"}
 # Of the ISIC archive, also of copies that are cut, reduced or numbered (`ISIC_0024306_256`). The
 # phantoms' begin with 900 and mean other images in every set of them; the archive has few there.
 _ARCHIVE_ID = re.compile(r"(?<![a-z0-9])ISIC_(?!900)\d{7}(?!\d)", re.IGNORECASE)
@@ -52,6 +54,14 @@ class Sample:
         """Names the sample among all collections; split files hold these."""
         return f"{self.collection}/{self.image_id}"
 
+    def truth(self, task: str) -> Path | Mapping[str, Path] | str | None:
+        """What a task learns from and is scored by; None or empty where it is not known."""
+        return {
+            "boundary": self.mask,
+            "attributes": self.attributes,
+            "diagnosis": self.diagnosis,
+        }[task]
+
 
 def archive_id(name: str) -> str | None:
     """The id in the ISIC archive that a file's name, without suffix, holds; None where none."""
@@ -72,8 +82,17 @@ class Problem:
     path: Path
     reason: str
 
+    @classmethod
+    def of(cls, path: str | Path, error: Exception) -> "Problem":
+        """What an exception says of a file, without the path that its message may begin with."""
+        return cls(Path(path), str(error).removeprefix(f"{path}: "))
+
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+    def to_dict(self) -> dict[str, str]:
+        """As plain values for JSON."""
+        return {"path": str(self.path), "reason": self.reason}
 
 
 def said_of(problems: Sequence[Problem], most: int = 20) -> list[str]:

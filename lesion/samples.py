@@ -95,25 +95,28 @@ class Problem:
         return {"path": str(self.path), "reason": self.reason}
 
 
-def said_of(problems: Sequence[Problem], most: int = 20) -> list[str]:
+_MOST = 20  # lines about one file, or of one kind
+
+
+def said_of(problems: Sequence[Problem]) -> list[str]:
     """Lines of text about problems.
 
-    Of one file (as of a table's rows) there are no more than `most`, and more files than that of
+    Of one file (as of a table's rows) there are no more than 20, and more files than that of
     which the same is to be said, in one folder, are one line.
     """
     alike = Counter((problem.path.parent, problem.reason) for problem in problems)
     shown, more = [], Counter()
     for problem in problems:
         count = alike[problem.path.parent, problem.reason]
-        if count > most:
+        if count > _MOST:
             alike[problem.path.parent, problem.reason] = -1
             where, name = problem.path.parent, problem.path.name
             shown.append(f"{where}: {count:,} files, such as {name}: {problem.reason}")
         elif count > 0:
             more[problem.path] += 1
-            if more[problem.path] <= most:
+            if more[problem.path] <= _MOST:
                 shown.append(str(problem))
-    shown += [f"{p}: and {n - most} more such lines" for p, n in more.items() if n > most]
+    shown += [f"{p}: and {n - _MOST} more such lines" for p, n in more.items() if n > _MOST]
     return [printable(line) for line in shown]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lesion.cache import ImageCache
+from lesion.reading import chunks
 from lesion.records import read_record, stamp_of, write_record
 from mrcnn.masks import mask_extent
 
@@ -78,10 +79,9 @@ def find_crops(
     known = content.get("stamped", {}) if content.get("source") == source else {}
     stamps = {str(path): stamp_of(path) for path in paths}
     missing = [path for path, stamp in stamps.items() if known.get(path, [None])[0] != stamp]
-    starts = range(0, len(missing), _BATCH)
     try:
-        for start in tqdm(starts, "Finding lesions", unit="batch", disable=None):
-            chunk = missing[start : start + _BATCH]
+        batches = chunks(missing, _BATCH)
+        for chunk in tqdm(batches, "Finding lesions", unit="batch", disable=None):
             found = boundary.predict([cache.image(path) for path in chunk])
             for path, lesion in zip(chunk, found, strict=True):
                 known[path] = stamps[path], lesion_square(lesion.mask)

@@ -39,6 +39,11 @@ def read_ahead(
             yield current
 
 
+def chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """The items in order, `size` at a time; the last ones may be fewer."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
 class Prediction(NamedTuple):
     """An image with what was predicted for it, or what is wrong with its file."""
 

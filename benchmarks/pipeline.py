@@ -13,8 +13,8 @@ import timing  # noqa: F401  (puts the repository on the path)
 
 from lesion.augment import DermoscopyAugmentation
 from lesion.boundary import BoundaryConfig
+from lesion.boundary_data import LesionDataset
 from lesion.cache import ImageCache
-from lesion.dataset import LesionDataset
 from lesion.layouts import find_samples
 from lesion.phantom import write_phantoms
 from mrcnn.data import Batches

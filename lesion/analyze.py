@@ -25,22 +25,22 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse  # noqa: E402
-import contextlib  # noqa: E402
-from collections import Counter, deque  # noqa: E402
-from collections.abc import Mapping  # noqa: E402
-from concurrent.futures import ThreadPoolExecutor  # noqa: E402
+import argparse
+import contextlib
+from collections import Counter, deque
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
-from tqdm import tqdm  # noqa: E402
+from tqdm import tqdm
 
-from lesion import NOTICE  # noqa: E402
-from lesion.analyzer import Analyzer  # noqa: E402
-from lesion.folders import not_read  # noqa: E402
-from lesion.metadata import image_name, read_patients, rows_of  # noqa: E402
-from lesion.options import add_analyzer, analyzer_options, positive, rate  # noqa: E402
-from lesion.patient import known_of  # noqa: E402
-from lesion.report import page_of_another, write_report  # noqa: E402
-from lesion.results import (  # noqa: E402
+from lesion import NOTICE
+from lesion.analyzer import Analyzer
+from lesion.folders import not_read
+from lesion.metadata import image_name, read_patients, rows_of
+from lesion.options import add_analyzer, analyzer_options, positive, rate
+from lesion.patient import known_of
+from lesion.report import page_of_another, write_report
+from lesion.results import (
     IMAGE_SUFFIXES,
     Records,
     file_of_another,
@@ -52,9 +52,9 @@ from lesion.results import (  # noqa: E402
     record_of_another,
     write_results,
 )
-from lesion.results_table import TABLE, write_results_table  # noqa: E402
-from lesion.samples import Problem  # noqa: E402
-from mrcnn.images import ImageError  # noqa: E402
+from lesion.results_table import TABLE, write_results_table
+from lesion.samples import Problem
+from mrcnn.images import ImageError
 
 REPORT = "report.html"
 _WRITERS = 2

@@ -20,18 +20,18 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse  # noqa: E402
-import ipaddress  # noqa: E402
-import os  # noqa: E402
-import signal  # noqa: E402
-import tempfile  # noqa: E402
-import threading  # noqa: E402
+import argparse
+import ipaddress
+import os
+import signal
+import tempfile
+import threading
 
-from lesion import NOTICE  # noqa: E402
-from lesion.analyzer import Analyzer  # noqa: E402
-from lesion.app_uploads import Uploads  # noqa: E402
-from lesion.app_view import MAX_MEGAPIXELS  # noqa: E402
-from lesion.options import add_analyzer, analyzer_options, positive, rate  # noqa: E402
+from lesion import NOTICE
+from lesion.analyzer import Analyzer
+from lesion.app_uploads import Uploads
+from lesion.app_view import MAX_MEGAPIXELS
+from lesion.options import add_analyzer, analyzer_options, positive, rate
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,48 +1,32 @@
 """Scores of the attributes task: the challenge's global index, each attribute's, and the files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from lesion.attribute_thresholds import METHODS
 from lesion.figures import AttributeCase, attribute_sheet, for_sheet
-from lesion.grouping import independent_groups, unit_of
+from lesion.grouping import independent_groups
+from lesion.mask_evaluation import MaskEvaluation, predict_again, predict_samples
 from lesion.metrics import Confusion, bootstrap_weights, percentile_interval
-from lesion.reading import predict_images, read_truth_mask
-from lesion.samples import ATTRIBUTES, Problem, Sample, distinct_names
-from lesion.submission import write_masks
+from lesion.reading import read_truth_mask
+from lesion.samples import ATTRIBUTES, Problem, Sample
 from lesion.tables import aligned, write_table
-from mrcnn.images import ImageError
 
 _CASES = 8
 
 
-@dataclass
-class AttributesEvaluation:
-    """Scores of the attributes task.
+class AttributesEvaluation(MaskEvaluation):
+    """A `MaskEvaluation` whose `scores` are normalised `Confusion`s, by method and attribute.
 
-    Attributes:
-        samples: the samples that were scored.
-        scores: of each of them, by method and attribute, a normalised `Confusion`; attributes
-            whose mask is missing have none.
-        problems: files that could not be scored.
-        unscored: samples without any mask, whose predictions are written nevertheless.
-        unwritten: masks that could not be written.
-        incomplete: number of scored samples that lack masks of some attributes.
+    Attributes whose mask is missing have none. `unscored` are samples without any mask.
     """
-
-    samples: list[Sample] = field(default_factory=list)
-    scores: list[dict[str, dict[str, Confusion]]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    unscored: list[Sample] = field(default_factory=list)
-    unwritten: list[Problem] = field(default_factory=list)
 
     @property
     def incomplete(self) -> int:
+        """Number of scored samples that lack masks of some attributes."""
         return sum(len(scores[METHODS[0]]) < len(ATTRIBUTES) for scores in self.scores)
 
 
@@ -67,48 +51,24 @@ def evaluate_attributes(
         its problems.
     """
     evaluation = AttributesEvaluation()
-    known = [sample for sample in samples if sample.attributes or predictions is not None]
-    evaluation.problems += [
-        Problem(sample.image, "image without attribute masks")
-        for sample in samples
-        if not sample.attributes and predictions is None
-    ]
-    names = distinct_names(known)
-    results = predict_images(_ByMethod(predictor), [sample.image for sample in known], batch)
-    progress = tqdm(results, "Evaluating", len(known), unit="image", disable=None)
-    for sample, stem, (path, image, masks, error) in zip(known, names, progress, strict=True):
-        if error is not None:
-            evaluation.problems.append(Problem(path, error))
-            continue
-        if predictions is not None:
-            own = {f"attribute_{name}": mask for name, mask in masks[predictor.method].items()}
-            evaluation.unwritten += write_masks(predictions, stem, own)
-        if not sample.attributes:
-            evaluation.unscored.append(sample)
+    predicted = predict_samples(
+        *(evaluation, "attributes", predictor.predict_by_method, samples, batch, predictions),
+        masks_of=lambda masks: {f"attribute_{n}": m for n, m in masks[predictor.method].items()},
+    )
+    for sample, image, masks in predicted:
         truths = _truths(sample, image.shape[:2], evaluation.problems)
-        if not truths:
-            continue
-        evaluation.samples.append(sample)
-        evaluation.scores.append(
-            {
-                method: {
-                    name: Confusion.of(masks[method][name], truth).normalized
-                    for name, truth in truths.items()
+        if truths:
+            evaluation.samples.append(sample)
+            evaluation.scores.append(
+                {
+                    method: {
+                        name: Confusion.of(masks[method][name], truth).normalized
+                        for name, truth in truths.items()
+                    }
+                    for method in METHODS
                 }
-                for method in METHODS
-            }
-        )
+            )
     return evaluation
-
-
-class _ByMethod:
-    """Predicts the masks of every method from one pass through the network."""
-
-    def __init__(self, predictor):
-        self.predictor = predictor
-
-    def predict(self, images):
-        return self.predictor.predict_by_method(images)
 
 
 def _truths(sample, shape, problems):
@@ -145,11 +105,8 @@ def summarize_attributes(evaluation: AttributesEvaluation, method: str) -> dict:
         "interval": _interval([scores[method] for scores in evaluation.scores], groups),
         "method": method,
         "methods": tables,
-        "grouped_by": unit_of(evaluation.samples),
-        "unscored": len(evaluation.unscored),
         "incomplete": evaluation.incomplete,
-        "failed": len(evaluation.problems),
-        "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
+        **evaluation.remarks(),
     }
 
 
@@ -264,14 +221,9 @@ def write_attributes(
     totals = [Confusion.total(scores[method].values()) for scores in evaluation.scores]
     cost = [total.false_positive + total.false_negative for total in totals]
     chosen = sorted(range(len(cost)), key=cost.__getitem__, reverse=True)[:_CASES]
-    paths = [evaluation.samples[place].image for place in chosen]
+    again = predict_again(predictor.predict, [evaluation.samples[i] for i in chosen], batch)
     cases = []
-    for place, (_, image, found, error) in zip(
-        chosen, predict_images(predictor, paths, batch), strict=True
-    ):
-        if error is not None:
-            raise ImageError(f"{evaluation.samples[place].image} has gone meanwhile: {error}")
-        sample = evaluation.samples[place]
+    for place, (sample, image, found) in zip(chosen, again, strict=True):
         truths = _truths(sample, image.shape[:2], [])
         # There may be photographs among them.
         small, *masks = for_sheet(image, *found.masks.values(), *truths.values())

@@ -17,6 +17,7 @@ from lesion.options import (
     refuse_coco,
     share,
 )
+from lesion.reading import chunks
 from lesion.samples import ATTRIBUTES, Sample
 from mrcnn.arrays import load_arrays, save_arrays
 from mrcnn.config import Config
@@ -140,8 +141,7 @@ def finish(
         return
     predictor = load_attributes(weights, batch=4, finished=False)
     search = ThresholdSearch()
-    for start in tqdm(range(0, len(validation), 4), "Choosing thresholds", disable=None):
-        chunk = validation[start : start + 4]
+    for chunk in tqdm(chunks(validation, 4), "Choosing thresholds", disable=None):
         images = [read_image(sample.image) for sample in chunk]
         for sample, evidence in zip(chunk, predictor.evidence(images), strict=True):
             shape = evidence.semantic.shape[:2]

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from lesion.boundary_views import VIEWS, Look, look_twice
+from lesion.reading import chunks
 from lesion.weights import find_weights, require_whole
 from mrcnn.config import Config
 from mrcnn.files import sha256_of
@@ -123,8 +124,7 @@ class BoundaryPredictor:
         if self.views == 1:  # batch by batch, since maps of large photographs take much memory
             large = max((np.size(image) for image in images), default=0) > _LARGE
             size = 1 if large else self.model.config.BATCH_SIZE
-            starts = range(0, len(images), size)
-            return [_outlined(s) for start in starts for s in self.look(images[start:][:size])]
+            return [_outlined(s) for part in chunks(images, size) for s in self.look(part)]
         return [_outlined(look_twice(self.look, as_rgb8(image))) for image in images]
 
     def look(self, images: Sequence[np.ndarray]) -> list[Look]:

@@ -1,42 +1,24 @@
 """Scores of the boundary task: Jaccard and its like for each image, tables and figures of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from lesion.figures import Case, contact_sheet, for_sheet, jaccard_histogram
-from lesion.grouping import independent_groups, unit_of
+from lesion.grouping import independent_groups
+from lesion.mask_evaluation import MaskEvaluation, predict_again, predict_samples
 from lesion.metrics import METRICS, aggregate, bootstrap_interval, boundary_metrics
-from lesion.reading import predict_images, read_truth_mask
-from lesion.samples import Problem, Sample, distinct_names
-from lesion.submission import write_masks
+from lesion.reading import read_truth_mask
+from lesion.samples import Problem, Sample
 from lesion.tables import aligned, write_table
-from mrcnn.images import ImageError, read_mask
+from mrcnn.images import read_mask
 
 _INTERVAL_METRICS = ("jaccard", "threshold_jaccard")
 _CASES_PER_ROW = 4
 
 
-@dataclass
-class BoundaryEvaluation:
-    """Scores of the boundary task.
-
-    Attributes:
-        samples: the samples that were scored.
-        scores: of each of them, what `lesion.metrics.boundary_metrics` gives.
-        problems: samples that could not be scored.
-        unscored: samples without a mask, whose predictions are written nevertheless.
-        unwritten: masks that could not be written.
-    """
-
-    samples: list[Sample] = field(default_factory=list)
-    scores: list[dict[str, float]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    unscored: list[Sample] = field(default_factory=list)
-    unwritten: list[Problem] = field(default_factory=list)
+class BoundaryEvaluation(MaskEvaluation):
+    """A `MaskEvaluation` whose `scores` are what `lesion.metrics.boundary_metrics` gives."""
 
     def by_collection(self) -> dict[str, list[int]]:
         """Positions in `samples` of each collection's samples."""
@@ -55,7 +37,7 @@ def evaluate_boundary(
     """Predicts the lesion of each sample and scores it at the image's own size.
 
     Args:
-        predictor: as for `lesion.reading.predict_images`.
+        predictor: has `predict`, as `lesion.boundary.BoundaryPredictor`.
         samples: with boundary masks.
         batch: images predicted at once.
         predictions: folder for the masks, also of images without one to compare with
@@ -66,31 +48,17 @@ def evaluate_boundary(
         than their image, or whose image or mask cannot be read, are among its problems.
     """
     evaluation = BoundaryEvaluation()
-    known = [sample for sample in samples if sample.mask is not None or predictions is not None]
-    evaluation.problems += [
-        Problem(sample.image, "image without a mask")
-        for sample in samples
-        if sample.mask is None and predictions is None
-    ]
-    names = distinct_names(known)
-    results = predict_images(predictor, [sample.image for sample in known], batch)
-    progress = tqdm(results, "Evaluating", len(known), unit="image", disable=None)
-    for sample, name, (path, image, boundary, error) in zip(known, names, progress, strict=True):
-        if error is not None:
-            evaluation.problems.append(Problem(path, error))
-            continue
-        if predictions is not None:
-            masks = {"segmentation": boundary.mask}
-            evaluation.unwritten += write_masks(predictions, name, masks)
-        if sample.mask is None:
-            evaluation.unscored.append(sample)
-            continue
+    predicted = predict_samples(
+        *(evaluation, "boundary", predictor.predict, samples, batch, predictions),
+        masks_of=lambda boundary: {"segmentation": boundary.mask},
+    )
+    for sample, image, boundary in predicted:
         truth = read_truth_mask(sample.mask, image.shape)
         if isinstance(truth, Problem):
             evaluation.problems.append(truth)
-            continue
-        evaluation.samples.append(sample)
-        evaluation.scores.append(boundary_metrics(boundary.mask, truth))
+        else:
+            evaluation.samples.append(sample)
+            evaluation.scores.append(boundary_metrics(boundary.mask, truth))
     return evaluation
 
 
@@ -135,10 +103,7 @@ def summarize_boundary(evaluation: BoundaryEvaluation, names: Sequence[str] = ()
             "all": intervals(everything),
             "datasets": {name: intervals(chosen) for name, chosen in parts.items()},
         },
-        "grouped_by": unit_of(evaluation.samples),
-        "unscored": len(evaluation.unscored),
-        "failed": len(evaluation.problems),
-        "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
+        **evaluation.remarks(),
     }
 
 
@@ -174,17 +139,12 @@ def write_boundary(
     )
     rows = choose_cases(jaccards, _CASES_PER_ROW)
     chosen = [position for row in rows.values() for position in row]
-    images = [evaluation.samples[position].image for position in chosen]
     cases = {}
-    for position, (_, image, boundary, error) in zip(
-        chosen, predict_images(predictor, images, batch), strict=True
-    ):
-        if error is not None:
-            raise ImageError(f"{evaluation.samples[position].image} has gone meanwhile: {error}")
-        sample = evaluation.samples[position]
+    again = predict_again(predictor.predict, [evaluation.samples[i] for i in chosen], batch)
+    for position, (sample, image, boundary) in zip(chosen, again, strict=True):
         name = sample.key if len(positions) > 1 else sample.image_id
-        truth = read_mask(sample.mask)
-        shown = for_sheet(image, boundary.mask, truth)  # there may be photographs among them
+        # There may be photographs among them.
+        shown = for_sheet(image, boundary.mask, read_mask(sample.mask))
         cases[position] = Case(name, jaccards[position], *shown)
     contact_sheet({title: [cases[i] for i in row] for title, row in rows.items()}, sheet)
     return [table, histogram, sheet]

@@ -137,7 +137,7 @@ def datasets(
     arguments: argparse.Namespace, parts: Sequence[Sequence[Sample]], cache: ImageCache
 ) -> Sequence[Any]:
     """Each part's samples as `mrcnn` wants them."""
-    from lesion.dataset import LesionDataset
+    from lesion.boundary_data import LesionDataset
 
     prepared = [LesionDataset(samples, cache) for samples in parts]
     for part in prepared:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lesion.records import stamp_of
 from mrcnn.files import atomic_path
 from mrcnn.images import ImageError, read_image, read_mask
 
@@ -92,10 +93,10 @@ class ImageCache:
         fits: Callable[[tuple[int, int, int]], bool],
     ) -> np.ndarray:
         try:
-            status = source.stat()
+            size, changed = stamp_of(source)
         except OSError as error:
             raise ImageError(f"{source} cannot be read: {error.strerror}.") from error
-        text = f"{_VERSION}|{source.resolve()}|{status.st_size}|{status.st_mtime_ns}|{kind}"
+        text = f"{_VERSION}|{source.resolve()}|{size}|{changed}|{kind}"
         key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         # Folders of some hundreds of files stay quick on every file system.
         entry = self.directory / key[:2] / f"{key}.pixels"

@@ -1,7 +1,5 @@
 """Which samples of a data set are sound: every file decoded once, every fault named."""
 
-import json
-import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,24 +8,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lesion.grouping import remember_content
-from lesion.samples import ATTRIBUTES, TASKS, Collection, Problem, Sample
-from mrcnn.files import sha256_of, write_json
+from lesion.records import read_record, stamp_of, write_record
+from lesion.samples import ATTRIBUTES, TASKS, TRUTHS, Collection, Problem, Sample
+from mrcnn.files import sha256_of
 from mrcnn.images import ImageError, image_size, read_image, read_mask
-
-logger = logging.getLogger(__name__)
 
 # With a shorter side a file is an icon, not a dermoscopic image.
 MIN_SIDE = 32
 # A large JPEG is read to its end when decoded at about this size, in a fraction of the time; a
 # small one is quicker left as it is.
 _CHECK_SIDE = 512
-_RECORD_VERSION = 1
-# What a sample of each task must have: the field of `Sample`, and its name in messages.
-_TRUTHS = {
-    "boundary": ("mask", "mask"),
-    "attributes": ("attributes", "attribute masks"),
-    "diagnosis": ("diagnosis", "diagnosis"),
-}
+_RECORD, _RECORD_VERSION = "checked files", 1
 
 
 def check_samples(
@@ -42,14 +33,14 @@ def check_samples(
 
     Left out, each with a problem that names the file: an image that cannot be decoded to its end
     or is smaller than `MIN_SIDE`; one of the same bytes as an earlier image (the first is kept, if
-    both do not have different diagnoses);
-    one without the task's truth, a mask, a diagnosis or all five attribute masks; one with an
-    unreadable mask, or one of another size than its image. Attribute masks may be blank or full.
-    For the boundary, one that is white all over is a fault, and an empty one where the data set
-    shows a lesion in every image (ISIC, HAM10000); in plain folders it says that the image shows
-    none, and the sample is kept.
+    both do not have different diagnoses); one without the task's truth, a mask, a diagnosis or all
+    five attribute masks; one with an unreadable mask, or one of another size than its image.
+    Attribute masks may be blank or full. For the boundary, one that is white all over is a fault,
+    and an empty one where the data set shows a lesion in every image (ISIC, HAM10000); in plain
+    folders it says that the image shows none, and the sample is kept.
 
     Args:
+        collection: as `lesion.layouts.find_collections` gives it.
         task: one of `TASKS`.
         workers: number of decoding threads.
         record: JSON file that remembers sound files by path, size and time of change, so that the
@@ -60,61 +51,20 @@ def check_samples(
 
     Returns:
         A new collection; `left_out` counts the images that were dropped.
+
+    Raises:
+        ValueError: for another task.
     """
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}; received {task!r}.")
     samples = collection.samples
-    truth, noun = _TRUTHS[task]
     images = [sample.image for sample in samples]
     masks = [mask for sample in samples for mask in _masks_of(sample, task, with_boundary)]
     facts = _examine_all(images, masks, workers, None if record is None else Path(record))
-
-    sound: list[Sample] = []
-    doubtful: set[str] = set()  # keys of those of which a copy has another diagnosis
-    problems: list[Problem] = []
     used = {} if used is None else used
-    empty = 0
-    bare = _folders_without(truth, samples)
-    problems += [
-        Problem(folder, f"{count} images and no {noun} for any of them")
-        for folder, count in bare.items()
-    ]
-    for sample in samples:
-        image = facts[sample.image]
-        if isinstance(image, str):
-            problems.append(Problem(sample.image, image))
-            continue
-        if first := used.get(image["sha256"]):
-            problems.append(Problem(sample.image, _duplicate(sample, first, task)))
-            if _contradict(sample, first, task):
-                doubtful.add(first.key)
-            continue
-        if not getattr(sample, truth):
-            if sample.image.parent not in bare:
-                article = "" if task == "attributes" else "a "
-                problems.append(Problem(sample.image, f"image without {article}{noun}"))
-            continue
-        if task == "attributes" and len(sample.attributes) < len(ATTRIBUTES):
-            continue  # of which the collection's own problems tell
-        if with_boundary and sample.mask is None:
-            problems.append(Problem(sample.image, "image without a mask of the lesion"))
-            continue
-        faults = []
-        for mask in _masks_of(sample, task, with_boundary):
-            reason = _mask_fault(facts[mask], image, None if task == "attributes" else collection)
-            if reason:
-                faults.append(Problem(mask, reason))
-        problems += faults
-        if faults:
-            continue
-        empty += task == "boundary" and facts[sample.mask]["cover"] == "none"
-        used[image["sha256"]] = sample
-        remember_content(sample.image, image["sha256"])
-        sound.append(sample)
-    sound = [sample for sample in sound if sample.key not in doubtful]
-    sizes = Counter((facts[s.image]["height"], facts[s.image]["width"]) for s in sound)
+    sound, problems = _sort_out(collection, facts, task, used, with_boundary)
     notes = list(collection.notes)
-    if empty:
+    if task == "boundary" and (empty := sum(facts[s.mask]["cover"] == "none" for s in sound)):
         notes.append(
             Problem(collection.root, f"{empty} empty masks: used as images without a lesion")
         )
@@ -124,8 +74,49 @@ def check_samples(
         problems=[*collection.problems, *problems],
         notes=notes,
         left_out=collection.left_out + len(samples) - len(sound),
-        sizes=sizes,
+        sizes=Counter((facts[s.image]["height"], facts[s.image]["width"]) for s in sound),
     )
+
+
+def _sort_out(
+    collection: Collection,
+    facts: dict[Path, dict | str],
+    task: str,
+    used: dict[str, Sample],
+    with_boundary: bool,
+) -> tuple[list[Sample], list[Problem]]:
+    """The sound samples, which are added to `used`, and what is wrong with the others."""
+    bare = _folders_without(task, collection.samples)
+    noun = TRUTHS[task].removeprefix("a ")
+    problems = [
+        Problem(folder, f"{count} images and no {noun} for any of them")
+        for folder, count in bare.items()
+    ]
+    sound: list[Sample] = []
+    doubtful: set[str] = set()  # keys of those of which a copy has another diagnosis
+    for sample in collection.samples:
+        image = facts[sample.image]
+        first = None if isinstance(image, str) else used.get(image["sha256"])
+        if isinstance(image, str):
+            problems.append(Problem(sample.image, image))
+        elif first:
+            problems.append(Problem(sample.image, _duplicate(sample, first, task)))
+            if _contradict(sample, first, task):
+                doubtful.add(first.key)
+        elif not sample.truth(task):
+            if sample.image.parent not in bare:
+                problems.append(Problem(sample.image, f"image without {TRUTHS[task]}"))
+        elif task == "attributes" and len(sample.attributes) < len(ATTRIBUTES):
+            pass  # of which the collection's own problems tell
+        elif with_boundary and sample.mask is None:
+            problems.append(Problem(sample.image, "image without a mask of the lesion"))
+        elif faults := _mask_faults(sample, facts, task, with_boundary, collection.layout):
+            problems += faults
+        else:
+            used[image["sha256"]] = sample
+            remember_content(sample.image, image["sha256"])
+            sound.append(sample)
+    return [sample for sample in sound if sample.key not in doubtful], problems
 
 
 def _contradict(sample: Sample, first: Sample, task: str) -> bool:
@@ -145,10 +136,10 @@ def _duplicate(sample: Sample, first: Sample, task: str) -> str:
     )
 
 
-def _folders_without(truth: str, samples: list[Sample]) -> dict[Path, int]:
+def _folders_without(task: str, samples: list[Sample]) -> dict[Path, int]:
     """Image folders none of whose images has a truth: one problem instead of thousands."""
     count = Counter(sample.image.parent for sample in samples)
-    known = {sample.image.parent for sample in samples if getattr(sample, truth)}
+    known = {sample.image.parent for sample in samples if sample.truth(task)}
     return {folder: n for folder, n in count.items() if folder not in known and n > 1}
 
 
@@ -158,8 +149,16 @@ def _masks_of(sample: Sample, task: str, with_boundary: bool) -> list[Path]:
     return [*attributes, *([sample.mask] if boundary and sample.mask is not None else [])]
 
 
-def _mask_fault(mask: dict | str, image: dict, collection: Collection | None) -> str | None:
-    """What is wrong with a mask; of a boundary's in `collection`, its extent, too."""
+def _mask_faults(sample, facts, task, with_boundary, layout) -> list[Problem]:
+    image = facts[sample.image]
+    layout = None if task == "attributes" else layout
+    found = {path: facts[path] for path in _masks_of(sample, task, with_boundary)}
+    reasons = {path: _mask_fault(mask, image, layout) for path, mask in found.items()}
+    return [Problem(path, reason) for path, reason in reasons.items() if reason]
+
+
+def _mask_fault(mask: dict | str, image: dict, layout: str | None) -> str | None:
+    """What is wrong with a mask; of a boundary's in a data set of a `layout`, its extent, too."""
     if isinstance(mask, str):
         return mask
     if (mask["height"], mask["width"]) != (image["height"], image["width"]):
@@ -167,9 +166,9 @@ def _mask_fault(mask: dict | str, image: dict, collection: Collection | None) ->
             f"mask of another size: {mask['width']} x {mask['height']} pixels, "
             f"its image {image['width']} x {image['height']}"
         )
-    if collection is not None and mask["cover"] == "all":
+    if layout is not None and mask["cover"] == "all":
         return "all-white mask"
-    if collection is not None and mask["cover"] == "none" and collection.layout != "plain":
+    if layout not in (None, "plain") and mask["cover"] == "none":
         return "empty mask"
     return None
 
@@ -192,61 +191,43 @@ def _examine_all(
     images: list[Path], masks: list[Path], workers: int, record: Path | None
 ) -> dict[Path, dict | str]:
     """What is known of each file: its facts, or as text what is wrong with it."""
-    known = {} if record is None else _read_record(record)
+    content = {} if record is None else read_record(record, _RECORD)
+    known = content.get("files", {}) if content.get("version") == _RECORD_VERSION else {}
     facts: dict[Path, dict | str] = {}
     stamps: dict[Path, list[int]] = {}
     pending = []
     for paths, examine in ((images, _examine_image), (masks, _examine_mask)):
         for path in paths:
             try:
-                status = path.stat()
+                stamps[path] = stamp_of(path)
             except OSError as error:
                 facts[path] = f"it cannot be read: {error.strerror}"
                 continue
-            stamps[path] = [status.st_size, status.st_mtime_ns]
             entry = known.get(str(path.resolve()))
             if entry and entry["stamp"] == stamps[path] and entry["check"] == examine.__name__:
                 facts[path] = entry["facts"]
             else:
                 pending.append((path, examine))
-
-    def examine_one(job):
-        path, examine = job
-        try:
-            return path, examine.__name__, examine(path)
-        except (ImageError, OSError) as error:
-            return path, examine.__name__, str(error).removeprefix(f"{path}: ")
-
     if not pending:
         return facts
     with ThreadPoolExecutor(workers) as pool:
         # `disable=None` shows the bar on a terminal only.
-        for path, check, result in tqdm(
-            pool.map(examine_one, pending), "Checking", len(pending), unit="file", disable=None
-        ):
+        results = pool.map(_examine, pending)
+        results = tqdm(results, "Checking", len(pending), unit="file", disable=None)
+        for (path, examine), result in zip(pending, results, strict=True):
             facts[path] = result
             if not isinstance(result, str):
-                entry = {"stamp": stamps[path], "check": check, "facts": result}
+                entry = {"stamp": stamps[path], "check": examine.__name__, "facts": result}
                 known[str(path.resolve())] = entry
     if record is not None:
-        _write_record(record, known)
+        write_record(record, {"version": _RECORD_VERSION, "files": known}, _RECORD)
     return facts
 
 
-def _read_record(record: Path) -> dict[str, dict]:
+def _examine(job):
+    """The facts of a file, or as text what is wrong with it."""
+    path, examine = job
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        if content["version"] == _RECORD_VERSION:
-            return content["files"]
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("The record of checked files %s is unusable (%s): made anew.", record, error)
-    return {}
-
-
-def _write_record(record: Path, files: dict[str, dict]) -> None:
-    try:
-        write_json(record, {"version": _RECORD_VERSION, "files": files}, indent=None)
-    except OSError as error:
-        logger.warning("The record of checked files %s cannot be written: %s.", record, error)
+        return examine(path)
+    except (ImageError, OSError) as error:
+        return Problem.of(path, error).reason

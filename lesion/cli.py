@@ -7,7 +7,7 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from lesion import NOTICE, __version__  # noqa: E402
+from lesion import NOTICE, __version__
 
 COMMANDS = {
     "train": "train a network on a data set",

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import NamedTuple
 
 from lesion.samples import DatasetError
 from mrcnn.files import write_json
@@ -141,43 +142,60 @@ def _train_beside(members, train, jobs):
 
     A training of small images keeps one core busy better than two trainings in turn keep two.
     """
-    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or the first takes all memory
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     jobs = min(jobs, len(cores) or jobs)
     free = [cores[job::jobs] for job in range(jobs)]
-    running = {}
+    running: dict[int, _Running] = {}
     waiting = list(enumerate(members, start=1))
     try:
         while waiting or running:
             while waiting and free:
                 number, member = waiting.pop(0)
                 log = Path(member.logs) / LOG_FILE
-                log.parent.mkdir(parents=True, exist_ok=True)
-                log.touch()
                 print(f"Member {number} of {len(members)}: {log}", flush=True)
-                share = free.pop()
-                # A daemon ends with this process, whatever ends it.
-                process = context.Process(
-                    target=_run, args=(train, member, log, share), daemon=True
-                )
-                process.start()
-                running[process.sentinel] = process, log, log.stat().st_size, share
+                started = _start(train, member, log, free.pop())
+                running[started.process.sentinel] = started
             for sentinel in wait(list(running)):
-                process, log, start, share = running.pop(sentinel)
-                process.join()
-                free.append(share)
-                if process.exitcode:
-                    said = _last_line(log, start)
-                    raise MemberFailed(
-                        f"A training stopped with code {process.exitcode}: {said} All that it said "
-                        f"is in {log}. The same command goes on from the last epochs."
-                    )
+                ended = running.pop(sentinel)
+                free.append(ended.cores)
+                _require_success(ended)
     finally:
-        for process, *_ in running.values():
-            process.terminate()
-        for process, *_ in running.values():
-            process.join()
+        for left in running.values():
+            left.process.terminate()
+        for left in running.values():
+            left.process.join()
+
+
+class _Running(NamedTuple):
+    """A training in a process of its own; what it says begins in its log after `start` bytes."""
+
+    process: multiprocessing.process.BaseProcess
+    log: Path
+    start: int
+    cores: list[int]
+
+
+def _start(train, member, log, cores):
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()
+    start = log.stat().st_size
+    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    # A daemon ends with this process, whatever ends it.
+    process = context.Process(target=_run, args=(train, member, log, cores), daemon=True)
+    process.start()
+    return _Running(process, log, start, cores)
+
+
+def _require_success(ended):
+    """Raises MemberFailed with what a training said last if it was stopped by an error."""
+    ended.process.join()
+    if ended.process.exitcode:
+        said = _last_line(ended.log, ended.start)
+        raise MemberFailed(
+            f"A training stopped with code {ended.process.exitcode}: {said} All that it said is in "
+            f"{ended.log}. The same command goes on from the last epochs."
+        )
 
 
 def _last_line(log, start):

@@ -1,7 +1,5 @@
 """Cutting an image down to its lesion, as the boundary network finds it."""
 
-import json
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,10 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from lesion.cache import ImageCache
-from mrcnn.files import write_json
+from lesion.reading import chunks
+from lesion.records import read_record, stamp_of, write_record
 from mrcnn.masks import mask_extent
-
-logger = logging.getLogger(__name__)
 
 MARGIN = 1.4
 """Side of the crop over the longer side of the lesion: the skin around it matters, too."""
@@ -78,41 +75,17 @@ def find_crops(
     """
     record = Path(record)
     source = [boundary.describe()["sha256"], cache.max_side]
-    known = _read_record(record, source)
-    stamps = {str(path): _stamp(path) for path in paths}
+    content = read_record(record, "lesions")
+    known = content.get("stamped", {}) if content.get("source") == source else {}
+    stamps = {str(path): stamp_of(path) for path in paths}
     missing = [path for path, stamp in stamps.items() if known.get(path, [None])[0] != stamp]
-    starts = range(0, len(missing), _BATCH)
     try:
-        for start in tqdm(starts, "Finding lesions", unit="batch", disable=None):
-            chunk = missing[start : start + _BATCH]
+        batches = chunks(missing, _BATCH)
+        for chunk in tqdm(batches, "Finding lesions", unit="batch", disable=None):
             found = boundary.predict([cache.image(path) for path in chunk])
             for path, lesion in zip(chunk, found, strict=True):
                 known[path] = stamps[path], lesion_square(lesion.mask)
     finally:  # what was found before an interruption need not be found again
         if missing:
-            _write_record(record, {"source": source, "stamped": known})
+            write_record(record, {"source": source, "stamped": known}, "lesions")
     return {path: tuple(known[path][1]) for path in stamps}
-
-
-def _write_record(record, content):
-    try:
-        write_json(record, content, indent=None)
-    except OSError as error:
-        logger.warning("The record of lesions %s cannot be written: %s.", record, error)
-
-
-def _stamp(path):
-    """What changes with an image file."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _read_record(record, source) -> dict[str, tuple[list[int], tuple[int, int, int]]]:
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        return dict(content.get("stamped", {})) if content["source"] == source else {}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("The record of lesions %s is unusable (%s): made anew.", record, error)
-        return {}

@@ -1,7 +1,7 @@
-"""Data sets of dermoscopic images: what a folder holds, what is wrong with it, training on it.
+"""Data sets of dermoscopic images: what a folder holds, and what is wrong with it.
 
 `python lesion/dataset.py --dataset DIR` decodes every file once, prints what it found and names
-every file at fault. `LesionDataset` hands sound samples to `mrcnn`.
+every file at fault.
 """
 
 import sys
@@ -10,101 +10,24 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse  # noqa: E402
-from collections import Counter  # noqa: E402
-from collections.abc import Iterable  # noqa: E402
+import argparse
+from collections import Counter
 
-import numpy as np  # noqa: E402
-
-from lesion import NOTICE  # noqa: E402
-from lesion.cache import ImageCache  # noqa: E402
-from lesion.checks import check_samples  # noqa: E402
-from lesion.layouts import find_collections, find_samples  # noqa: E402
-from lesion.options import positive  # noqa: E402
-from lesion.patient import known_of  # noqa: E402
-from lesion.samples import (  # noqa: E402
+from lesion import NOTICE
+from lesion.checks import check_samples
+from lesion.layouts import find_collections
+from lesion.options import positive
+from lesion.patient import known_of
+from lesion.samples import (
     ATTRIBUTES,
     DIAGNOSES,
     TASKS,
     Collection,
     DatasetError,
-    Problem,
-    Sample,
     printable,
     said_of,
 )
-from mrcnn.dataset import Dataset  # noqa: E402
-from mrcnn.files import write_json  # noqa: E402
-from mrcnn.images import image_size, read_image, read_mask  # noqa: E402
-
-__all__ = [
-    "ATTRIBUTES",
-    "DIAGNOSES",
-    "Collection",
-    "DatasetError",
-    "LesionDataset",
-    "Problem",
-    "Sample",
-    "check_samples",
-    "find_collections",
-    "find_samples",
-]
-
-# === Training ===
-
-
-class LesionDataset(Dataset):
-    """The boundary task: at most one instance of the class `lesion` in each image.
-
-    Args:
-        samples: sound samples, as `check_samples` returns them; every one has a mask.
-        cache: where decoded and reduced images are kept; without it each call decodes the
-            original at full size.
-    """
-
-    def __init__(self, samples: Iterable[Sample], cache: ImageCache | None = None):
-        super().__init__()
-        self.cache = cache
-        self.add_class("lesion", 1, "lesion")
-        for sample in samples:
-            if sample.mask is None:
-                raise DatasetError(
-                    f"The image {sample.image} has no mask to train on; "
-                    "leave it out, as `check_samples` does."
-                )
-            self.add_image("lesion", image_id=sample.key, path=str(sample.image), sample=sample)
-
-    def load_image(self, image_id: int) -> np.ndarray:
-        """The image, uint8 [height, width, 3], as large as the cache keeps it."""
-        info = self.image_info[image_id]
-        path = info["sample"].image
-        image = read_image(path) if self.cache is None else self.cache.image(path)
-        info["shape"] = image.shape[:2]
-        return image
-
-    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """bool masks [height, width, N] of the loaded image's size and int32 class ids [N].
-
-        N is 1, or 0 where the mask is empty.
-        """
-        info = self.image_info[image_id]
-        sample = info["sample"]
-        if self.cache is None:
-            mask = read_mask(sample.mask)
-            size = image_size(sample.image)
-            if mask.shape != tuple(size):
-                raise DatasetError(
-                    f"The mask {sample.mask} is {mask.shape[1]} x {mask.shape[0]} pixels, its "
-                    f"image {sample.image} {size[1]} x {size[0]}; leave the sample out."
-                )
-        else:
-            shape = info.get("shape") or self.cache.image(sample.image).shape[:2]
-            mask = self.cache.mask(sample.mask, shape)
-        instances = 1 if mask.any() else 0
-        return mask[:, :, np.newaxis][:, :, :instances], np.ones(instances, np.int32)
-
-
-# === Command line ===
+from mrcnn.files import write_json
 
 
 def summarize(collection: Collection) -> dict:
@@ -133,7 +56,7 @@ def summarize(collection: Collection) -> dict:
         "lesions": len(lesions),
         "images_without_lesion_id": sum(sample.lesion_id is None for sample in samples),
         "notes": [str(note) for note in collection.notes],
-        "problems": [{"path": str(p.path), "reason": p.reason} for p in collection.problems],
+        "problems": [problem.to_dict() for problem in collection.problems],
     }
 
 

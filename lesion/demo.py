@@ -14,8 +14,8 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from lesion import NOTICE  # noqa: E402
-from lesion.options import positive  # noqa: E402
+from lesion import NOTICE
+from lesion.options import positive
 
 # The seeds keep the phantoms that are learned from and those that are shown apart.
 TRAINING_SEED, SHOWN_SEED = 1, 2

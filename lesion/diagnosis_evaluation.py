@@ -19,7 +19,7 @@ from lesion.diagnosis_figures import (
 )
 from lesion.diagnosis_metrics import Sheet, confusion_matrix, subgroups
 from lesion.grouping import independent_groups, lesion_groups, unit_of
-from lesion.reading import read_ahead, read_or_reason
+from lesion.reading import read_ahead, read_or_problem
 from lesion.samples import DIAGNOSES, Problem, Sample, distinct_names
 from lesion.tables import write_table
 from mrcnn.images import read_image
@@ -84,10 +84,8 @@ def evaluate_diagnosis(
     evaluation = DiagnosisEvaluation()
     with tqdm(total=len(samples), desc="Evaluating", unit="image", disable=None) as progress:
         for chunk in read_ahead(_read, samples, batch):
-            read = [(sample, image) for sample, image, reason in chunk if reason is None]
-            evaluation.problems += [
-                Problem(sample.image, reason) for sample, _, reason in chunk if reason is not None
-            ]
+            read = [(sample, image) for sample, image in chunk if not isinstance(image, Problem)]
+            evaluation.problems += [problem for _, problem in chunk if isinstance(problem, Problem)]
             predicted = predictor.predict(
                 [image for _, image in read],
                 [sample.metadata for sample, _ in read] if patients else None,
@@ -103,8 +101,7 @@ def evaluate_diagnosis(
 
 
 def _read(sample):
-    _, image, reason = read_or_reason(sample.image)
-    return sample, image, reason
+    return sample, read_or_problem(sample.image)
 
 
 def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = ()) -> dict:
@@ -128,7 +125,7 @@ def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = 
         "grouped_by": unit_of(evaluation.samples),
         "unscored": len(evaluation.unscored),
         "failed": len(evaluation.problems),
-        "problems": [{"path": str(p.path), "reason": p.reason} for p in evaluation.problems],
+        "problems": [problem.to_dict() for problem in evaluation.problems],
     }
     if not evaluation.samples:
         main = ("balanced_accuracy", "melanoma_auc", "mean_auc", "ece", "brier")

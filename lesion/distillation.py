@@ -20,6 +20,8 @@ from lesion.diagnosis import DiagnosisPredictor, load_classifier
 from lesion.diagnosis_data import DiagnosisDataset, log_shares
 from lesion.folders import image_files
 from lesion.pairing import stem_of
+from lesion.reading import chunks
+from lesion.records import stamp_of
 from lesion.samples import DIAGNOSES, DatasetError, Sample, archive_id
 from lesion.splits import Split
 from lesion.weights import member_files
@@ -55,36 +57,27 @@ def find_unlabelled(
         lesion.samples.DatasetError: if a folder is missing, if nothing in it can be used, or if two
             are called alike.
     """
-    named = Counter(_collection(Path(folder)) for folder in folders)
-    if twice := [name for name, count in named.items() if count > 1]:
-        raise DatasetError(
-            f"Several folders of --unlabelled are those of a data set {twice[0]}, so that images "
-            "of one name could not be told apart. Rename one of them."
-        )
-    ids, hashes = {archive_id(sample.image_id) for sample in samples}, None
+    folders = [Path(folder) for folder in folders]
+    _refuse_folders(folders)
+    ids = {archive_id(sample.image_id) for sample in samples}
+    hashes = {sha256_of(sample.image) for sample in samples}
     facts = {
         name: {_name(s.image): getattr(s, name) for s in listed if getattr(s, name)}
         for name in ("lesion_id", "patient_id")
     }
     found: list[Sample] = []
-    for folder in map(Path, folders):
-        if not folder.is_dir():
-            raise DatasetError(f"The folder {folder} of --unlabelled does not exist.")
+    for folder in folders:
         paths = [path for path in image_files(folder) if not _NO_PHOTOGRAPH.search(path.stem)]
-        # Other names than the archive's mean nothing beyond their folder; of several files of one
-        # name in it, such as a.jpg and a.png, or its part a_crop.jpg, the one of the shortest.
-        longest = sorted(paths, key=lambda path: -len(path.name))
-        named = {archive_id(path.stem) or stem_of(path): path for path in longest}
-        fresh = [path for path in named.values() if (archive_id(path.stem) or path) not in ids]
-        if fresh and hashes is None:
-            hashes = {sha256_of(sample.image) for sample in samples}
-        fresh = [path for path in fresh if sha256_of(path) not in hashes]
+        one_each = _one_of_each_name(paths)
+        fresh = [path for path in one_each if (archive_id(path.stem) or path) not in ids]
+        content = {path: sha256_of(path) for path in fresh}
         new = [
             Sample(
                 *(_collection(folder), stem_of(path), path),
                 **{name: known.get(_name(path)) for name, known in facts.items()},
             )
             for path in sorted(fresh)
+            if content[path] not in hashes
         ]
         new = [sample for sample in new if split.part_of(sample) not in ("validation", "test")]
         sound = [sample for sample in new if _is_sound(sample.image)]
@@ -100,12 +93,33 @@ def find_unlabelled(
                 "themselves lie in."
             )
         ids |= {archive_id(sample.image_id) for sample in sound}
-        hashes |= {sha256_of(sample.image) for sample in sound}
+        hashes |= {content[sample.image] for sample in sound}
         found += sound
     return found
 
 
 _NO_PHOTOGRAPH = re.compile(r"_(superpixels|segmentation|mask|attribute_\w+)$", re.IGNORECASE)
+
+
+def _refuse_folders(folders):
+    """Raises DatasetError if a folder is missing, or two would be data sets of one name."""
+    named = Counter(map(_collection, folders))
+    if twice := [name for name, count in named.items() if count > 1]:
+        raise DatasetError(
+            f"Several folders of --unlabelled are those of a data set {twice[0]}, so that images "
+            "of one name could not be told apart. Rename one of them."
+        )
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise DatasetError(f"The folder {missing[0]} of --unlabelled does not exist.")
+
+
+def _one_of_each_name(paths):
+    """Of files that show one image, such as a.jpg, a.png and a part a_crop.jpg, the shortest name.
+
+    Other names than the archive's mean nothing beyond their folder.
+    """
+    longest = sorted(paths, key=lambda path: -len(path.name))
+    return {archive_id(path.stem) or stem_of(path): path for path in longest}.values()
 
 
 def _name(path):
@@ -166,9 +180,9 @@ def _logits(predictor: DiagnosisPredictor, samples: Sequence[Sample], folder: Pa
     known = _stored(store)
     stamps = [_stamp(sample) for sample in samples]
     unknown = [i for i, stamp in enumerate(stamps) if stamp not in known]
-    chunks = [unknown[start : start + _CHUNK] for start in range(0, len(unknown), _CHUNK)]
+    title = f"Teacher {predictor.weights.name}"
     try:
-        for chunk in tqdm(chunks, f"Teacher {predictor.weights.name}", disable=None):
+        for chunk in tqdm(chunks(unknown, _CHUNK), title, disable=None):
             logits = predictor.logits_of_views(
                 [read_image(samples[i].image) for i in chunk], [samples[i].metadata for i in chunk]
             )
@@ -181,8 +195,7 @@ def _logits(predictor: DiagnosisPredictor, samples: Sequence[Sample], folder: Pa
 
 def _stamp(sample):
     """What an answer depends on, as text."""
-    status = sample.image.stat()
-    facts = sample.image.resolve(), status.st_size, status.st_mtime_ns
+    facts = sample.image.resolve(), *stamp_of(sample.image)
     return "|".join(map(str, (*facts, *sorted(sample.metadata.items()))))
 
 

@@ -20,28 +20,21 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+from typing import Any
 
-from lesion import NOTICE  # noqa: E402
-from lesion.attribute_thresholds import METHODS  # noqa: E402
-from lesion.evaluation_folder import SUMMARY, clear_folder, refuse_folder, weights_in  # noqa: E402
-from lesion.evaluation_tasks import load_predictor_of, score, write_figures  # noqa: E402
-from lesion.nearby import NearbyAttributes, NearbyDiagnosis  # noqa: E402
-from lesion.options import add_referral, add_views, natural, positive  # noqa: E402
-from lesion.samples import TASKS  # noqa: E402
-from lesion.selection import PART_NAMES, notes_on, require_truths, select  # noqa: E402
-from lesion.submission import refuse_masks_in  # noqa: E402
-from lesion.weights import (  # noqa: E402
-    NONE,
-    SHIPPED,
-    learned_by,
-    own_split,
-    shipped_weights,
-    weights_path,
-)
-from mrcnn.files import write_json  # noqa: E402
-from mrcnn.images import ImageError  # noqa: E402
+from lesion import NOTICE
+from lesion.attribute_thresholds import METHODS
+from lesion.evaluation_folder import SUMMARY, clear_folder, refuse_folder, weights_in
+from lesion.evaluation_tasks import load_predictor_of, score, write_figures
+from lesion.nearby import NearbyAttributes, NearbyDiagnosis
+from lesion.options import add_referral, add_views, natural, positive
+from lesion.samples import TASKS
+from lesion.selection import PART_NAMES, notes_on, require_truths, select
+from lesion.submission import refuse_masks_in
+from lesion.weights import NONE, SHIPPED, learned_by, own_split, shipped_weights, weights_path
+from mrcnn.files import write_json
+from mrcnn.images import ImageError
 
 _SHOWN_WHOLE = (
     "Images are shown whole, while `lesion analyze` shows lesions that are small in them from "
@@ -210,66 +203,71 @@ def _run(parser, arguments):
         if boundary != NONE:
             boundary = str(weights_path(boundary, "boundary"))
         collections, selection = select(
-            arguments.dataset,
-            arguments.task,
-            arguments.weights,
-            arguments.split,
-            arguments.part,
-            arguments.limit,
-            predicts,
+            *(arguments.dataset, arguments.task, arguments.weights),
+            *(arguments.split, arguments.part, arguments.limit, predicts),
         )
         require_truths(collections, selection, arguments.task, predicts)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     said, wrong = notes_on(collections, selection, arguments.task, arguments.split is not None)
-    for line in wrong:
-        print(line, file=sys.stderr)
-    for line in said:
-        print(line)
-    samples = selection.samples
+    _print_all(wrong, sys.stderr)
+    _print_all(said, sys.stdout)
     try:
-        refuse_masks_in(arguments.predictions, samples)
+        refuse_masks_in(arguments.predictions, selection.samples)
         predictor = load_predictor_of(arguments, boundary)
+        _refuse_several_pictures(arguments, predictor)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     nearby = isinstance(predictor, NearbyAttributes | NearbyDiagnosis)
     unasked = arguments.boundary_weights is None and not arguments.heat_maps
-    if arguments.task != "boundary" and unasked and not nearby:
-        if not getattr(predictor, "crops", False):
-            print(_SHOWN_WHOLE)
-    if arguments.heat_maps and len({member.crops for member in predictor.members}) > 1:
-        print(
-            "--heat-maps are of one picture: some members of this ensemble crop it to the lesion, "
-            "others see all of it. Give the weights of one member.",
-            file=sys.stderr,
-        )
-        return 2
+    by_itself = nearby or getattr(predictor, "crops", False)
+    if arguments.task != "boundary" and unasked and not by_itself:
+        print(_SHOWN_WHOLE)
     names = [collection.name for collection in collections]
-    evaluation, scores, table = score(arguments, predictor, samples, names)
+    evaluation, scores, table = score(arguments, predictor, selection.samples, names)
     facts = _facts(arguments, selection, predictor, boundary if nearby else NONE)
     summary = {**scores, **facts}
-    model, title = summary["model"], arguments.task.capitalize()
-    print(
-        f"{title}, part {selection.part}, weights {model['weights']} "
-        f"(sha256 {model['sha256'][:12]})"
-    )
-    print(table)
-    if arguments.predictions and summary["unscored"]:
-        print(f"Not scored, for want of a mask, but predicted: {summary['unscored']} images.")
+    _print_scores(arguments, summary, table)
     lost = _write_all(arguments, evaluation, predictor, summary)
     print(NOTICE)
+    _print_problems(arguments, evaluation.problems, len(selection.samples))
     # Images that the data set could not offer at all; a split never named them.
     by_split = selection.split and selection.part != "all"
     left_out = 0 if by_split else sum(each.left_out for each in collections)
-    if evaluation.problems:
+    return 1 if evaluation.problems or summary.get("incomplete") or left_out or lost else 0
+
+
+def _print_all(lines, file):
+    for line in lines:
+        print(line, file=file)
+
+
+def _refuse_several_pictures(arguments, predictor):
+    """Raises ValueError where heat maps would be of the whole image and of a crop of it."""
+    if arguments.heat_maps and len({member.crops for member in predictor.members}) > 1:
+        raise ValueError(
+            "--heat-maps are of one picture: some members of this ensemble crop it to the lesion, "
+            "others see all of it. Give the weights of one member."
+        )
+
+
+def _print_scores(arguments, summary, table):
+    model, title = summary["model"], arguments.task.capitalize()
+    weights = f"weights {model['weights']} (sha256 {model['sha256'][:12]})"
+    print(f"{title}, part {summary['part']}, {weights}")
+    print(table)
+    if arguments.predictions and summary["unscored"]:
+        print(f"Not scored, for want of a mask, but predicted: {summary['unscored']} images.")
+
+
+def _print_problems(arguments, problems, count):
+    if problems:
         # Of a sample of the attributes some masks may be at fault, and the others scored.
         of_files = arguments.task == "attributes"
-        failed = "files could not be used" if of_files else f"of {len(samples)} samples failed"
-        print(f"{len(evaluation.problems)} {failed}:", file=sys.stderr)
-        for problem in evaluation.problems:
-            print(f"  {problem}", file=sys.stderr)
-    return 1 if evaluation.problems or summary.get("incomplete") or left_out or lost else 0
+        failed = "files could not be used" if of_files else f"of {count} samples failed"
+        print(f"{len(problems)} {failed}:", file=sys.stderr)
+        _print_all((f"  {problem}" for problem in problems), sys.stderr)
 
 
 def _facts(arguments, selection, predictor, boundary):

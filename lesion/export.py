@@ -18,43 +18,23 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+from typing import Any
 
-from lesion import NOTICE  # noqa: E402
-from lesion.samples import TASKS  # noqa: E402
+from lesion import NOTICE
+from lesion.samples import TASKS
 
 # TensorFlow is loaded within functions, so that a mistyped command answers at once.
 
 
-def export(task: str, weights: str | Path, out: str | Path) -> dict:
-    """Writes a weights file of a task as a SavedModel.
-
-    Args:
-        task: one of `TASKS`.
-        weights: path of a file that `lesion/train.py` wrote, "last" or "lesion"; of the diagnosis
-            also the `ensemble.json` of several members.
-        out: the folder; a SavedModel that is there is replaced.
-
-    Returns:
-        What the SavedModel's `assets.extra/model.json` says of it.
+def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
+    """The `mrcnn.export.Answer` of a weights file, and what is to be said of it.
 
     Raises:
         mrcnn.weights.WeightsError: if the file is damaged or of another task.
         FileNotFoundError: if there is none.
-        FileExistsError: if there is something else at `out`.
-        OSError: if it cannot be written; nothing of it is left then.
-        ValueError: for another task, or settings that cannot be expressed in a graph.
+        ValueError: for settings that cannot be expressed in a graph.
     """
-    from mrcnn.export import write_saved_model
-
-    answer, metadata = _load(task, weights)
-    write_saved_model(out, answer, metadata)
-    return metadata
-
-
-def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
-    """The `mrcnn.export.Answer` of a weights file, and what is to be said of it."""
     from lesion import diagnosis_serving, serving
     from lesion.attributes import load_attributes
     from lesion.boundary import load_predictor
@@ -67,7 +47,7 @@ def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
     elif task == "attributes":
         predictor = load_attributes(weights)
         answer, metadata = serving.AttributesAnswer(predictor), predictor.model.metadata()
-    elif task == "diagnosis":
+    else:
         predictor = load_classifiers([weights])
         if isinstance(predictor, DiagnosisEnsemble):
             answer = diagnosis_serving.EnsembleAnswer(predictor)
@@ -76,8 +56,6 @@ def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
         else:
             answer = diagnosis_serving.DiagnosisAnswer(predictor)
             metadata = describe_network(predictor.config)
-    else:
-        raise ValueError(f"The task must be one of {', '.join(TASKS)}; received {task!r}.")
     return answer, {**metadata, **predictor.describe(), "notice": NOTICE}
 
 

@@ -14,6 +14,7 @@ from lesion import NOTICE
 from lesion.attribute_overlay import ATTRIBUTE_COLORS, ATTRIBUTE_LABELS, DASHED, attribute_overlay
 from lesion.metrics import THRESHOLD
 from lesion.overlay import DASH, GAP, PREDICTION_COLOR, TRUTH_COLOR, boundary_overlay
+from lesion.reading import chunks
 from mrcnn.files import atomic_path
 from mrcnn.images import fitted_size
 
@@ -179,7 +180,7 @@ def attribute_sheet(cases: Sequence[AttributeCase], path: str | Path) -> None:
         score = f"predicted, Jaccard {case.jaccard:.3f}"
         pictures.append((_attribute_picture(case.image, case.truth), f"{case.name}\ntrue"))
         pictures.append((_attribute_picture(case.image, case.prediction), f"{case.name}\n{score}"))
-    rows = [("", pictures[first : first + 4]) for first in range(0, len(pictures), 4)]
+    rows = [("", row) for row in chunks(pictures, 4)]
     legend = [
         _legend_line(color, ATTRIBUTE_LABELS[name], 2.2, name in DASHED)
         for name, color in ATTRIBUTE_COLORS.items()

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from lesion.records import stamp_of
 from lesion.samples import Sample, archive_id
 from mrcnn.files import sha256_of
 
@@ -88,20 +89,15 @@ def content_mark(sample: Sample) -> str | None:
 def remember_content(path: Path, sha256: str) -> None:
     """Spares `content_mark` a file that has been read already."""
     with contextlib.suppress(OSError):  # it has gone meanwhile
-        _known[_stamp(path)] = f"sha256 {sha256[:16]}"
+        _known[path, *stamp_of(path)] = f"sha256 {sha256[:16]}"
 
 
 _known: dict[tuple, str] = {}  # by path, size and time of change; every split that knows files asks
 
 
-def _stamp(path):
-    status = path.stat()
-    return path, status.st_size, status.st_mtime_ns
-
-
 def _content_mark(path: Path) -> str | None:
     try:
-        stamp = _stamp(path)
+        stamp = path, *stamp_of(path)
         if stamp not in _known:
             _known[stamp] = f"sha256 {sha256_of(path)[:16]}"
         return _known[stamp]

@@ -13,10 +13,10 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from lesion import NOTICE  # noqa: E402
-from lesion.layouts import find_collections  # noqa: E402
-from lesion.splits import SPLIT_FILE, Split, SplitError  # noqa: E402
-from lesion.weights import member_files, require_different, split_of, write_ensemble  # noqa: E402
+from lesion import NOTICE
+from lesion.layouts import find_collections
+from lesion.splits import SPLIT_FILE, Split, SplitError
+from lesion.weights import member_files, require_different, split_of, write_ensemble
 
 TASK = "diagnosis"
 

@@ -17,21 +17,21 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
-from scipy import ndimage  # noqa: E402
+import numpy as np
+from PIL import Image
+from scipy import ndimage
 
-from lesion import NOTICE  # noqa: E402
-from lesion import phantom_layers as layers  # noqa: E402
-from lesion.phantom_attributes import (  # noqa: E402
+from lesion import NOTICE
+from lesion import phantom_layers as layers
+from lesion.phantom_attributes import (
     CHALLENGE_RATES,
     EVEN_RATES,
     distribute_attributes,
     draw_attributes,
 )
-from lesion.samples import ATTRIBUTES  # noqa: E402
-from mrcnn.files import atomic_path  # noqa: E402
-from mrcnn.images import write_image  # noqa: E402
+from lesion.samples import ATTRIBUTES
+from mrcnn.files import atomic_path
+from mrcnn.images import write_image
 
 IMAGE_FOLDER = "ISIC2018_Task1-2_Training_Input"
 MASK_FOLDER = "ISIC2018_Task1_Training_GroundTruth"

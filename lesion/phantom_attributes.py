@@ -146,7 +146,7 @@ def _strength(frame: Frame, rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(0.75, 1.15) * uneven
 
 
-def _territory(frame, rng, level, inside, share, outward, taken=0.0) -> np.ndarray:
+def _territory(frame, rng, level, inside, share, outward, taken) -> np.ndarray:
     """A soft part of the lesion, float32 [height, width], 1/2 at its edge.
 
     Args:

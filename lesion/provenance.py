@@ -12,10 +12,7 @@ from mrcnn.files import sha256_of
 
 
 def describe_data(
-    task: str,
-    datasets: Sequence[str | Path],
-    split: Split,
-    counts: Mapping[str, int] | None = None,
+    task: str, datasets: Sequence[str | Path], split: Split, counts: Mapping[str, int] | None
 ) -> dict:
     """Names of the data sets, and number and fingerprint of the images in each part of the split.
 
@@ -24,7 +21,7 @@ def describe_data(
 
     Args:
         counts: numbers of images in the parts `train` and `validation` that the training itself
-            learned by; without them, it learned by all.
+            learned by; None: it learned by all.
 
     Raises:
         lesion.splits.SplitError: if the data sets lack an image of the split.

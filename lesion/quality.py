@@ -92,44 +92,27 @@ def assess(image: np.ndarray) -> list[QualityWarning]:
     chroma = np.mean(np.hypot(a, b))
     skin = np.mean((a > -6) & (b > -15) & (b < 60))
     spread = np.mean(np.hypot(a - np.median(a), b - np.median(b)))
+    lost = f"The image is overexposed: {clipped:.0%} of it has lost its colour."
+    dark = "The image is very dark, perhaps underexposed."
     unlike = "The image does not look like dermoscopy"
-    checks = (
-        (blur > MAX_BLUR, "blurred", "The image is blurred.", blur, MAX_BLUR),
-        (
-            clipped > MAX_CLIPPED,
-            "overexposed",
-            f"The image is overexposed: {clipped:.0%} of it has lost its colour.",
-            clipped,
-            MAX_CLIPPED,
-        ),
-        (
-            bright < MIN_LIGHTNESS,
-            "underexposed",
-            "The image is very dark, perhaps underexposed.",
-            bright,
-            MIN_LIGHTNESS,
-        ),
-        (chroma < MIN_CHROMA, "no_color", f"{unlike}: it has no colours.", chroma, MIN_CHROMA),
-        (
-            skin < MIN_SKIN_COLORS,
-            "unlike_skin",
-            f"{unlike}: its colours are hardly those of skin.",
-            skin,
-            MIN_SKIN_COLORS,
-        ),
-        (
-            spread > MAX_COLOR_SPREAD,
-            "many_colors",
-            f"{unlike}: its colours differ more than those of skin and lesions.",
-            spread,
-            MAX_COLOR_SPREAD,
-        ),
-    )
+    strange = f"{unlike}: its colours are hardly those of skin."
+    varied = f"{unlike}: its colours differ more than those of skin and lesions."
     return [
-        QualityWarning(code, message, float(value), threshold)
-        for found, code, message, value, threshold in checks
-        if found
+        *_above(MAX_BLUR, blur, "blurred", "The image is blurred."),
+        *_above(MAX_CLIPPED, clipped, "overexposed", lost),
+        *_below(MIN_LIGHTNESS, bright, "underexposed", dark),
+        *_below(MIN_CHROMA, chroma, "no_color", f"{unlike}: it has no colours."),
+        *_below(MIN_SKIN_COLORS, skin, "unlike_skin", strange),
+        *_above(MAX_COLOR_SPREAD, spread, "many_colors", varied),
     ]
+
+
+def _above(most, value, code, message):
+    return [QualityWarning(code, message, float(value), most)] if value > most else []
+
+
+def _below(least, value, code, message):
+    return [QualityWarning(code, message, float(value), least)] if value < least else []
 
 
 def _reduced(image):

@@ -39,23 +39,29 @@ def read_ahead(
             yield current
 
 
-class Prediction(NamedTuple):
-    """An image with what was predicted for it, or the reason why it could not be read."""
+def chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """The items in order, `size` at a time; the last ones may be fewer."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
-    path: Path
+
+class Prediction(NamedTuple):
+    """An image with what was predicted for it, or what is wrong with its file."""
+
     image: np.ndarray | None
     found: Any | None
-    error: str | None
+    problem: Problem | None
 
 
 def predict_images(
-    predictor: Any, paths: Sequence[str | Path], batch: int = 8
+    predict: Callable[[list[np.ndarray]], Sequence[Any]],
+    paths: Sequence[str | Path],
+    batch: int = 8,
 ) -> Iterator[Prediction]:
     """Reads and predicts images in batches; the next batch is read while one is predicted.
 
     Args:
-        predictor: has `predict(images)`, which takes a list of uint8 `[height, width, 3]` and
-            returns something for each, such as a `lesion.boundary.Boundary`.
+        predict: takes a list of uint8 `[height, width, 3]` and returns something for each, such as
+            a `lesion.boundary.Boundary`.
         paths: image files.
         batch: images predicted at once. At most twice as many are held in memory.
 
@@ -64,20 +70,22 @@ def predict_images(
     """
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1, received {batch}.")
-    for read in read_ahead(read_or_reason, map(Path, paths), batch):
-        images = [image for _, image, _ in read if image is not None]
-        found = iter(predictor.predict(images) if images else [])
-        for path, image, error in read:
-            yield Prediction(path, image, None if image is None else next(found), error)
+    for read in read_ahead(read_or_problem, map(Path, paths), batch):
+        images = [each for each in read if not isinstance(each, Problem)]
+        found = iter(predict(images) if images else [])
+        for each in read:
+            if isinstance(each, Problem):
+                yield Prediction(None, None, each)
+            else:
+                yield Prediction(each, next(found), None)
 
 
-def read_or_reason(path: Path) -> tuple[Path, np.ndarray | None, str | None]:
-    """The path with its image and None, or with None and what is wrong with it."""
+def read_or_problem(path: Path) -> np.ndarray | Problem:
+    """An image, uint8 [height, width, 3], or what is wrong with its file."""
     try:
-        return path, read_image(path), None
+        return read_image(path)
     except (ImageError, OSError) as error:
-        # The message begins with the path, which its listing names already.
-        return path, None, str(error).removeprefix(f"{path}: ")
+        return Problem.of(path, error)
 
 
 def read_truth_mask(path: Path, shape: Sequence[int]) -> np.ndarray | Problem:
@@ -85,7 +93,7 @@ def read_truth_mask(path: Path, shape: Sequence[int]) -> np.ndarray | Problem:
     try:
         mask = read_mask(path)
     except (ImageError, OSError) as error:
-        return Problem(path, str(error).removeprefix(f"{path}: "))
+        return Problem.of(path, error)
     height, width = shape[:2]
     if mask.shape == (height, width):
         return mask

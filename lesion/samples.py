@@ -11,6 +11,8 @@ TASKS = ("boundary", "attributes", "diagnosis")
 ATTRIBUTES = ("pigment_network", "negative_network", "streaks", "milia_like_cyst", "globules")
 DIAGNOSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 PARTS = ("training", "validation", "test")
+# What a task learns from and is scored by, in words; `Sample.truth` gives it.
+TRUTHS = {"boundary": "a mask", "attributes": "attribute masks", "diagnosis": "a diagnosis"}
 # Of the ISIC archive, also of copies that are cut, reduced or numbered (`ISIC_0024306_256`). The
 # phantoms' begin with 900 and mean other images in every set of them; the archive has few there.
 _ARCHIVE_ID = re.compile(r"(?<![a-z0-9])ISIC_(?!900)\d{7}(?!\d)", re.IGNORECASE)
@@ -52,6 +54,14 @@ class Sample:
         """Names the sample among all collections; split files hold these."""
         return f"{self.collection}/{self.image_id}"
 
+    def truth(self, task: str) -> Path | Mapping[str, Path] | str | None:
+        """What a task learns from and is scored by; None or empty where it is not known."""
+        return {
+            "boundary": self.mask,
+            "attributes": self.attributes,
+            "diagnosis": self.diagnosis,
+        }[task]
+
 
 def archive_id(name: str) -> str | None:
     """The id in the ISIC archive that a file's name, without suffix, holds; None where none."""
@@ -72,29 +82,41 @@ class Problem:
     path: Path
     reason: str
 
+    @classmethod
+    def of(cls, path: str | Path, error: Exception) -> "Problem":
+        """What an exception says of a file, without the path that its message may begin with."""
+        return cls(Path(path), str(error).removeprefix(f"{path}: "))
+
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
 
+    def to_dict(self) -> dict[str, str]:
+        """As plain values for JSON."""
+        return {"path": str(self.path), "reason": self.reason}
 
-def said_of(problems: Sequence[Problem], most: int = 20) -> list[str]:
+
+_MOST = 20  # lines about one file, or of one kind
+
+
+def said_of(problems: Sequence[Problem]) -> list[str]:
     """Lines of text about problems.
 
-    Of one file (as of a table's rows) there are no more than `most`, and more files than that of
+    Of one file (as of a table's rows) there are no more than 20, and more files than that of
     which the same is to be said, in one folder, are one line.
     """
     alike = Counter((problem.path.parent, problem.reason) for problem in problems)
     shown, more = [], Counter()
     for problem in problems:
         count = alike[problem.path.parent, problem.reason]
-        if count > most:
+        if count > _MOST:
             alike[problem.path.parent, problem.reason] = -1
             where, name = problem.path.parent, problem.path.name
             shown.append(f"{where}: {count:,} files, such as {name}: {problem.reason}")
         elif count > 0:
             more[problem.path] += 1
-            if more[problem.path] <= most:
+            if more[problem.path] <= _MOST:
                 shown.append(str(problem))
-    shown += [f"{p}: and {n - most} more such lines" for p, n in more.items() if n > most]
+    shown += [f"{p}: and {n - _MOST} more such lines" for p, n in more.items() if n > _MOST]
     return [printable(line) for line in shown]
 
 

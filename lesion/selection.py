@@ -1,19 +1,18 @@
 """Which samples are scored: above all none that the weights have learned from."""
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lesion.layouts import find_collections
 from lesion.samples import Collection, Sample, archive_id, said_of
-from lesion.splits import Split, SplitError
-from lesion.weights import learned_by, own_split, split_of, weights_path
+from lesion.splits import Split, SplitError, learned_keys
+from lesion.weights import own_split, splits_beside, weights_path
 
 EVERYTHING = "none"
 """The split that leaves nothing out."""
 # What data sets and split files call the part that is trained on differs.
 PART_NAMES = {"train": "training", "validation": "validation", "test": "test"}
-
 
 _UNLISTED = (
     "Left out: {} images in folders of the training that its split does not list: unsound then, or "
@@ -21,11 +20,7 @@ _UNLISTED = (
     "part of the challenge's own."
 )
 _SHOWN = 3  # problems named where a run ends at once
-_TRUTHS = {
-    "boundary": ("mask", "lesion mask to compare with"),
-    "attributes": ("attributes", "mask of an attribute to compare with"),
-    "diagnosis": ("diagnosis", "diagnosis"),
-}
+_MASKS = {"boundary": "lesion mask", "attributes": "mask of an attribute"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class Selection:
         unused: number of samples left out because the split does not know them.
         elsewhere: number of those, of data sets of which it knows nothing.
         learned: number of `samples` from whose lesions the weights have learned nevertheless.
-        unsaid: weights without a split beside them: nobody knows what these have learned from.
+        without_split: weights with no split beside them: nobody knows what they have learned from.
         namesakes: number of `samples` called as images of folders that were learned from, in data
             sets of which the splits know none, and most are called so: it may be the same folder
             under another name.
@@ -53,13 +48,13 @@ class Selection:
     unused: int = 0
     elsewhere: int = 0
     learned: int = 0
-    unsaid: tuple[Path, ...] = ()
+    without_split: tuple[Path, ...] = ()
     namesakes: int = 0
 
     @property
     def is_known(self) -> bool:
         """Whether it is known what of the samples the weights have learned from."""
-        return not (self.unsaid or self.namesakes)
+        return not (self.without_split or self.namesakes)
 
 
 def select(
@@ -95,43 +90,59 @@ def select(
     """
     collections = find_collections(datasets, task=task)
     paths = [weights_path(each, task) for each in weights]
-    own = [] if split else [each for path in paths if (each := split_of(path, _all(collections)))]
-    file = Path(split) if split not in (None, EVERYTHING) else next(iter(own), None)
+    splits = splits_beside(paths)
+    beside = [own_split(path) for path in paths]
+    known = {file for file in splits if splits[file].among(_all(collections))}
+    own = [] if split else [file for file in beside if file in known]
     if own and part:
-        _require_one_test_part(paths, _all(collections))
+        _require_one_test_part([splits[file] if file in known else None for file in beside])
+    file = Path(split) if split not in (None, EVERYTHING) else next(iter(own), None)
     if file is None and part:
         collections = find_collections(datasets, PART_NAMES[part], task=task)
     everything = _all(collections)
-    learned, elsewhere = learned_by(paths, everything), 0
-    bare = set()  # of which nothing but their predictions is wanted
+    learned = learned_keys(list(splits.values()), everything)
+    without_truth = set()  # of which nothing but their predictions is wanted
     if predicts or task == "diagnosis":
-        bare = {s.key for s in everything if not getattr(s, _TRUTHS[task][0])} - learned
+        without_truth = {s.key for s in everything if not s.truth(task)} - learned
     if file and (split or part):
-        chosen, part = Split.load(file), part or "test"
-        strange = {s.key for s in everything} - {s.key for s in chosen.among(everything)}
-        tested = {s.key for s in everything if s.part == part == "test"} & bare & strange
-        samples = select_samples(collections, chosen, part, limit, also=tested, last=bare)
-        unused, left_out = len(strange - tested), 0
-        elsewhere = len(strange - tested - _unknown([chosen], everything))
+        chosen = Split.load(file) if split else splits[file]
+        selection = _of_part(collections, chosen, part or "test", limit, without_truth)
     else:
-        leave = learned if split is None else set()
-        unknown = _unknown([Split.load(each) for each in own], everything) - leave - bare
-        samples = select_samples(collections, None, "all", limit, leave | unknown, last=bare)
-        unused, left_out = len(unknown), len(leave)
-        tested = set(Split.load(file).parts.get("test", ())) if file else set()
-        scored = [sample for sample in samples if sample.key not in bare]
-        inside = bool(scored and tested) and all(sample.key in tested for sample in scored)
-        part = part or ("test" if inside else "all")
-    still = sum(sample.key in learned for sample in samples)
-    unsaid = tuple(path for path in paths if own_split(path) is None)
-    counts = (left_out, unused, elsewhere, still)
-    namesakes = 0 if split else _namesakes(paths, samples)
-    return collections, Selection(samples, part, file, *counts, unsaid, namesakes)
+        own_splits, left_out = [splits[each] for each in own], set() if split else learned
+        selection = _unlearned(collections, own_splits, part, limit, left_out, without_truth)
+    named = [splits[each] for each in beside if each]
+    return collections, replace(
+        selection,
+        split=file,
+        learned=sum(sample.key in learned for sample in selection.samples),
+        without_split=tuple(p for p, each in zip(paths, beside, strict=True) if each is None),
+        namesakes=0 if split else _namesakes(named, selection.samples),
+    )
 
 
-def _namesakes(paths, samples):
+def _of_part(collections, split, part, limit, without_truth):
+    """The samples of a split's part; of `test` also the challenge's without a truth."""
+    samples = _all(collections)
+    unlisted = {s.key for s in samples} - {s.key for s in split.among(samples)}
+    tested = {s.key for s in samples if s.part == part == "test"} & without_truth & unlisted
+    unused = unlisted - tested
+    chosen = select_samples(collections, split, part, limit, also=tested, last=without_truth)
+    elsewhere = unused - _unknown([split], samples)
+    return Selection(chosen, part, None, unused=len(unused), elsewhere=len(elsewhere))
+
+
+def _unlearned(collections, splits, part, limit, learned, without_truth):
+    """All samples but those learned from, and those that the weights' splits should know."""
+    unknown = _unknown(splits, _all(collections)) - learned - without_truth
+    chosen = select_samples(collections, None, "all", limit, learned | unknown, last=without_truth)
+    scored = {sample.key for sample in chosen} - without_truth
+    tested = set(splits[0].parts.get("test", ())) if splits else set()
+    part = part or ("test" if scored and scored <= tested else "all")
+    return Selection(chosen, part, None, len(learned), len(unknown))
+
+
+def _namesakes(splits, samples):
     """How many samples have names of images that weights learned from, the archive's apart."""
-    splits = [Split.load(own) for path in paths if (own := own_split(path))]
     # Where the files themselves are known, names say nothing.
     nameless = [split for split in splits if not split.knows_files]
     parts = [split.parts.get(part, ()) for split in nameless for part in ("train", "validation")]
@@ -201,14 +212,13 @@ def require_truths(
         )
     if not selection.samples:
         raise ValueError(f"Part {selection.part!r} has no image.")
-    truth, description = _TRUTHS[task]
-    if predicts or any(getattr(sample, truth) for sample in selection.samples):
+    if predicts or any(sample.truth(task) for sample in selection.samples):
         return
     count = len(selection.samples)
     if task != "diagnosis":
         raise ValueError(
-            f"None of the {count} samples of part {selection.part!r} has a {description}; give "
-            f"a data set or a split that has some.{first}"
+            f"None of the {count} samples of part {selection.part!r} has a {_MASKS[task]} to "
+            f"compare with; give a data set or a split that has some.{first}"
         )
     unfit = [each for each in collections if not any(sample.diagnosis for sample in each.samples)]
     if listed := sum(collection.diagnoses_listed for collection in unfit):
@@ -232,21 +242,21 @@ def notes_on(
         by_request: whether the user has named the split.
     """
     wrong = [_named(each, line) for each in collections for line in said_of(each.problems)]
-    bare = sum(not getattr(sample, _TRUTHS[task][0]) for sample in selection.samples)
-    if task == "diagnosis" and bare:
+    without_truth = sum(not sample.truth(task) for sample in selection.samples)
+    if task == "diagnosis" and without_truth:
         # What their tables say of diagnoses, if anything, tells why.
         wrong += [_named(each, note) for each in collections for note in each.notes]
         count = len(selection.samples)
-        end = ": nothing will be scored" if bare == count else ""
+        end = ": nothing will be scored" if without_truth == count else ""
         wrong.append(
-            f"{bare:,} of {count:,} images have no diagnosis to compare with, and are only "
-            f"predicted{end}."
+            f"{without_truth:,} of {count:,} images have no diagnosis to compare with, and are "
+            f"only predicted{end}."
         )
     wrong += [
         f"No split lies beside {path}: whether it has learned from these images is not known."
-        for path in selection.unsaid
+        for path in selection.without_split
     ]
-    if not (selection.is_known or selection.unsaid):
+    if not (selection.is_known or selection.without_split):
         wrong.append(
             f"{selection.namesakes} of these {len(selection.samples)} images are called as images "
             "that the weights learned from in a folder of another name. If it is the same folder, "
@@ -287,10 +297,9 @@ def _unknown(splits, samples):
     return {s.key for s in samples if s.collection in names and s.key not in known}
 
 
-def _require_one_test_part(paths, samples):
+def _require_one_test_part(splits):
     """Raises SplitError if a part by name would be another for each of several weights."""
-    splits = [split_of(path, samples) for path in paths]
-    tests = [set(Split.load(path).parts.get("test", [])) if path else None for path in splits]
+    tests = [split and set(split.parts.get("test", [])) for split in splits]
     if any(test != tests[0] for test in tests):
         raise SplitError(
             "The weights were trained with splits of different test parts, so that some have "

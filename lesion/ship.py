@@ -24,21 +24,21 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import math  # noqa: E402
-import re  # noqa: E402
-import shutil  # noqa: E402
-import subprocess  # noqa: E402
-import tempfile  # noqa: E402
-from collections.abc import Collection, Mapping, Sequence  # noqa: E402
-from contextlib import ExitStack  # noqa: E402
+import argparse
+import json
+import math
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 
-from lesion import NOTICE  # noqa: E402
-from lesion.provenance import describe_data  # noqa: E402
-from lesion.samples import TASKS  # noqa: E402
-from lesion.splits import RUN_FILE, SPLIT_FILE, Split  # noqa: E402
-from lesion.weights import (  # noqa: E402
+from lesion import NOTICE
+from lesion.provenance import describe_data
+from lesion.samples import TASKS
+from lesion.splits import RUN_FILE, SPLIT_FILE, Split
+from lesion.weights import (
     companion,
     ensemble_calibration,
     find_weights,
@@ -49,8 +49,8 @@ from lesion.weights import (  # noqa: E402
     weights_path,
     write_ensemble,
 )
-from mrcnn.arrays import WeightsError  # noqa: E402
-from mrcnn.files import atomic_path, sha256_of, write_json  # noqa: E402
+from mrcnn.arrays import WeightsError
+from mrcnn.files import atomic_path, sha256_of, write_json
 
 LARGEST = 25_000_000
 # What a training adds to the weights at its end.

@@ -312,10 +312,19 @@ def learned_by(weights: Iterable[Path], samples: Sequence[Sample]) -> set[str]:
 
     Of an ensemble, also what a member alone has learned from.
     """
+    return learned_keys(list(splits_beside(weights).values()), samples)
+
+
+def splits_beside(weights: Iterable[Path]) -> dict[Path, Split]:
+    """The splits that weights, and the members of an ensemble, were trained with, by their files.
+
+    Raises:
+        lesion.splits.SplitError: if one of them is damaged.
+    """
     weights = list(weights)
     members = member_files([path for path in weights if path.suffix == ".json"])
     found = dict.fromkeys(own_split(path) for path in [*weights, *members])
-    return learned_keys([Split.load(path) for path in found if path], samples)
+    return {file: Split.load(file) for file in found if file}
 
 
 def own_split(weights: Path) -> Path | None:

@@ -21,10 +21,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mrcnn.backbone import lite_file  # noqa: E402
-from mrcnn.download import cache_folder  # noqa: E402
-from mrcnn.efficientnet_lite import SCALES, efficientnet_lite  # noqa: E402
-from mrcnn.files import atomic_path  # noqa: E402
+from mrcnn.backbone import lite_file
+from mrcnn.download import cache_folder
+from mrcnn.efficientnet_lite import SCALES, efficientnet_lite
+from mrcnn.files import atomic_path
 
 
 def read_package(path: Path) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted([*ROOT.glob("mrcnn/**/*.py"), *ROOT.glob("lesion/**/*.py")])
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("weights/*.md")])
-COMMANDS = [path for path in MODULES if "def build_parser(" in path.read_text(encoding="utf-8")]
+COMMANDS = [path for path in MODULES if 'if __name__ == "__main__":' in path.read_text("utf-8")]
 LARGEST_FILE = 25 * 1024**2
 # Packages whose module has another name than the distribution that installs it.
 DISTRIBUTIONS = {
@@ -90,6 +91,15 @@ def documented_commands() -> list[str]:
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_module_is_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("package", ["mrcnn", "lesion"])
+def test_architecture_names_every_module(package):
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = text.partition(f"## Modules of `{package}`")[2].partition("\n## ")[0]
+    named = re.findall(r"`(\w+\*?)`", section)
+    modules = {path.stem for path in ROOT.glob(f"{package}/*.py")} - {"__init__"}
+    assert not [name for name in modules if not any(fnmatch(name, each) for each in named)]
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("mrcnn/**/*.py")), ids=relative)
@@ -169,7 +179,7 @@ def test_command_explains_itself_from_any_directory(path):
 @pytest.mark.parametrize("target", ["train-boundary", "train-attributes", "train-diagnosis"])
 def test_trainings_of_the_makefile_parse(target):
     """Whoever renames an option would not notice otherwise before an hour of training."""
-    from lesion.train import parse
+    from lesion.train_options import parse
 
     listed = subprocess.run(
         ["make", "-n", target, "DATA=."], cwd=ROOT, capture_output=True, text=True, check=True

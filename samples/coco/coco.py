@@ -28,9 +28,9 @@ from typing import Any
 # Runs from a checkout that is not installed, too.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mrcnn import coco  # noqa: E402
-from mrcnn.config import Config  # noqa: E402
-from mrcnn.download import download  # noqa: E402
+from mrcnn import coco
+from mrcnn.config import Config
+from mrcnn.download import download
 
 IMAGES = "http://images.cocodataset.org/zips/{name}.zip"
 # The parts of 2014's validation set that Girshick made; the others come together.

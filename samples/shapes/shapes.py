@@ -20,9 +20,9 @@ from skimage import draw
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed, too
 
-import mrcnn.model as modellib  # noqa: E402
-from mrcnn import utils  # noqa: E402
-from mrcnn.config import Config  # noqa: E402
+import mrcnn.model as modellib
+from mrcnn import utils
+from mrcnn.config import Config
 
 SMALL = os.environ.get("MRCNN_SAMPLE_SMALL") == "1"
 MODEL_DIR = os.environ.get("MRCNN_SAMPLE_LOGS", str(ROOT / "logs"))

@@ -13,7 +13,7 @@ from lesion.attributes import AttributesConfig, AttributesPredictor, load_attrib
 from lesion.boundary_views import MAX_SIDE
 from lesion.samples import ATTRIBUTES
 from lesion.splits import Split
-from lesion.train import parse
+from lesion.train_options import parse
 from mrcnn.images import write_image
 from mrcnn.model import MaskRCNN
 from mrcnn.weights import WeightsError, read_metadata, save_arrays, save_weights

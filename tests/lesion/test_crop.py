@@ -94,7 +94,7 @@ class TestFind:
         def full(path, content, indent):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("lesion.crop.write_json", full)
+        monkeypatch.setattr("lesion.records.write_json", full)
         cache = ImageCache(tmp_path / "c", 64)
         assert len(find_crops(darkness, images, cache, tmp_path / "r.json")) == 3
         assert "cannot be written" in caplog.text and not (tmp_path / "r.json").exists()

@@ -14,18 +14,12 @@ from PIL import Image
 import lesion.checks
 import lesion.dataset
 from lesion import NOTICE
+from lesion.boundary_data import LesionDataset
 from lesion.cache import ImageCache
-from lesion.dataset import (
-    ATTRIBUTES,
-    DatasetError,
-    LesionDataset,
-    Problem,
-    check_samples,
-    find_collections,
-    find_samples,
-    main,
-    said_of,
-)
+from lesion.checks import check_samples
+from lesion.dataset import main
+from lesion.layouts import find_collections, find_samples
+from lesion.samples import ATTRIBUTES, DatasetError, Problem, said_of
 
 REPOSITORY = Path(__file__).parents[2]
 TASK1 = "ISIC2018_Task1_Training_GroundTruth"

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from lesion.reading import predict_images, read_ahead
-from mrcnn.images import write_image
+from lesion.samples import Problem
+from mrcnn.images import read_image, write_image
 
 
 @pytest.fixture
@@ -31,23 +32,24 @@ def test_reading_ahead_takes_no_more_than_two_batches():
 @pytest.mark.parametrize(("batch", "batches"), [(1, [1, 1, 1]), (2, [2, 1]), (8, [3])])
 def test_images_are_predicted_in_batches_and_in_order(folder, darkness, batch, batches):
     paths = [folder / "c.png", folder / "a.png", folder / "b.png"]
-    predictions = list(predict_images(darkness, paths, batch))
-    assert [prediction.path for prediction in predictions] == paths
+    predictions = list(predict_images(darkness.predict, paths, batch))
     assert darkness.batches == batches
-    for prediction in predictions:
+    for path, prediction in zip(paths, predictions, strict=True):
+        np.testing.assert_array_equal(prediction.image, read_image(path))
         assert prediction.found.mask.shape == prediction.image.shape[:2]
 
 
 def test_bad_file_keeps_its_place(folder, darkness):
     (folder / "b.png").write_bytes(b"")
-    predictions = list(predict_images(darkness, sorted(folder.iterdir()), batch=2))
-    assert [prediction.error for prediction in predictions] == [None, "the file is empty.", None]
+    predictions = list(predict_images(darkness.predict, sorted(folder.iterdir()), batch=2))
+    problems = [prediction.problem for prediction in predictions]
+    assert problems == [None, Problem(folder / "b.png", "the file is empty."), None]
     assert predictions[2].found.mask.shape == (30, 80)
 
 
 def test_batch_of_bad_files_alone_is_not_predicted(tmp_path, darkness):
-    (prediction,) = predict_images(darkness, [tmp_path / "gone.jpg"])
-    assert prediction.error == "there is no such file."
+    (prediction,) = predict_images(darkness.predict, [tmp_path / "gone.jpg"])
+    assert prediction.problem.reason == "there is no such file."
     assert darkness.batches == []
 
 
@@ -59,7 +61,9 @@ def test_few_images_are_held_at_once(monkeypatch, darkness):
         return np.zeros((4, 4, 3), np.uint8)
 
     monkeypatch.setattr("lesion.reading.read_image", counted)
-    predictions = predict_images(darkness, [f"{number}.png" for number in range(50)], batch=4)
+    predictions = predict_images(
+        darkness.predict, [f"{number}.png" for number in range(50)], batch=4
+    )
     for _ in range(9):
         next(predictions)
     assert len(read) <= 16
@@ -67,4 +71,4 @@ def test_few_images_are_held_at_once(monkeypatch, darkness):
 
 def test_batch_below_one_is_refused(darkness):
     with pytest.raises(ValueError, match="at least 1, received 0"):
-        next(predict_images(darkness, ["a.png"], batch=0))
+        next(predict_images(darkness.predict, ["a.png"], batch=0))

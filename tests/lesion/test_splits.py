@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lesion.dataset import find_samples
 from lesion.grouping import independent_groups, lesion_groups, unit_of
+from lesion.layouts import find_samples
 from lesion.samples import DIAGNOSES, Sample
 from lesion.splits import (
     FRACTIONS,

@@ -17,7 +17,8 @@ from lesion.boundary import BoundaryConfig
 from lesion.options import choose_precision
 from lesion.samples import TASKS, DatasetError
 from lesion.splits import Split
-from lesion.train import build_parser, load_samples, main, parse
+from lesion.train import load_samples, main
+from lesion.train_options import RUN_SETTINGS, build_parser, parse, training_of
 from lesion.training_split import choose_split
 from mrcnn.config import Config
 from mrcnn.model import CLASS_LAYERS, MaskRCNN
@@ -359,7 +360,7 @@ class TestSplit:
     @pytest.mark.parametrize("share", [0.0, 0.25])
     def test_test_share_is_set_aside(self, phantoms, tmp_path, share):
         given = arguments(phantoms, f"--test-share={share}", logs=tmp_path)
-        given = train_module.parse(given)
+        given = parse(given)
         split = choose_split(given, load_samples(given), boundary_training)
         assert len(split.parts["test"]) == share * 12
         assert sum(map(len, split.parts.values())) == 12
@@ -369,7 +370,7 @@ class TestSplit:
 
         def parts(*options):
             given = arguments(phantoms, "--test-share=0.25", *options, logs=tmp_path)
-            given = train_module.parse(given)
+            given = parse(given)
             return choose_split(given, load_samples(given), boundary_training).parts
 
         assert parts("--seed=1") == parts("--seed=2") == parts()
@@ -497,7 +498,7 @@ class TestDefaults:
     @pytest.mark.parametrize("task", TASKS)
     def test_a_run_knows_what_it_was_trained_with(self, task):
         parsed = vars(parse([f"--task={task}", "--dataset=x"]))
-        settings = (*train_module.RUN_SETTINGS, *train_module._training_of(task).RUN_SETTINGS)
+        settings = (*RUN_SETTINGS, *training_of(task).RUN_SETTINGS)
         assert set(settings) <= set(parsed)
         json.dumps({name: parsed[name] for name in settings})
         # What the weights do not depend on, or what says it otherwise.

@@ -105,14 +105,15 @@ train-attributes: FIRST := $(SQUARES) --epochs=10 --head-epochs=1
 train-attributes: SECOND := $(SQUARES) --epochs=3 --head-epochs=0 --steps=150 --learning-rate=0.0006 --seed=1
 # Of the ensemble the first network is trained longer, without patient data; the second goes on with
 # blended images, stronger changes and the light brought to what is usual. Both keep the statistics of
-# their start, the third learns its own.
+# their start, the others learn their own; the third sees strong changes and usual light throughout.
 train-diagnosis: SHARED := --image-size=192 --steps=200 --patient-data --prevalence-power=0.4
-train-diagnosis: TEN := $(SHARED) --epochs=10 --head-epochs=1 --learning-rate=0.0015
-train-diagnosis: EIGHT := $(SHARED) --epochs=8 --head-epochs=1 --learning-rate=0.0015 --seed=1
+train-diagnosis: FRESH := $(SHARED) --head-epochs=1 --learning-rate=0.0015
 train-diagnosis: FIRST := --image-size=224 --epochs=31 --head-epochs=1 --steps=200 --no-batch-statistics
-train-diagnosis: SECOND := $(TEN) --seed=1 --no-batch-statistics
+train-diagnosis: SECOND := $(FRESH) --epochs=10 --seed=1 --no-batch-statistics
 train-diagnosis: ON := $(SHARED) --epochs=9 --head-epochs=0 --learning-rate=0.001 --seed=4 --mixing=0.4 \
 	--strong-changes --usual-light=1 --no-batch-statistics
+train-diagnosis: THIRD := $(FRESH) --epochs=9 --seed=4 --strong-changes --usual-light=1
+train-diagnosis: FOURTH := $(FRESH) --epochs=8 --seed=1
 last_of = $$(ls $(LOGS)/$(1)/diagnosis*/diagnosis_*.h5 | tail -1)
 train_diagnosis = $(IN_VENV) lesion/train.py --task=diagnosis $(DATA:%=--dataset=%) --weights=$(1) $(2) \
 	--logs=$(LOGS)/diagnosis-$(3) $(TRAIN_FLAGS)
@@ -138,8 +139,8 @@ train-diagnosis: data setup  ## Train the diagnosis ensemble on DATA=HAM10000_25
 	$(call train_diagnosis,imagenet,$(FIRST),first)
 	$(call train_diagnosis,imagenet,$(SECOND),second)
 	$(call train_diagnosis,$(call last_of,diagnosis-second),$(ON),second-on)
-	$(call train_diagnosis,imagenet,$(TEN),third)
-	$(call train_diagnosis,imagenet,$(EIGHT),fourth)
+	$(call train_diagnosis,imagenet,$(THIRD),third)
+	$(call train_diagnosis,imagenet,$(FOURTH),fourth)
 	$(IN_VENV) lesion/join.py --weights=$(call last_of,diagnosis-first) \
 		--weights=$(call last_of,diagnosis-second-on) --weights=$(call last_of,diagnosis-third) \
 		--weights=$(call last_of,diagnosis-fourth) \

@@ -314,6 +314,11 @@ class _Loaded(NamedTuple):
     dicom: DicomImage | None = None
 
 
+def _state(path):
+    """What changes with a file; None where there is none, of which whoever reads it tells."""
+    return size_and_time(path) if os.path.exists(path) else None
+
+
 def _load(item):
     """`_Loaded` of an image and its patient, or the `Problem` of its file or number."""
     number, (image, patient) = item
@@ -324,11 +329,11 @@ def _load(item):
             return Problem(Path(f"image {number}"), str(error))
         return _Loaded(pixels, tuple(assess(pixels)), patient)
     try:
-        before = size_and_time(image) if os.path.exists(image) else None
+        before = _state(image)
         dicom = read_dicom(image) if is_dicom(image) else None
         pixels = dicom.pixels if dicom else read_image(image)
         source = Source.of(image)
-        if size_and_time(image) != before:
+        if _state(image) != before:
             return Problem(Path(image), "it changed while it was read; analyse it once more")
     except (ImageError, OSError, ImportError) as error:
         # The message begins with the path, which a `Problem` names already.

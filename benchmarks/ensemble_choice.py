@@ -71,18 +71,25 @@ def _changed(image, sample, change):
     return image
 
 
-def score(members: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray) -> dict[str, float]:
-    """Figures of the networks' mean: as they are with eight views, and in the mean of changes."""
+def score(members: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray) -> dict:
+    """Figures of the networks' mean: as they are with eight views, in the mean of changes, and of
+    each change with one view as `by_change`.
+    """
     mean = {change: np.mean([m[change] for m in members], axis=0) for change in members[0]}
     eight = Calibration.fit(np.log(mean[EIGHT]), labels).probabilities(np.log(mean[EIGHT]))
     one = Calibration.fit(np.log(mean[AS_IT_IS]), labels)
-    changed = [_figures(one.probabilities(np.log(mean[c])), labels) for c in CHOSEN_BY]
+    by_change = {
+        change: _figures(one.probabilities(np.log(mean[change])), labels)
+        for change in (AS_IT_IS, *CHOSEN_BY)
+    }
+    changed = [by_change[change] for change in CHOSEN_BY]
     return {
         **_figures(eight, labels),
         **{
             f"changed_{name}": float(np.mean([figures[name] for figures in changed]))
             for name in changed[0]
         },
+        "by_change": by_change,
     }
 
 
@@ -127,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     rows.sort(key=lambda row: row["log_loss"] + row["changed_log_loss"])
     for place, path in enumerate(arguments.weights, 1):
         print(f"{place}: {path.name} (sha256 {sha256_of(path)[:12]})")
-    names = [name for name in rows[0] if name != "networks"]
+    names = [name for name in rows[0] if name not in ("networks", "by_change")]
     table = [["networks", *names]]
     for row in rows:
         chosen = "+".join(map(str, row["networks"]))

@@ -210,17 +210,19 @@ def _examine_all(
                 pending.append((path, examine))
     if not pending:
         return facts
-    with ThreadPoolExecutor(workers) as pool:
-        # `disable=None` shows the bar on a terminal only.
-        results = pool.map(_examine, pending)
-        results = tqdm(results, "Checking", len(pending), unit="file", disable=None)
-        for (path, examine), result in zip(pending, results, strict=True):
-            facts[path] = result
-            if not isinstance(result, str):
-                entry = {"stamp": stamps[path], "check": examine.__name__, "facts": result}
-                known[str(path.resolve())] = entry
-    if record is not None:
-        write_record(record, {"version": _RECORD_VERSION, "files": known}, _RECORD)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            # `disable=None` shows the bar on a terminal only.
+            results = pool.map(_examine, pending)
+            results = tqdm(results, "Checking", len(pending), unit="file", disable=None)
+            for (path, examine), result in zip(pending, results, strict=True):
+                facts[path] = result
+                if not isinstance(result, str):
+                    entry = {"stamp": stamps[path], "check": examine.__name__, "facts": result}
+                    known[str(path.resolve())] = entry
+    finally:  # what was found before an interruption need not be found again
+        if record is not None:
+            write_record(record, {"version": _RECORD_VERSION, "files": known}, _RECORD)
     return facts
 
 

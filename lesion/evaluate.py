@@ -33,7 +33,7 @@ from lesion.samples import TASKS
 from lesion.selection import PART_NAMES, notes_on, require_truths, select
 from lesion.submission import refuse_masks_in
 from lesion.weights import NONE, SHIPPED, learned_by, own_split, shipped_weights, weights_path
-from mrcnn.files import write_json
+from mrcnn.files import require_writable, write_json
 from mrcnn.images import ImageError
 
 _SHOWN_WHOLE = (
@@ -195,6 +195,12 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def _written_to(arguments):
+    """The folders of results that are asked for."""
+    copies = [path.absolute().parent for path in (arguments.json,) if path is not None]
+    return [arguments.out, *copies, *([arguments.predictions] if arguments.predictions else [])]
+
+
 def _run(parser, arguments):
     boundary, predicts = _boundary_weights(arguments), arguments.predictions is not None
     try:  # what "last" means now, it means to the end
@@ -207,6 +213,8 @@ def _run(parser, arguments):
             *(arguments.split, arguments.part, arguments.limit, predicts),
         )
         require_truths(collections, selection, arguments.task, predicts)
+        for folder in _written_to(arguments):
+            require_writable(folder)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     said, wrong = notes_on(collections, selection, arguments.task, arguments.split is not None)

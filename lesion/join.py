@@ -17,6 +17,7 @@ from lesion import NOTICE
 from lesion.layouts import find_collections
 from lesion.splits import SPLIT_FILE, Split, SplitError
 from lesion.weights import member_files, require_different, split_of, write_ensemble
+from mrcnn.files import require_writable
 
 TASK = "diagnosis"
 
@@ -76,6 +77,7 @@ def join(weights: Sequence[str | Path], datasets: Sequence[str | Path], out: str
     from lesion.ensemble import plain
     from lesion.members import fit_jointly
 
+    require_writable(out)
     calibrations = fit_jointly(members, validation)
     out.mkdir(parents=True, exist_ok=True)
     split.save(kept)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,15 @@ from pathlib import Path
 from typing import Any
 
 _LONGEST_SUFFIX = 32
+
+
+def require_writable(folder: str | os.PathLike) -> None:
+    """OSError if a folder can take no file, or cannot be made: before hours of work are lost."""
+    place = Path(folder).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    with tempfile.TemporaryFile(dir=place):
+        pass
 
 
 class AnotherProcess(BlockingIOError):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from mrcnn.files import atomic_path, data_folders, sha256_of
+from mrcnn.files import atomic_path, data_folders, require_writable, sha256_of
 
 
 def test_file_appears_under_its_name_when_the_block_ends(tmp_path):
@@ -104,6 +104,14 @@ def test_content_that_cannot_be_written_through(tmp_path, monkeypatch, number, s
 def test_block_that_writes_nothing_is_an_error_naming_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="result.txt"), atomic_path(tmp_path / "result.txt"):
         pass
+
+
+def test_folder_that_takes_no_file(tmp_path):
+    require_writable(tmp_path / "new" / "inner")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        require_writable(tmp_path / "file" / "inner")
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", bytes(range(256)) * 5000])

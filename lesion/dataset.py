@@ -16,7 +16,7 @@ from collections import Counter
 from lesion import NOTICE
 from lesion.checks import check_samples
 from lesion.layouts import find_collections
-from lesion.options import positive
+from lesion.options import add_datasets, positive
 from lesion.patient import known_of
 from lesion.samples import (
     ATTRIBUTES,
@@ -89,13 +89,7 @@ def _describe(collection: Collection, summary: dict) -> str:
 def build_parser() -> argparse.ArgumentParser:
     description = "Says what a data set holds and names every file at fault."
     parser = argparse.ArgumentParser(prog="lesion dataset", description=description, epilog=NOTICE)
-    parser.add_argument(
-        "--dataset",
-        action="append",
-        required=True,
-        metavar="DIR",
-        help="folder of ISIC 2016-2020, HAM10000 or PH2, or one's own (docs/data.md); repeatable",
-    )
+    add_datasets(parser)
     parser.add_argument("--task", choices=TASKS, default="boundary", help="what to check for")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if there is any problem")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the result as JSON")

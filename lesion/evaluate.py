@@ -28,7 +28,7 @@ from lesion.attribute_thresholds import METHODS
 from lesion.evaluation_folder import SUMMARY, clear_folder, refuse_folder, weights_in
 from lesion.evaluation_tasks import load_predictor_of, score, write_figures
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis
-from lesion.options import add_referral, add_views, natural, positive
+from lesion.options import add_datasets, add_referral, add_views, natural, positive
 from lesion.samples import TASKS
 from lesion.selection import PART_NAMES, notes_on, require_truths, select
 from lesion.submission import refuse_masks_in
@@ -54,9 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Scores predictions with the metrics of the ISIC 2018 challenge.",
         epilog=NOTICE,
     )
-    parser.add_argument(
-        "--dataset", action="append", required=True, metavar="DIR", help="data set; repeatable"
-    )
+    add_datasets(parser)
     parser.add_argument("--task", choices=TASKS, default="boundary", help="what to score")
     parser.add_argument(
         "--weights",

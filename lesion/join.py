@@ -15,6 +15,7 @@ if not __package__:  # run as a script: import the packages beside it, not the m
 
 from lesion import NOTICE
 from lesion.layouts import find_collections
+from lesion.options import add_datasets
 from lesion.splits import SPLIT_FILE, Split, SplitError
 from lesion.weights import member_files, require_different, split_of, write_ensemble
 from mrcnn.files import require_writable
@@ -126,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help='checkpoint in the folder of its run, "last", or an ensemble.json; repeatable',
     )
-    parser.add_argument("--dataset", action="append", required=True, metavar="DIR")
+    add_datasets(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for ensemble.json")
     return parser
 

@@ -45,6 +45,17 @@ def _number(text):
         return math.nan
 
 
+def add_datasets(parser: argparse.ArgumentParser) -> None:
+    """`--dataset`, once or several times."""
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="folder of ISIC 2016-2020, HAM10000 or PH2, or one's own (docs/data.md); repeatable",
+    )
+
+
 def add_analyzer(parser: argparse.ArgumentParser) -> None:
     """The options of an `Analyzer`, by the names of its arguments, for `analyzer_options`."""
     for task, options, action, several in (

@@ -7,7 +7,7 @@ import textwrap
 from types import ModuleType
 
 from lesion import NOTICE, attributes_training, boundary_training, diagnosis_training
-from lesion.options import natural, positive, rate, share
+from lesion.options import add_datasets, natural, positive, rate, share
 from lesion.samples import TASKS
 from lesion.splits import Split
 from lesion.weights import checked_metadata, member_files
@@ -40,13 +40,7 @@ def build_parser(task: str = "boundary") -> argparse.ArgumentParser:
         epilog=f"{_options_of_others(task)}\n\n{NOTICE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--dataset",
-        action="append",
-        required=True,
-        metavar="DIR",
-        help="folder of ISIC 2016-2020, HAM10000 or PH2, or one's own (docs/data.md); repeatable",
-    )
+    add_datasets(parser)
     parser.add_argument(
         "--weights",
         default="imagenet",

@@ -11,7 +11,7 @@ from mrcnn.config import Config
 from mrcnn.data import every_nth
 from mrcnn.dataset import Dataset
 from mrcnn.masks import extract_bboxes
-from mrcnn.molding import resize_image
+from mrcnn.molding import resize_for
 
 
 class AnchorSuggestion(NamedTuple):
@@ -72,14 +72,7 @@ def _boxes_in_network(masks, class_ids, config, rng):
     if not len(boxes):
         return boxes, config.IMAGE_SHAPE
     size = masks.shape[:2]
-    resized, window, scale, _, crop = resize_image(
-        np.zeros(size, np.uint8),
-        min_dim=config.IMAGE_MIN_DIM,
-        max_dim=config.IMAGE_MAX_DIM,
-        min_scale=config.IMAGE_MIN_SCALE,
-        mode=config.IMAGE_RESIZE_MODE,
-        rng=rng,
-    )
+    resized, window, scale, _, crop = resize_for(np.zeros(size, np.uint8), config, rng)
     window = np.array(window, np.float64)
     if crop:
         factors, origin = np.full(2, scale), -np.array(crop[:2])

@@ -19,7 +19,7 @@ from mrcnn.dataset import Dataset
 from mrcnn.distribution import process_share
 from mrcnn.images import as_channels
 from mrcnn.masks import extract_bboxes, minimize_mask, resize_mask
-from mrcnn.molding import compose_image_meta, mold_image, require_halvable, resize_image
+from mrcnn.molding import compose_image_meta, mold_image, require_halvable, resize_for
 from mrcnn.semantic import semantic_targets
 from mrcnn.targets import build_rpn_targets
 
@@ -68,15 +68,7 @@ def load_image_gt(
     rng = np.random.default_rng() if rng is None else rng
     image, mask, class_ids = load_sample(dataset, image_id, config.IMAGE_CHANNEL_COUNT)
     loaded, original_shape = image, image.shape
-    image, window, scale, padding, crop = resize_image(
-        image,
-        min_dim=config.IMAGE_MIN_DIM,
-        max_dim=config.IMAGE_MAX_DIM,
-        min_scale=config.IMAGE_MIN_SCALE,
-        mode=config.IMAGE_RESIZE_MODE,
-        antialias=config.IMAGE_ANTIALIAS,
-        rng=rng,
-    )
+    image, window, scale, padding, crop = resize_for(image, config, rng)
     size = None if crop else (window[2] - window[0], window[3] - window[1])
     mask = resize_mask(mask, scale, padding, crop, size)
     if augment and rng.random() < 0.5:

@@ -11,15 +11,6 @@ from keras import ops
 from mrcnn.distribution import replica_count, sum_over_replicas
 from mrcnn.tensors import Tensor, gather_rows, own_class
 
-LOSS_NAMES = (
-    "rpn_class_loss",
-    "rpn_bbox_loss",
-    "mrcnn_class_loss",
-    "mrcnn_bbox_loss",
-    "mrcnn_mask_loss",
-)
-SEMANTIC_LOSS_NAMES = ("semantic_loss", "presence_loss")
-
 
 def smooth_l1_loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """Huber's loss with its knee at 1 (Girshick 2015, equation 3), element by element."""

@@ -109,6 +109,21 @@ def resize_image(
     )
 
 
+def resize_for(
+    image: np.ndarray, config: Config, rng: np.random.Generator | None = None
+) -> tuple[np.ndarray, Window, float, Padding, Crop | None]:
+    """`resize_image` by the settings of a configuration."""
+    return resize_image(
+        image,
+        min_dim=config.IMAGE_MIN_DIM,
+        max_dim=config.IMAGE_MAX_DIM,
+        min_scale=config.IMAGE_MIN_SCALE,
+        mode=config.IMAGE_RESIZE_MODE,
+        antialias=config.IMAGE_ANTIALIAS,
+        rng=rng,
+    )
+
+
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """(height, width) times `scale` in whole pixels: the one rounding for images and masks."""
     return max(1, round(size[0] * float(scale))), max(1, round(size[1] * float(scale)))
@@ -252,14 +267,7 @@ def mold_inputs(
     active = np.zeros(config.NUM_CLASSES, np.int32)
     for image in images:
         image = as_channels(image, config.IMAGE_CHANNEL_COUNT)
-        resized, window, scale, _, _ = resize_image(
-            image,
-            min_dim=config.IMAGE_MIN_DIM,
-            max_dim=config.IMAGE_MAX_DIM,
-            min_scale=config.IMAGE_MIN_SCALE,
-            mode=config.IMAGE_RESIZE_MODE,
-            antialias=config.IMAGE_ANTIALIAS,
-        )
+        resized, window, scale, _, _ = resize_for(image, config)
         meta = compose_image_meta(0, image.shape, resized.shape, window, scale, active)
         parts.append((mold_image(resized, config), meta, window))
     molded, metas, windows = map(np.stack, zip(*parts, strict=True))

@@ -24,13 +24,13 @@ from mrcnn.distribution import replica_count
 from mrcnn.fpn import feature_pyramid
 from mrcnn.heads import build_branches
 from mrcnn.load_report import warn_of_gaps
-from mrcnn.losses import LOSS_NAMES, SEMANTIC_LOSS_NAMES
 from mrcnn.molding import META
 from mrcnn.network_layers import Frame, LossLayer, Normalise, Output, PositiveBoxes
 from mrcnn.rpn import ProposalLayer, build_rpn_model
 from mrcnn.semantic import STRIDE, semantic_head
 from mrcnn.targets import DetectionTargetLayer
 from mrcnn.tensors import Tensor, leave_uncompiled, precision_policy
+from mrcnn.validation import LOSS_NAMES, SEMANTIC_LOSS_NAMES
 from mrcnn.weights import LoadReport, load_weights, read_metadata, save_weights
 
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)

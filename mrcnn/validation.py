@@ -31,15 +31,15 @@ CHOICES = {
     "OPTIMIZER": ("sgd", "adamw"),
     "LEARNING_RATE_DECAY": (None, "cosine"),
 }
-LOSSES = (
+# In the order in which a network gives them.
+LOSS_NAMES = (
     "rpn_class_loss",
     "rpn_bbox_loss",
     "mrcnn_class_loss",
     "mrcnn_bbox_loss",
     "mrcnn_mask_loss",
-    "semantic_loss",
-    "presence_loss",
 )
+SEMANTIC_LOSS_NAMES = ("semantic_loss", "presence_loss")
 MASK_SIDE = 28
 """Of matterport's masks, for which mini-masks as coarse as they are do for small objects."""
 
@@ -113,9 +113,10 @@ def _check_heads(config):
 
 
 def _check_choices(config):
-    if unknown := set(config.LOSS_WEIGHTS).difference(LOSSES):
+    losses = LOSS_NAMES + SEMANTIC_LOSS_NAMES
+    if unknown := set(config.LOSS_WEIGHTS).difference(losses):
         raise ValueError(
-            f"LOSS_WEIGHTS names the loss {min(unknown)!r}, and there are {', '.join(LOSSES)}."
+            f"LOSS_WEIGHTS names the loss {min(unknown)!r}, and there are {', '.join(losses)}."
         )
     for name, allowed in CHOICES.items():
         value = getattr(config, name)

@@ -45,7 +45,11 @@ logger = logging.getLogger(__name__)
 BOUNDARY = "boundary"  # what belongs to the boundary network in a file of weights
 _CHUNK = 8  # images at a time, of which large photographs may be gigabytes
 VIEWS = (1, 8)
-"""Numbers of views that can be averaged: the image alone, or all its quarter turns and mirrors."""
+"""Numbers of views that can be averaged: the image alone, or its quarter turns, and once more their
+mirror images from nearer."""
+NEARER = 1.15
+"""How much larger those show it. Training magnifies as much at random, and answers at two sizes err
+less alike than at one (docs/experiments.md)."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +162,8 @@ class DiagnosisPredictor:
         require_several(images)
         if not len(images):
             return np.zeros((0, self.views, len(DIAGNOSES)))
-        squares = [prepare_square(image, self.config.image_size) for image in self.crop(images)]
-        inputs = [np.stack([v for square in squares for v in _views(square, self.views)])]
+        size, cropped = self.config.image_size, self.crop(images)
+        inputs = [np.stack([v for image in cropped for v in _views(image, size, self.views)])]
         if self.config.patient_data:
             patients = patients or [{}] * len(images)
             vectors = np.array([patient_vector(known) for known in patients])
@@ -211,12 +215,13 @@ class DiagnosisPredictor:
         }
 
 
-def _views(square, count):
-    """The square itself, then its quarter turns and their mirror images."""
+def _views(image, size, count):
+    """The network's squares of an image, `VIEWS` in number; the first is of the image as it is."""
+    whole = prepare_square(image, size)
     if count == 1:
-        return [square]
-    turned = [np.rot90(square, turns) for turns in range(4)]
-    return [*turned, *(view[:, ::-1] for view in turned)]
+        return [whole]
+    mirrored = prepare_square(image, size, NEARER)[:, ::-1]
+    return [np.rot90(square, turns) for square in (whole, mirrored) for turns in range(4)]
 
 
 def load_classifier(

@@ -217,11 +217,16 @@ def _square_layer(size):
 _kept_square_layer = functools.cache(_square_layer)  # for images one by one
 
 
-def prepare_square(image: np.ndarray, size: int) -> np.ndarray:
-    """The network's square of an image of any size: float32 [size, size, 3], 0..255."""
+def prepare_square(image: np.ndarray, size: int, magnification: float = 1.0) -> np.ndarray:
+    """The network's square of an image of any size: float32 [size, size, 3], 0..255.
+
+    Args:
+        magnification: how much larger than the largest square shows it, at least 1; what then lies
+            beyond the edges is not seen.
+    """
     pixels = as_rgb8(image)
     # The layer would cut the same square, but after all of a large photograph is made float32.
-    side = min(pixels.shape[:2])
+    side = max(1, round(min(pixels.shape[:2]) / magnification))
     top, left = ((length - side) // 2 for length in pixels.shape[:2])
     pixels = pixels[top : top + side, left : left + side].astype(np.float32)
     return ops.convert_to_numpy(_kept_square_layer(size)(pixels[np.newaxis]))[0]

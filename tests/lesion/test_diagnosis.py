@@ -156,15 +156,26 @@ class TestPredictor:
         for first, second in zip(one, many, strict=True):
             np.testing.assert_allclose(first.probabilities, second.probabilities, rtol=1e-4)
 
-    def test_views_are_turned_and_mirrored(self, network, images, tmp_path):
+    def test_turning_the_image_turns_its_views(self, network, images, tmp_path):
         predictor = DiagnosisPredictor(network, CONFIG, tmp_path, views=8)
         square = images[2][13:77]
         of_views = predictor.logits_of_views([square])[0]
-        turned = predictor.logits_of_views([np.rot90(square)[:, ::-1]])[0]
+        turned = predictor.logits_of_views([np.rot90(square)])[0]
         assert not np.allclose(of_views[0], turned[0], rtol=1e-3)
-        np.testing.assert_allclose(
-            np.sort(of_views, axis=0), np.sort(turned, axis=0), rtol=1e-3, atol=1e-4
-        )
+        for half in (slice(0, 4), slice(4, 8)):
+            np.testing.assert_allclose(
+                *(np.sort(found[half], axis=0) for found in (of_views, turned)),
+                rtol=1e-3,
+                atol=1e-4,
+            )
+
+    def test_half_of_the_views_are_mirrored_and_from_nearer(self, network, images, tmp_path):
+        square = images[2][13:77]
+        views = DiagnosisPredictor(network, CONFIG, tmp_path, views=8).logits_of_views([square])[0]
+        one = DiagnosisPredictor(network, CONFIG, tmp_path)
+        (whole,), (nearer,) = one.logits_of_views([square, square[4:60, 4:60][:, ::-1]])
+        np.testing.assert_allclose(views[0], whole, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(views[4], nearer, rtol=1e-3, atol=1e-4)
 
     def test_no_image(self, network, tmp_path):
         assert DiagnosisPredictor(network, CONFIG, tmp_path).predict([]) == []

@@ -65,7 +65,7 @@ class ViaDataset(_DrawnInstances):
             annotations: a project saved by VIA 2, or annotations exported as JSON.
             images: folder of the images; by default that of the annotations.
             class_attribute: name of the region attribute that holds the class; None where all
-                regions are of one class.
+                regions are of one class, which is then "object" or the one of `classes`.
             classes: names in the order of their class ids; by default those found, sorted. Give
                 them where training and validation might not show the same ones.
             keep_empty: keep images without regions as images that show nothing; by default they
@@ -82,6 +82,7 @@ class ViaDataset(_DrawnInstances):
             raise ValueError(f"{annotations} is no project or JSON export of VIA 1.x or 2.x.")
         folder = Path(annotations).parent if images is None else Path(images)
         only = only_class(classes)
+        undecided = bool(classes) and not isinstance(classes, str) and only not in classes
         records, empty, flat = [], 0, []
         for key, entry in content.items():
             if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
@@ -107,6 +108,12 @@ class ViaDataset(_DrawnInstances):
                 label = only
                 if class_attribute is not None:
                     label = via_class(where, region, class_attribute)
+                elif undecided:
+                    raise ValueError(
+                        f"{where} may be of any of the classes {', '.join(classes)}: give "
+                        "class_attribute, the name of the region attribute that says which. This "
+                        f"region's attributes are {region.get('region_attributes')!r}."
+                    )
                 if has_area(*shape):
                     instances.append((label, [shape]))
                 else:

@@ -231,6 +231,12 @@ class TestVia:
                 classes=["zebra", "bee"],
             )
 
+    def test_several_classes_without_an_attribute_that_tells_them(self, load_via):
+        with pytest.raises(ValueError, match="region 0 .* ant, bee: give class_attribute.*'kind'"):
+            load_via(via_entry("a.png", region(RECT, kind="ant")), classes=["ant", "bee"])
+        empty = load_via(via_entry("a.png"), classes=["ant", "bee"], keep_empty=True)
+        assert empty.num_images == 1
+
     def test_classes_given_as_text(self, load_via):
         with pytest.raises(ValueError, match="list of names; received the text 'balloon'"):
             load_via(via_entry("a.png", region(RECT)), classes="balloon")

@@ -79,12 +79,12 @@ def score(members: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray) -> di
     eight = Calibration.fit(np.log(mean[EIGHT]), labels).probabilities(np.log(mean[EIGHT]))
     one = Calibration.fit(np.log(mean[AS_IT_IS]), labels)
     by_change = {
-        change: _figures(one.probabilities(np.log(mean[change])), labels)
+        change: figures_of(one.probabilities(np.log(mean[change])), labels)
         for change in (AS_IT_IS, *CHOSEN_BY)
     }
     changed = [by_change[change] for change in CHOSEN_BY]
     return {
-        **_figures(eight, labels),
+        **figures_of(eight, labels),
         **{
             f"changed_{name}": float(np.mean([figures[name] for figures in changed]))
             for name in changed[0]
@@ -93,7 +93,8 @@ def score(members: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray) -> di
     }
 
 
-def _figures(probabilities, labels):
+def figures_of(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Log loss, balanced accuracy, AUC of melanoma and calibration error of probabilities."""
     true = probabilities[np.arange(len(labels)), labels]
     right = probabilities.argmax(axis=1) == labels
     return {

@@ -31,7 +31,7 @@ from mrcnn.molding import require_several
 
 logger = logging.getLogger(__name__)
 
-METHOD = 4
+METHOD = 5
 """Raised where the same weights and options come to give other results."""
 
 

@@ -18,7 +18,7 @@ from mrcnn.boxes import (
 from mrcnn.config import Config
 from mrcnn.masks import CompactMasks, compact_masks
 from mrcnn.nms import suppress
-from mrcnn.tensors import Tensor, gather_rows, own_class
+from mrcnn.tensors import Tensor, argmax, gather_rows, own_class
 
 MAX_CANDIDATES = 2000
 
@@ -83,7 +83,7 @@ class DetectionLayer(keras.layers.Layer):
 def _best_class(rois, probabilities, deltas):
     """One candidate per region: its best class, which may be the background, as of padding."""
     there = ops.cast(ops.any(rois != 0, axis=-1), "int32")
-    class_ids = ops.cast(ops.argmax(probabilities, axis=2), "int32") * there
+    class_ids = argmax(probabilities, axis=2) * there
     return rois, ops.max(probabilities, axis=2), class_ids, own_class(deltas, class_ids, axis=2)
 
 

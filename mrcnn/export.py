@@ -4,14 +4,9 @@ The graph does what `MaskRCNN.detect` does before and after the network. Weights
 it, so that there is nothing to restore; with variables it would be as quick.
 """
 
-import json
 import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,17 +15,13 @@ import tensorflow as tf
 from mrcnn.anchors import generate_anchors, normalised_anchors
 from mrcnn.boxes import denorm_boxes_graph, norm_boxes_graph, scale_boxes
 from mrcnn.config import Config
-from mrcnn.files import atomic_path
 from mrcnn.images_graph import decode
 from mrcnn.molding import META
 from mrcnn.molding_graph import mold_image, paste_mask, unmold_semantic
+from mrcnn.saved_model import Signature, write_signatures
 
 FILES, IMAGES = "serving_default", "images"
 """The signatures, of encoded files `image_bytes` and of `images` uint8 [batch, h, w, 3]."""
-
-EXTRA = "assets.extra"
-WARMUP = "tf_serving_warmup_requests"
-DESCRIPTION = "model.json"
 
 _WARMUP_SIZE = (480, 640)
 _ANY_SIZE = ("none", "pad64")  # the modes whose inputs are of many sizes
@@ -39,17 +30,6 @@ Read = Callable[[tf.Tensor], tf.Tensor]
 """From one element of a batch to its image uint8 [h, w, 3]."""
 Answer = Callable[[tf.Tensor, Read], dict[str, tf.Tensor]]
 """From a batch, and how to read its elements, to outputs [batch, ...] by name."""
-
-
-class Signature(NamedTuple):
-    """A signature besides the two: `function` of tensors of `specs`, the first `image_bytes`.
-
-    `example` has values of the others for one image, with which a server warms up.
-    """
-
-    function: Callable[..., dict[str, tf.Tensor]]
-    specs: Sequence[tf.TensorSpec]
-    example: Mapping[str, Any]
 
 
 def export_saved_model(model: Any, path: str | os.PathLike, limit: int | None = None) -> None:
@@ -83,61 +63,24 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
         ValueError, FileExistsError: as `export_saved_model`.
         OSError: if it cannot be written.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"A SavedModel is TensorFlow's; the backend is {keras.backend.backend()}. Start again "
-            "with KERAS_BACKEND=tensorflow: weights files are the same for all backends."
-        )
-    path = Path(path)
-    if path.exists() and not (path / "saved_model.pb").is_file():
-        if not path.is_dir() or any(path.iterdir()):
-            raise FileExistsError(
-                f"{path} holds something else than a SavedModel and is not replaced; give the "
-                "path of a new folder."
-            )
-    more = getattr(answer, "more_signatures", {})
-    signatures = {**_signatures(answer), **{name: _traced(*of) for name, of in more.items()}}
-    with _aside(path) as former, atomic_path(path) as temporary:
-        extra = temporary / EXTRA
-        try:
-            tf.saved_model.save(tf.Module(), str(temporary), signatures)
-            extra.mkdir()
-            _write_warmup(extra / WARMUP, more)
-        except tf.errors.OpError as error:  # TensorFlow's, of a full disk for example
-            raise OSError(f"{path}: {error.message}") from error
-        text = json.dumps(metadata, indent=2, allow_nan=False, ensure_ascii=False)
-        (extra / DESCRIPTION).write_text(text, encoding="utf-8")
-        if path.exists():  # a folder takes the name of an empty one only
-            path.rename(former)
 
-
-@contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """Where a former model is moved to make room; it goes back if the block fails, else away."""
-    former = path.with_name(f".{uuid.uuid4().hex}.former")
-    try:
-        yield former
-    except BaseException:
-        if former.exists() and not path.exists():
-            former.rename(path)
-        raise
-    shutil.rmtree(former, ignore_errors=True)
-
-
-def _signatures(answer: Answer) -> dict[str, Any]:
     def of_files(image_bytes):
         return answer(image_bytes, decode)
 
     def of_images(images):
         return answer(images, tf.identity)
 
+    grey = np.full((1, *_WARMUP_SIZE, 3), 127, np.uint8)
+    example = {"image_bytes": [tf.io.encode_png(grey[0]).numpy()]}
     files = tf.TensorSpec([None], tf.string, "image_bytes")
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, "images")
-    return {FILES: _traced(of_files, [files]), IMAGES: _traced(of_images, [images])}
-
-
-def _traced(function, specs, *_):
-    return tf.function(function, specs, autograph=False).get_concrete_function()
+    signatures = {
+        FILES: Signature(of_files, [files], example),
+        IMAGES: Signature(of_images, [images], {"images": grey}),
+    }
+    for name, more in getattr(answer, "more_signatures", {}).items():
+        signatures[name] = more._replace(example={**example, **more.example})
+    write_signatures(path, signatures, metadata)
 
 
 def frozen(network: keras.Model) -> keras.StatelessScope:
@@ -362,39 +305,3 @@ def _filled_up(rows, count):
     """Rows [n, ...] with zeros below up to [count, ...]."""
     spare = [[0, count - tf.shape(rows)[0]]] + [[0, 0]] * (rows.shape.rank - 1)
     return tf.ensure_shape(tf.pad(rows, spare), [count, *rows.shape[1:]])
-
-
-# ---- requests that warm a server up ----------------------------------------------------------
-
-
-def _write_warmup(path: Path, more: Mapping[str, Signature]) -> None:
-    """A record of one request for each signature, as TensorFlow Serving looks for it.
-
-    https://www.tensorflow.org/tfx/serving/saved_model_warmup
-    """
-    image = np.full((1, *_WARMUP_SIZE, 3), 127, np.uint8)
-    files = {"image_bytes": [tf.io.encode_png(image[0]).numpy()]}
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(_prediction_log(FILES, files))
-        writer.write(_prediction_log(IMAGES, {"images": image}))
-        for name, signature in more.items():
-            writer.write(_prediction_log(name, {**files, **signature.example}))
-
-
-def _prediction_log(signature: str, inputs: Mapping[str, Any]) -> bytes:
-    """A serialised `tensorflow.serving.PredictionLog`, whose classes are in no core package."""
-    request = _field(1, _field(3, signature.encode()))  # model_spec
-    for name, value in inputs.items():
-        tensor = tf.make_tensor_proto(value).SerializeToString()
-        request += _field(2, _field(1, name.encode()) + _field(2, tensor))
-    return _field(6, _field(1, request))  # predict_log, its request
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer."""
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    rest, last = divmod(value, 128)
-    return bytes([last]) if not rest else bytes([last | 128]) + _varint(rest)

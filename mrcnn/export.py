@@ -6,6 +6,7 @@ it, so that there is nothing to restore; with variables it would be as quick.
 
 import os
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -19,9 +20,13 @@ from mrcnn.images_graph import decode
 from mrcnn.molding import META
 from mrcnn.molding_graph import mold_image, paste_mask, unmold_semantic
 from mrcnn.saved_model import Signature, write_signatures
+from mrcnn.tensors import for_converters, own_class
 
 FILES, IMAGES = "serving_default", "images"
 """The signatures, of encoded files `image_bytes` and of `images` uint8 [batch, h, w, 3]."""
+
+NETWORK = "serving_default"
+"""The one signature of a network alone."""
 
 _WARMUP_SIZE = (480, 640)
 _ANY_SIZE = ("none", "pad64")  # the modes whose inputs are of many sizes
@@ -56,7 +61,8 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
 
     Args:
         path: as for `export_saved_model`.
-        answer: what the signatures compute; may have `more_signatures`, `Signature`s by name.
+        answer: what the signatures compute; may have `more_signatures` by name, `Signature`s of
+            `image_bytes` and more, whose `example` leaves out the former.
         metadata: of the model, for `model.json`.
 
     Raises:
@@ -81,6 +87,54 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
     for name, more in getattr(answer, "more_signatures", {}).items():
         signatures[name] = more._replace(example={**example, **more.example})
     write_signatures(path, signatures, metadata)
+
+
+def export_network(model: Any, path: str | os.PathLike, batch_size: int = 1) -> None:
+    """Writes the network of a `MaskRCNN` alone as a SavedModel for converters.
+
+    Its operations are those that TFLite, ONNX and others have, too, and all its shapes are fixed.
+    One signature takes `images`, float32 [batch_size, *IMAGE_SHAPE]: pixels in 0..255, resized and
+    padded as by `mrcnn.molding.resize_for`; MEAN_PIXEL is subtracted inside. It gives
+
+        detections  float32 [batch_size, n, 6] as `DetectionLayer`, which takes all of the input
+                    for the image
+        masks       float32 [batch_size, n, m, m] in 0..1, each of its detection's class
+        semantic    float32 [batch_size, h / 4, w / 4, classes], with `SEMANTIC_BRANCH`
+        presence    float32 [batch_size, classes], with `SEMANTIC_BRANCH`
+
+    of which `mrcnn.detection.unmold_detections` and `mrcnn.semantic.unmold_semantic` make what
+    `detect` gives.
+
+    Args:
+        model: with its weights.
+        path: the folder to write. A SavedModel that is there is replaced.
+        batch_size: number of images that the network takes at once.
+
+    Raises:
+        ValueError: if backend, configuration or `batch_size` cannot be expressed in such a graph.
+        FileExistsError: if there is anything else at `path`.
+        OSError: if it cannot be written.
+    """
+    config, network = model.config, model.keras_model.inference
+    _check_fixed(config, batch_size)
+    shape = [int(side) for side in (batch_size, *config.IMAGE_SHAPE)]
+    anchors = normalised_anchors(config, shape[1:3])[None].repeat(shape[0], axis=0)
+    metas = np.zeros((shape[0], config.IMAGE_META_SIZE), np.float32)
+    metas[:, META["window"]] = [0, 0, *shape[1:3]]
+    mean = np.asarray(config.MEAN_PIXEL, np.float32)
+
+    def run(images):
+        inputs = [images - mean, tf.constant(metas), tf.constant(anchors)]
+        with frozen(network), for_converters():
+            detections, _, _, masks, *others = network(inputs)
+        found = {"detections": detections, "masks": own_class(masks, detections[..., 4])}
+        if config.SEMANTIC_BRANCH:
+            found["semantic"], found["presence"] = others[-2:]
+        return found
+
+    spec, grey = tf.TensorSpec(shape, tf.float32, "images"), np.full(shape, 127, np.float32)
+    signature = Signature(run, [spec], {"images": grey})
+    write_signatures(path, {NETWORK: signature}, model.metadata())
 
 
 def frozen(network: keras.Model) -> keras.StatelessScope:
@@ -284,6 +338,30 @@ def _check(config: Config) -> None:
         raise ValueError(
             f"IMAGE_RESIZE_MODE {mode!r} needs anchors for inputs of any size, which a "
             "COMPUTE_BACKBONE_SHAPE in Python cannot give in a graph; use 'square' or 'stretch'."
+        )
+
+
+def _check_fixed(config: Config, batch_size: int) -> None:
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(
+            "batch_size is the number of images that the network takes at once, a whole number of "
+            f"at least 1; received {batch_size!r}."
+        )
+    if config.IMAGE_RESIZE_MODE in _ANY_SIZE:
+        raise ValueError(
+            "The network is written for inputs of one size, which IMAGE_RESIZE_MODE "
+            f"{config.IMAGE_RESIZE_MODE!r} does not give; use 'square' or 'stretch', as in "
+            "MaskRCNN.from_weights(path, IMAGE_RESIZE_MODE='square', IMAGE_MAX_DIM=1024)."
+        )
+    if config.PRECISION != "float32":
+        raise ValueError(
+            f"Converters take a network of float32; PRECISION is {config.PRECISION!r}. Load it "
+            "with MaskRCNN.from_weights(path, PRECISION='float32'), which takes the same weights."
+        )
+    if config.TRAIN_BN is True:
+        raise ValueError(
+            "TRAIN_BN=True normalises by the statistics of the images at hand, which converters "
+            "do not know; load it with MaskRCNN.from_weights(path, TRAIN_BN=False)."
         )
 
 

@@ -18,7 +18,7 @@ from mrcnn.boxes import (
 from mrcnn.config import Config
 from mrcnn.masks import CompactMasks, compact_masks
 from mrcnn.nms import suppress
-from mrcnn.tensors import Tensor, gather_rows, own_class
+from mrcnn.tensors import Tensor, argmax, gather_rows, own_class
 
 MAX_CANDIDATES = 2000
 
@@ -83,7 +83,7 @@ class DetectionLayer(keras.layers.Layer):
 def _best_class(rois, probabilities, deltas):
     """One candidate per region: its best class, which may be the background, as of padding."""
     there = ops.cast(ops.any(rois != 0, axis=-1), "int32")
-    class_ids = ops.cast(ops.argmax(probabilities, axis=2), "int32") * there
+    class_ids = argmax(probabilities, axis=2) * there
     return rois, ops.max(probabilities, axis=2), class_ids, own_class(deltas, class_ids, axis=2)
 
 
@@ -112,9 +112,13 @@ def unmold_detections(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | CompactMasks]:
     """Detections of one image in the pixels of the original image.
 
+    Boxes that reach beyond the image, as of a network that was told of no window, are cut at its
+    edges, and those wholly beyond are left out.
+
     Args:
         detections: [n, 6], normalised, zero-padded.
-        mrcnn_mask: [n, height, width, classes] in 0..1.
+        mrcnn_mask: [n, height, width, classes] in 0..1; or [n, height, width], each of its
+            detection's class.
         original_image_shape: `(height, width, channels)` of the image given.
         image_shape: shape of the network's input.
         window: `(y1, x1, y2, x2)` of the image in the network's input, pixels.
@@ -138,11 +142,13 @@ def unmold_detections(
     thick = extent > 0
     relative = (detections[:, :4] - origin) / np.where(thick, extent, 1)
     relative = np.where(thick, relative, [0, 0, 1, 1]).astype(np.float32)
-    boxes = denorm_boxes(relative, (height, width))
+    places = denorm_boxes(relative, (height, width))
+    boxes = np.clip(places, 0, np.array([height, width, height, width], np.int32))
     solid = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
     boxes, class_ids = boxes[solid], detections[solid, 4].astype(np.int32)
     scores = detections[solid, 5].astype(np.float32)
-    places, exact = boxes, box_scale != 1.0
+    # A mask is one of all of its box, also where that is cut.
+    places, exact = places[solid], box_scale != 1.0
     if exact:
         # matterport's masks fill the rounded box; enlarged ones lie exactly where they were
         # pooled, from the edges of the network's pixels to those of the image.
@@ -150,6 +156,9 @@ def unmold_detections(
         reach = reach * np.tile(np.subtract(image_shape[:2], 1), 2) + [0, 0, 1, 1]
         reach = (reach - np.tile(window[:2], 2)) * np.tile((height, width) / side, 2)
         places = reach[solid]
-    own = [mrcnn_mask[row, :, :, class_id] for row, class_id in zip(solid, class_ids, strict=True)]
+    if mrcnn_mask.ndim == 3:
+        own = list(mrcnn_mask[solid])
+    else:
+        own = [mrcnn_mask[i, :, :, class_id] for i, class_id in zip(solid, class_ids, strict=True)]
     masks = compact_masks(own, places, (height, width), threshold, exact)
     return boxes, class_ids, scores, masks if compact else masks.full()

@@ -4,14 +4,10 @@ The graph does what `MaskRCNN.detect` does before and after the network. Weights
 it, so that there is nothing to restore; with variables it would be as quick.
 """
 
-import json
 import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from numbers import Integral
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,17 +16,17 @@ import tensorflow as tf
 from mrcnn.anchors import generate_anchors, normalised_anchors
 from mrcnn.boxes import denorm_boxes_graph, norm_boxes_graph, scale_boxes
 from mrcnn.config import Config
-from mrcnn.files import atomic_path
 from mrcnn.images_graph import decode
 from mrcnn.molding import META
 from mrcnn.molding_graph import mold_image, paste_mask, unmold_semantic
+from mrcnn.saved_model import Signature, write_signatures
+from mrcnn.tensors import for_converters, own_class
 
 FILES, IMAGES = "serving_default", "images"
 """The signatures, of encoded files `image_bytes` and of `images` uint8 [batch, h, w, 3]."""
 
-EXTRA = "assets.extra"
-WARMUP = "tf_serving_warmup_requests"
-DESCRIPTION = "model.json"
+NETWORK = "serving_default"
+"""The one signature of a network alone."""
 
 _WARMUP_SIZE = (480, 640)
 _ANY_SIZE = ("none", "pad64")  # the modes whose inputs are of many sizes
@@ -39,17 +35,6 @@ Read = Callable[[tf.Tensor], tf.Tensor]
 """From one element of a batch to its image uint8 [h, w, 3]."""
 Answer = Callable[[tf.Tensor, Read], dict[str, tf.Tensor]]
 """From a batch, and how to read its elements, to outputs [batch, ...] by name."""
-
-
-class Signature(NamedTuple):
-    """A signature besides the two: `function` of tensors of `specs`, the first `image_bytes`.
-
-    `example` has values of the others for one image, with which a server warms up.
-    """
-
-    function: Callable[..., dict[str, tf.Tensor]]
-    specs: Sequence[tf.TensorSpec]
-    example: Mapping[str, Any]
 
 
 def export_saved_model(model: Any, path: str | os.PathLike, limit: int | None = None) -> None:
@@ -76,68 +61,80 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
 
     Args:
         path: as for `export_saved_model`.
-        answer: what the signatures compute; may have `more_signatures`, `Signature`s by name.
+        answer: what the signatures compute; may have `more_signatures` by name, `Signature`s of
+            `image_bytes` and more, whose `example` leaves out the former.
         metadata: of the model, for `model.json`.
 
     Raises:
         ValueError, FileExistsError: as `export_saved_model`.
         OSError: if it cannot be written.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"A SavedModel is TensorFlow's; the backend is {keras.backend.backend()}. Start again "
-            "with KERAS_BACKEND=tensorflow: weights files are the same for all backends."
-        )
-    path = Path(path)
-    if path.exists() and not (path / "saved_model.pb").is_file():
-        if not path.is_dir() or any(path.iterdir()):
-            raise FileExistsError(
-                f"{path} holds something else than a SavedModel and is not replaced; give the "
-                "path of a new folder."
-            )
-    more = getattr(answer, "more_signatures", {})
-    signatures = {**_signatures(answer), **{name: _traced(*of) for name, of in more.items()}}
-    with _aside(path) as former, atomic_path(path) as temporary:
-        extra = temporary / EXTRA
-        try:
-            tf.saved_model.save(tf.Module(), str(temporary), signatures)
-            extra.mkdir()
-            _write_warmup(extra / WARMUP, more)
-        except tf.errors.OpError as error:  # TensorFlow's, of a full disk for example
-            raise OSError(f"{path}: {error.message}") from error
-        text = json.dumps(metadata, indent=2, allow_nan=False, ensure_ascii=False)
-        (extra / DESCRIPTION).write_text(text, encoding="utf-8")
-        if path.exists():  # a folder takes the name of an empty one only
-            path.rename(former)
 
-
-@contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """Where a former model is moved to make room; it goes back if the block fails, else away."""
-    former = path.with_name(f".{uuid.uuid4().hex}.former")
-    try:
-        yield former
-    except BaseException:
-        if former.exists() and not path.exists():
-            former.rename(path)
-        raise
-    shutil.rmtree(former, ignore_errors=True)
-
-
-def _signatures(answer: Answer) -> dict[str, Any]:
     def of_files(image_bytes):
         return answer(image_bytes, decode)
 
     def of_images(images):
         return answer(images, tf.identity)
 
+    grey = np.full((1, *_WARMUP_SIZE, 3), 127, np.uint8)
+    example = {"image_bytes": [tf.io.encode_png(grey[0]).numpy()]}
     files = tf.TensorSpec([None], tf.string, "image_bytes")
     images = tf.TensorSpec([None, None, None, 3], tf.uint8, "images")
-    return {FILES: _traced(of_files, [files]), IMAGES: _traced(of_images, [images])}
+    signatures = {
+        FILES: Signature(of_files, [files], example),
+        IMAGES: Signature(of_images, [images], {"images": grey}),
+    }
+    for name, more in getattr(answer, "more_signatures", {}).items():
+        signatures[name] = more._replace(example={**example, **more.example})
+    write_signatures(path, signatures, metadata)
 
 
-def _traced(function, specs, *_):
-    return tf.function(function, specs, autograph=False).get_concrete_function()
+def export_network(model: Any, path: str | os.PathLike, batch_size: int = 1) -> None:
+    """Writes the network of a `MaskRCNN` alone as a SavedModel for converters.
+
+    Its operations are those that TFLite, ONNX and others have, too, and all its shapes are fixed.
+    One signature takes `images`, float32 [batch_size, *IMAGE_SHAPE]: pixels in 0..255, resized and
+    padded as by `mrcnn.molding.resize_for`; MEAN_PIXEL is subtracted inside. It gives
+
+        detections  float32 [batch_size, n, 6] as `DetectionLayer`, which takes all of the input
+                    for the image
+        masks       float32 [batch_size, n, m, m] in 0..1, each of its detection's class
+        semantic    float32 [batch_size, h / 4, w / 4, classes], with `SEMANTIC_BRANCH`
+        presence    float32 [batch_size, classes], with `SEMANTIC_BRANCH`
+
+    of which `mrcnn.detection.unmold_detections` and `mrcnn.semantic.unmold_semantic` make what
+    `detect` gives.
+
+    Args:
+        model: with its weights.
+        path: the folder to write. A SavedModel that is there is replaced.
+        batch_size: number of images that the network takes at once.
+
+    Raises:
+        ValueError: if backend, configuration or `batch_size` cannot be expressed in such a graph.
+        FileExistsError: if there is anything else at `path`.
+        OSError: if it cannot be written.
+    """
+    config, network = model.config, model.keras_model.inference
+    _check_fixed(config, batch_size)
+    shape = [int(side) for side in (batch_size, *config.IMAGE_SHAPE)]
+    anchors = normalised_anchors(config, shape[1:3])[None].repeat(shape[0], axis=0)
+    metas = np.zeros((shape[0], config.IMAGE_META_SIZE), np.float32)
+    metas[:, META["window"]] = [0, 0, *shape[1:3]]
+    mean = np.asarray(config.MEAN_PIXEL, np.float32)
+
+    def run(images):
+        inputs = [images - mean, tf.constant(metas), tf.constant(anchors)]
+        with frozen(network), for_converters():
+            detections, _, _, masks, *others = network(inputs)
+        found = {"detections": detections, "masks": own_class(masks, detections[..., 4])}
+        if config.SEMANTIC_BRANCH:
+            found["semantic"], found["presence"] = others[-2:]
+        return found
+
+    spec, grey = tf.TensorSpec(shape, tf.float32, "images"), np.full(shape, 127, np.float32)
+    signature = Signature(run, [spec], {"images": grey})
+    write_signatures(path, {NETWORK: signature}, model.metadata())
 
 
 def frozen(network: keras.Model) -> keras.StatelessScope:
@@ -344,6 +341,30 @@ def _check(config: Config) -> None:
         )
 
 
+def _check_fixed(config: Config, batch_size: int) -> None:
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(
+            "batch_size is the number of images that the network takes at once, a whole number of "
+            f"at least 1; received {batch_size!r}."
+        )
+    if config.IMAGE_RESIZE_MODE in _ANY_SIZE:
+        raise ValueError(
+            "The network is written for inputs of one size, which IMAGE_RESIZE_MODE "
+            f"{config.IMAGE_RESIZE_MODE!r} does not give; use 'square' or 'stretch', as in "
+            "MaskRCNN.from_weights(path, IMAGE_RESIZE_MODE='square', IMAGE_MAX_DIM=1024)."
+        )
+    if config.PRECISION != "float32":
+        raise ValueError(
+            f"Converters take a network of float32; PRECISION is {config.PRECISION!r}. Load it "
+            "with MaskRCNN.from_weights(path, PRECISION='float32'), which takes the same weights."
+        )
+    if config.TRAIN_BN is True:
+        raise ValueError(
+            "TRAIN_BN=True normalises by the statistics of the images at hand, which converters "
+            "do not know; load it with MaskRCNN.from_weights(path, TRAIN_BN=False)."
+        )
+
+
 def _anchors(config, frame):
     """`normalised_anchors` of an input of any size: float32 [a, 4]."""
     levels = []
@@ -362,39 +383,3 @@ def _filled_up(rows, count):
     """Rows [n, ...] with zeros below up to [count, ...]."""
     spare = [[0, count - tf.shape(rows)[0]]] + [[0, 0]] * (rows.shape.rank - 1)
     return tf.ensure_shape(tf.pad(rows, spare), [count, *rows.shape[1:]])
-
-
-# ---- requests that warm a server up ----------------------------------------------------------
-
-
-def _write_warmup(path: Path, more: Mapping[str, Signature]) -> None:
-    """A record of one request for each signature, as TensorFlow Serving looks for it.
-
-    https://www.tensorflow.org/tfx/serving/saved_model_warmup
-    """
-    image = np.full((1, *_WARMUP_SIZE, 3), 127, np.uint8)
-    files = {"image_bytes": [tf.io.encode_png(image[0]).numpy()]}
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(_prediction_log(FILES, files))
-        writer.write(_prediction_log(IMAGES, {"images": image}))
-        for name, signature in more.items():
-            writer.write(_prediction_log(name, {**files, **signature.example}))
-
-
-def _prediction_log(signature: str, inputs: Mapping[str, Any]) -> bytes:
-    """A serialised `tensorflow.serving.PredictionLog`, whose classes are in no core package."""
-    request = _field(1, _field(3, signature.encode()))  # model_spec
-    for name, value in inputs.items():
-        tensor = tf.make_tensor_proto(value).SerializeToString()
-        request += _field(2, _field(1, name.encode()) + _field(2, tensor))
-    return _field(6, _field(1, request))  # predict_log, its request
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer."""
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    rest, last = divmod(value, 128)
-    return bytes([last]) if not rest else bytes([last | 128]) + _varint(rest)

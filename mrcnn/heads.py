@@ -9,7 +9,7 @@ from mrcnn.boxes import scale_boxes
 from mrcnn.config import Config
 from mrcnn.resnet import BatchNorm
 from mrcnn.roi_align import PyramidROIAlign
-from mrcnn.tensors import Tensor, batch_indices
+from mrcnn.tensors import Tensor, batch_indices, has_quick_kernels
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -152,7 +152,7 @@ class MaskBranch(keras.Model):
         there = ops.any(rows != 0, axis=1)
         if self.box_scale != 1.0:
             rows = scale_boxes(rows, self.box_scale)
-        if keras.backend.backend() == "tensorflow":
+        if has_quick_kernels():
             masks = self._masks_of_valid(rows, images, there, pyramid)
         else:
             masks = self.head(self.align.pool(rows, images, pyramid))

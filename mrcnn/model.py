@@ -324,3 +324,9 @@ class MaskRCNN(InRun, Detecting, LookInside):
         from mrcnn.export import export_saved_model  # which imports TensorFlow
 
         export_saved_model(self, path, limit)
+
+    def export_network(self, path: str | os.PathLike, batch_size: int = 1) -> None:
+        """See `mrcnn.export.export_network`."""
+        from mrcnn.export import export_network
+
+        export_network(self, path, batch_size)

@@ -2,16 +2,19 @@
 
 TensorFlow has a quick batched kernel on the processor, which forgets classes where it compares
 across them; there, and with the other backends, a form in `keras.ops` compares boxes all at once.
-Both give the same boxes.
+Both give the same boxes. Graphs that are converted to other formats have a third one.
 """
 
+import math
 from collections.abc import Sequence
 
-import keras
+import numpy as np
 from keras import ops
 
 from mrcnn.boxes import compute_overlaps
-from mrcnn.tensors import Tensor, gather_rows
+from mrcnn.tensors import Tensor, gather_rows, has_quick_kernels, is_for_converters
+
+_FAR = 1000.0  # from all boxes in 0..1, whatever their class
 
 
 def suppress(
@@ -40,7 +43,10 @@ def suppress(
     Returns:
         boxes [batch, limit, 4], scores [batch, limit], classes int32 [batch, limit].
     """
-    if keras.backend.backend() == "tensorflow" and not across:
+    if is_for_converters():
+        places = boxes if across or class_count == 1 else _apart(boxes, classes, class_count)
+        return _suppress_for_converters(boxes, places, scores, classes, iou_threshold, limit)
+    if has_quick_kernels() and not across:
         return _suppress_tensorflow(boxes, scores, classes, class_count, iou_threshold, limit)
     return suppress_ops(boxes, scores, classes, class_count, iou_threshold, limit, across, sizes)
 
@@ -64,6 +70,44 @@ def _suppress_tensorflow(boxes, scores, classes, class_count, iou_threshold, lim
     )
     kept_boxes = tf.ensure_shape(kept_boxes, [None, limit, 4])
     return kept_boxes, kept_scores, tf.cast(kept_classes, tf.int32)
+
+
+def _suppress_for_converters(boxes, places, scores, classes, iou_threshold, limit):
+    """By the one suppression that every format has: of one image's boxes, whatever their class.
+
+    `places` are the boxes that are compared, those of different classes apart.
+    """
+    import tensorflow as tf
+
+    # What has no area overlaps nothing, but TFLite would take it again and again: it gets an area
+    # where nothing else is.
+    away = 2.0 * np.arange(boxes.shape[1])[:, None] + [0, 0, 1, 1] + _FAR
+    flat = tf.reduce_any(places[..., 2:] <= places[..., :2], axis=-1, keepdims=True)
+    places = tf.where(flat, away.astype(np.float32), places)
+    kept = [
+        tf.raw_ops.NonMaxSuppressionV4(
+            boxes=of_image,
+            scores=scores_of_image,
+            max_output_size=limit,
+            iou_threshold=iou_threshold,
+            score_threshold=-1e-30,  # scores above it count: zero does, no negative one
+            pad_to_max_output_size=True,
+        )
+        for of_image, scores_of_image in zip(tf.unstack(places), tf.unstack(scores), strict=True)
+    ]
+    chosen, counts = map(tf.stack, zip(*kept, strict=True))
+    chosen = tf.ensure_shape(chosen, [len(kept), limit])
+    return _picked(boxes, scores, classes, chosen, tf.range(limit) < counts[:, None])
+
+
+def _apart(boxes, classes, class_count):
+    """Boxes in 0..1, those of each class moved into a square of their own.
+
+    In a grid around zero coordinates stay small: of 81 classes they are rounded to 2.4e-7.
+    """
+    side = math.isqrt(class_count - 1) + 1
+    squares = np.stack(np.divmod(np.arange(class_count), side), axis=1) - side // 2
+    return boxes + ops.take(np.tile(squares, 2).astype(np.float32), classes, axis=0)
 
 
 def suppress_ops(
@@ -92,17 +136,21 @@ def suppress_ops(
     boxes, scores, classes = (ops.concatenate(rows, axis=1) for rows in zip(*parts, strict=True))
     size = min(limit, boxes.shape[1])
     values, chosen = ops.top_k(scores, size)
-    valid = values >= 0
-    outputs = (
-        ops.where(valid[..., None], gather_rows(boxes, chosen), 0.0),
-        ops.where(valid, values, 0.0),
-        ops.where(valid, gather_rows(classes[..., None], chosen)[..., 0], 0),
-    )
+    outputs = _picked(boxes, scores, classes, chosen, values >= 0)
     padding = [[0, 0], [0, limit - size]]
     return (
         ops.pad(outputs[0], [*padding, [0, 0]]),
         ops.pad(outputs[1], padding),
         ops.pad(outputs[2], padding),
+    )
+
+
+def _picked(boxes, scores, classes, chosen, valid):
+    """The `chosen` [batch, k] of boxes, scores and classes; zeros where they are not `valid`."""
+    return (
+        ops.where(valid[..., None], gather_rows(boxes, chosen), 0.0),
+        ops.where(valid, gather_rows(scores[..., None], chosen)[..., 0], 0.0),
+        ops.where(valid, gather_rows(classes[..., None], chosen)[..., 0], 0),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mrcnn.tensors import Tensor, batch_indices
+from mrcnn.tensors import Tensor, batch_indices, has_quick_kernels
 
 SAMPLES_PER_BIN = 2
 
@@ -173,7 +173,7 @@ def crop_levels(
     Returns:
         float32 [n, *size, channels]; samples outside the image are zero.
     """
-    if keras.backend.backend() == "tensorflow":
+    if has_quick_kernels():
         return _crop_levels_tensorflow(maps, boxes, level, box_indices, size)
     return crop_levels_ops(maps, boxes, level, box_indices, size)
 

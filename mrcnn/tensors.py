@@ -1,6 +1,7 @@
 """Small tensor helpers shared by the network's layers."""
 
 import contextlib
+import contextvars
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ from keras import ops
 
 # Of Keras's backend (TensorFlow, JAX, PyTorch), or a symbolic one.
 Tensor = Any
+
+_for_converters = contextvars.ContextVar("for_converters", default=False)
 
 
 def gather_rows(values: Tensor, indices: Tensor) -> Tensor:
@@ -45,6 +48,15 @@ def own_class(values: Tensor, class_ids: Tensor, axis: int = -1) -> Tensor:
     return ops.sum(ops.where(own, values, 0.0), axis=axis)
 
 
+def argmax(values: Tensor, axis: int) -> Tensor:
+    """`ops.argmax` as int32, which under TensorFlow also looks at bits: no converter can."""
+    if not is_for_converters():
+        return ops.cast(ops.argmax(values, axis=axis), "int32")
+    import tensorflow as tf
+
+    return tf.argmax(values, axis, tf.int32)
+
+
 def batch_indices(batch: int | Tensor, count: int) -> Tensor:
     """int32 [batch * count]: the image's number for each of `count` rows of each image."""
     return ops.repeat(ops.arange(batch, dtype="int32"), count)
@@ -78,6 +90,29 @@ def step_by_step() -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(before)
+
+
+@contextlib.contextmanager
+def for_converters() -> Iterator[None]:
+    """Graphs of TensorFlow traced inside hold operations that TFLite, ONNX and others know, too.
+
+    Their shapes are fixed, and nothing in them loops; the numbers are the same up to rounding.
+    """
+    before = _for_converters.set(True)
+    try:
+        yield
+    finally:
+        _for_converters.reset(before)
+
+
+def is_for_converters() -> bool:
+    """Whether operations of TensorFlow alone are to be avoided; see `for_converters`."""
+    return _for_converters.get()
+
+
+def has_quick_kernels() -> bool:
+    """Whether TensorFlow's own kernels, which are the quickest, may be used."""
+    return keras.backend.backend() == "tensorflow" and not is_for_converters()
 
 
 def leave_uncompiled(network: keras.Model) -> None:

@@ -149,6 +149,37 @@ class TestUnmoldDetections:
             )
             assert full.any() == found
 
+    def test_masks_of_the_own_classes_alone(self):
+        masks = np.random.default_rng(0).random((3, 28, 28, CLASSES), np.float32)
+        boxes = norm_boxes(np.array([[10, 10, 40, 40], [20, 20, 20, 30], [8, 0, 30, 90]]), FRAME)
+        found = rows(
+            *([*box, class_id, 0.9] for box, class_id in zip(boxes, (2, 1, 3), strict=True))
+        )
+        own = np.stack([masks[0, :, :, 2], masks[1, :, :, 1], masks[2, :, :, 3]])
+        shapes = (96, 192, 3), (*FRAME, 3), WINDOW
+        results = zip(
+            unmold_detections(found, masks, *shapes),
+            unmold_detections(found, own, *shapes),
+            strict=True,
+        )
+        for expected, result in results:
+            np.testing.assert_array_equal(result, expected)
+
+    @pytest.mark.parametrize("box_scale", [1.0, 1.5])
+    def test_boxes_beyond_the_image_are_cut(self, box_scale):
+        """As of a network that takes all of its input for the image."""
+        half = np.zeros((2, 28, 28), np.float32)
+        half[:, :, 14:] = 1
+        boxes = norm_boxes(np.array([[0, -10, 32, 30], [57, 10, 64, 30]]), FRAME)
+        found = rows([*boxes[0], 2, 0.9], [*boxes[1], 1, 0.8])
+        boxes, class_ids, _, masks = unmold_detections(
+            found, half, (48, 96, 3), (*FRAME, 3), WINDOW, box_scale
+        )
+        np.testing.assert_array_equal(boxes, [[0, 0, 24, 30]])  # the second lies in the padding
+        assert masks.shape == (48, 96, 1) and list(class_ids) == [2]
+        # Half of the whole box, whose middle lies at the tenth column.
+        assert masks[10, 10:30].all() and not masks[:, :10].any()
+
     @pytest.mark.parametrize("box_scale", [1.0, 1.5])
     def test_no_detections(self, box_scale):
         boxes, class_ids, scores, full = unmold_detections(

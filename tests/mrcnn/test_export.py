@@ -1,8 +1,10 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +21,9 @@ from mrcnn.anchors import normalised_anchors
 from mrcnn.config import Config
 from mrcnn.images import write_image
 from mrcnn.model import MaskRCNN
-from mrcnn.molding import mold_inputs, resize_image
+from mrcnn.molding import META, mold_image, mold_inputs, resize_image
+from mrcnn.nms import suppress
+from mrcnn.tensors import for_converters
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("a SavedModel is TensorFlow's", allow_module_level=True)
@@ -281,6 +285,158 @@ class TestSettings:
     def test_refused(self, changes, word):
         with pytest.raises(ValueError, match=word):
             export.Detector(SimpleNamespace(config=Config(**changes)))
+
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
+
+
+def assert_same_network(model, network, images):
+    """A converted network gives for each image what the Keras network gives."""
+    config = model.config
+    metas = np.zeros((len(images), config.IMAGE_META_SIZE))
+    metas[:, META["window"]] = [0, 0, *images.shape[1:3]]
+    detections, _, _, masks, *others = model._predict(mold_image(images, config), metas)
+    class_ids = detections[..., 4].astype(int)
+    assert class_ids.any()
+    own = np.take_along_axis(masks, class_ids[..., None, None, None], axis=-1)[..., 0]
+    expected = {"detections": detections, "masks": own}
+    if config.SEMANTIC_BRANCH:
+        expected["semantic"], expected["presence"] = others[-2:]
+    found = network(images)
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        # Rounding of float32 sums, in maps whose values are in the hundreds here.
+        np.testing.assert_allclose(found[name], values, atol=2e-4, err_msg=name)
+
+
+def interpreter(path):
+    """A TFLite network as a function of images."""
+    if not hasattr(tf.lite, "Interpreter"):
+        pytest.skip("this TensorFlow has no interpreter of TFLite")
+    network = tf.lite.Interpreter(str(path))
+    operations = {operation["op_name"] for operation in network._get_ops_details()}
+    assert not [name for name in operations if name.startswith("Flex")]  # of TensorFlow
+    run = network.get_signature_runner()
+    return lambda images: run(images=np.float32(images))
+
+
+def to_tflite(saved_model, path):
+    path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved_model)).convert())
+    return path
+
+
+def molded_pictures(config, count=1):
+    sides = [int(side) for side in config.IMAGE_SHAPE[:2]]
+    return np.stack([np.roll(picture(*sides), 5 * number, 1) for number in range(count)])
+
+
+class TestNetworkAlone:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def written(model, tmp_path_factory):
+        path = tmp_path_factory.mktemp("networks") / "tiny"
+        model.export_network(path)
+        return path
+
+    def test_nothing_loops_and_no_shape_is_open(self, written):
+        (function,) = tf.saved_model.load(str(written)).signatures.values()
+        graph = function.graph.as_graph_def()
+        inside = [node for one in graph.library.function for node in one.node_def]
+        operations = {node.op for node in [*graph.node, *inside]}
+        assert not operations & {"While", "StatelessWhile", "If", "StatelessIf", "Where"}
+        assert not [name for name in operations if "Dynamic" in name or "Combined" in name]
+        (taken,) = function.structured_input_signature[1].values()
+        assert (taken.name, taken.dtype, taken.shape) == ("images", tf.float32, [1, 64, 64, 3])
+        shapes = {name: list(spec.shape) for name, spec in function.structured_outputs.items()}
+        assert shapes == {"detections": [1, 4, 6], "masks": [1, 4, 28, 28]}
+
+    def test_describes_itself(self, model, written):
+        described = json.loads((written / "assets.extra" / "model.json").read_text("utf-8"))
+        assert described == json.loads(json.dumps(model.metadata()))
+
+    def test_tflite_as_in_the_guide(self, model, written, tmp_path, monkeypatch):
+        """Of an image without a margin, so that the results are those of `detect`."""
+        text = GUIDE.read_text("utf-8").partition("## TFLite, ONNX")[2].partition("\n## ")[0]
+        code = "".join(re.findall(r"```py\n(.*?)```", text, re.DOTALL))
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "networks").mkdir()
+        (tmp_path / "networks" / "cells").symlink_to(written)
+        image = molded_pictures(model.config)[0]
+        write_image(tmp_path / "image.png", image)
+        names = {"model": model}
+        exec(compile(code, str(GUIDE), "exec"), names)
+        (expected,) = model.detect([image])
+        for name in ("rois", "class_ids", "scores"):
+            np.testing.assert_allclose(names[name], expected[name], atol=1e-4)
+        assert (names["masks"] != expected["masks"]).mean() < 1e-3
+
+    def test_tflite_with_settings(self, tiny_config, tmp_path):
+        changes = {
+            "IMAGE_RESIZE_MODE": "stretch",
+            "IMAGE_MAX_DIM": 96,
+            "RPN_NMS_PER_LEVEL": True,
+            "DETECTION_ALL_CLASSES": True,
+            "MASK_BOX_SCALE": 1.25,
+            "ROI_ALIGNED": True,
+            "SEMANTIC_BRANCH": True,
+            "SEMANTIC_CHANNELS": 8,
+        }
+        model = build(tiny_config, tmp_path, **changes)
+        model.export_network(tmp_path / "network", batch_size=2)
+        network = interpreter(to_tflite(tmp_path / "network", tmp_path / "network.tflite"))
+        assert_same_network(model, network, molded_pictures(model.config, count=2))
+
+    def test_tflite_keeps_boxes_without_area_apart(self, tmp_path):
+        """After one of them its suppression alone would give nothing else."""
+        boxes = np.float32([[[1, 0.4, 1, 0.5], [0.1, 0.1, 0.4, 0.4], [0.1, 0.1, 0.4, 0.3]]])
+        scores = np.float32([[0.9, 0.8, 0.7]])
+
+        def keep(boxes, scores):
+            with for_converters():
+                kept, *_ = suppress(boxes, scores, tf.ones([1, 3], tf.int32), 2, 0.3, 3)
+            return {"kept": kept}
+
+        specs = [tf.TensorSpec([1, 3, 4], name="boxes"), tf.TensorSpec([1, 3], name="scores")]
+        signature = tf.function(keep, specs, autograph=False).get_concrete_function()
+        tf.saved_model.save(tf.Module(), str(tmp_path / "kept"), signature)
+        to_tflite(tmp_path / "kept", tmp_path / "kept.tflite")
+        run = tf.lite.Interpreter(str(tmp_path / "kept.tflite")).get_signature_runner()
+        (kept,) = run(boxes=boxes, scores=scores)["kept"]
+        np.testing.assert_allclose(kept, [*boxes[0, :2], np.zeros(4)], atol=1e-6)
+
+    def test_onnx(self, model, written, tmp_path):
+        needed = "not among the project's needs: pip install tf2onnx onnxruntime"
+        pytest.importorskip("tf2onnx", reason=needed)
+        runtime = pytest.importorskip("onnxruntime", reason=needed)
+        target = tmp_path / "network.onnx"
+        command = ["--saved-model", str(written), "--output", str(target), "--opset", "18"]
+        subprocess.run([sys.executable, "-m", "tf2onnx.convert", *command], check=True)
+        session = runtime.InferenceSession(str(target))
+        names = [output.name for output in session.get_outputs()]
+
+        def network(images):
+            return dict(zip(names, session.run(None, {"images": np.float32(images)}), strict=True))
+
+        assert_same_network(model, network, molded_pictures(model.config))
+
+    @pytest.mark.parametrize("batch_size", [0, 1.5, None])
+    def test_batch_size_is_a_number_of_images(self, model, tmp_path, batch_size):
+        with pytest.raises(ValueError, match=f"batch_size.*received {batch_size}"):
+            model.export_network(tmp_path / "network", batch_size)
+
+    @pytest.mark.parametrize(
+        ("setting", "value", "way_out"),
+        [
+            ("IMAGE_RESIZE_MODE", "pad64", "IMAGE_RESIZE_MODE='square'"),
+            ("PRECISION", "mixed_bfloat16", "PRECISION='float32'"),
+            ("TRAIN_BN", True, "TRAIN_BN=False"),
+        ],
+    )
+    def test_settings_that_converters_do_not_know(self, tmp_path, setting, value, way_out):
+        network = SimpleNamespace(inference=None)
+        model = SimpleNamespace(config=Config(**{setting: value}), keras_model=network)
+        with pytest.raises(ValueError, match=f"{setting}.*{way_out}"):
+            export.export_network(model, tmp_path / "network")
 
 
 def _double(elements, read):

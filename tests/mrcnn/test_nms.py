@@ -1,7 +1,8 @@
-"""Both forms of the suppression against the greedy one in NumPy."""
+"""All forms of the suppression against the greedy one in NumPy."""
 
 from functools import partial
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,9 +12,20 @@ from keras import ops
 from mrcnn import nms
 from mrcnn.boxes import non_max_suppression
 from mrcnn.nms import suppress, suppress_ops
+from mrcnn.tensors import for_converters
 
 COUNT, LIMIT = 10, 6
-both = pytest.mark.parametrize("function", [suppress, suppress_ops])
+
+
+def suppress_for_converters(*arguments, **settings):
+    with for_converters():
+        return suppress(*arguments, **settings)
+
+
+FORMS = [suppress, suppress_ops]
+if keras.backend.backend() == "tensorflow":  # whose graphs are converted
+    FORMS.append(suppress_for_converters)
+every_form = pytest.mark.parametrize("function", FORMS)
 
 
 def greedy(boxes, scores, classes, threshold, limit):
@@ -59,7 +71,7 @@ def problems(draw):
     return np.stack(boxes), np.stack(scores).astype(np.float32), np.array(classes)
 
 
-@both
+@every_form
 @settings(max_examples=60)
 @given(problem=problems(), class_count=st.sampled_from([1, 3]))
 def test_equals_greedy_suppression(function, problem, class_count):
@@ -98,7 +110,7 @@ def test_comparisons_are_within_parts(monkeypatch):
     assert compared == [(6, 6), (4, 4)]
 
 
-@both
+@every_form
 @settings(max_examples=30)
 @given(problem=problems())
 def test_across_classes(function, problem):
@@ -115,7 +127,7 @@ def test_across_classes(function, problem):
         assert [names[score] for score in kept[0]] == list(kept[1])
 
 
-@both
+@every_form
 def test_golden(function, parity_units):
     boxes, scores = parity_units["box/boxes"], parity_units["nms/scores"]
     kept = parity_units["nms/keep_0.3"]
@@ -124,7 +136,7 @@ def test_golden(function, parity_units):
     np.testing.assert_allclose(result[0], boxes[kept], rtol=1e-6)
 
 
-@both
+@every_form
 def test_chain_of_suppressions(function):
     """The second box is dropped by the first, and so spares the third, which overlaps it."""
     boxes = np.array([[[0, x, 4, x + 4] for x in (0, 1, 2, 3, 4)]], np.float32)
@@ -133,7 +145,7 @@ def test_chain_of_suppressions(function):
     np.testing.assert_array_equal(result[0, :, 1], [0, 2, 4, 0, 0])
 
 
-@both
+@every_form
 def test_fewer_boxes_than_places_are_padded(function):
     boxes = np.array([[[0, 0, 1, 1], [2, 2, 3, 3]]], np.float32)
     results = run(function, boxes, [[0.5, 0.6]], [[1, 2]], 3, 0.5, 5)
@@ -142,14 +154,14 @@ def test_fewer_boxes_than_places_are_padded(function):
     assert not results[0][0, 2:].any() and not results[1][0, 2:].any()
 
 
-@both
+@every_form
 def test_a_score_of_zero_takes_part(function):
     boxes = np.array([[[0, 0, 1, 1], [2, 2, 3, 3]]], np.float32)
     result, *_ = run(function, boxes, [[0.0, -0.001]], [[0, 0]], 1, 0.5, 2)
     np.testing.assert_array_equal(result[0], [[0, 0, 1, 1], [0, 0, 0, 0]])
 
 
-@both
+@every_form
 def test_nobody_takes_part(function):
     results = run(function, np.ones((2, 3, 4)), np.full((2, 3), -1.0), np.ones((2, 3)), 2, 0.5, 4)
     assert all(not result.any() for result in results)

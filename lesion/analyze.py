@@ -39,6 +39,7 @@ from lesion.folders import not_read
 from lesion.metadata import image_name, read_patients, rows_of
 from lesion.options import add_analyzer, analyzer_options, positive, rate
 from lesion.patient import known_of
+from lesion.printing import CommandParser
 from lesion.report import page_of_another, write_report
 from lesion.results import (
     IMAGE_SUFFIXES,
@@ -128,11 +129,10 @@ def _quickest_for(count):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lesion analyze",
         description="Finds boundary, attributes and diagnosis in dermoscopic images, measures the "
         "lesions and writes a report.",
-        epilog=NOTICE,
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="IMAGE_OR_FOLDER", help="images, or folders of images"

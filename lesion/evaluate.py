@@ -29,6 +29,7 @@ from lesion.evaluation_folder import SUMMARY, clear_folder, refuse_folder, weigh
 from lesion.evaluation_tasks import load_predictor_of, score, write_figures
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis
 from lesion.options import add_datasets, add_referral, add_views, natural, positive
+from lesion.printing import CommandParser
 from lesion.samples import TASKS
 from lesion.selection import PART_NAMES, notes_on, require_truths, select
 from lesion.submission import refuse_masks_in
@@ -49,10 +50,9 @@ _OPTIONS_OF = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lesion evaluate",
         description="Scores predictions with the metrics of the ISIC 2018 challenge.",
-        epilog=NOTICE,
     )
     add_datasets(parser)
     parser.add_argument("--task", choices=TASKS, default="boundary", help="what to score")

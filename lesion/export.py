@@ -22,6 +22,7 @@ import argparse
 from typing import Any
 
 from lesion import NOTICE
+from lesion.printing import CommandParser
 from lesion.samples import TASKS
 
 # TensorFlow is loaded within functions, so that a mistyped command answers at once.
@@ -60,10 +61,9 @@ def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lesion export",
         description="Writes a trained network as a TensorFlow SavedModel.",
-        epilog=NOTICE,
     )
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument(

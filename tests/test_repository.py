@@ -114,7 +114,7 @@ def test_text_files_name_their_encoding(path):
     for call in (node for node in nodes if isinstance(node, ast.Call)):
         opens = isinstance(call.func, ast.Name) and call.func.id == "open"
         texts = getattr(call.func, "attr", None) in ("read_text", "write_text")
-        binary = any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in call.args[1:])
+        binary = any("b" in ast.unparse(argument) for argument in call.args[1:])
         if (opens and not binary) or texts:
             assert "encoding" in {keyword.arg for keyword in call.keywords}, ast.unparse(call)
 

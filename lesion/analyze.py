@@ -55,6 +55,7 @@ from lesion.results import (
 )
 from lesion.results_table import TABLE, write_results_table
 from lesion.samples import Problem
+from lesion.writing import writing_alone
 from mrcnn.images import ImageError
 
 REPORT = "report.html"
@@ -182,7 +183,11 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.patients:
         _check_patients(parser, arguments.patients, patients, stems)
     try:
-        return _run(arguments, stems, patients)
+        with writing_alone(out):
+            return _run(arguments, stems, patients)
+    except BlockingIOError as error:
+        print(error, file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"The results cannot be written: {error}", file=sys.stderr)
     except ImageError as error:

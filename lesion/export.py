@@ -19,6 +19,7 @@ if not __package__:  # run as a script: import the packages beside it, not the m
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import os
 from typing import Any
 
 from lesion import NOTICE
@@ -89,7 +90,8 @@ def main(argv: list[str] | None = None) -> int:
     from mrcnn.export import write_saved_model
 
     try:
-        write_saved_model(arguments.out, answer, model)
+        # A link stays one: what it leads to is written.
+        write_saved_model(os.path.realpath(arguments.out), answer, model)
     except (FileExistsError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -35,14 +35,13 @@ from tqdm import tqdm
 
 from lesion import NOTICE
 from lesion.analyzer import Analyzer
-from lesion.folders import not_read
+from lesion.folders import ANALYSED_SUFFIXES, not_read
 from lesion.metadata import image_name, read_patients, rows_of
 from lesion.options import add_analyzer, analyzer_options, positive, rate
 from lesion.patient import known_of
 from lesion.printing import CommandParser
 from lesion.report import page_of_another, write_report
 from lesion.results import (
-    IMAGE_SUFFIXES,
     Records,
     file_of_another,
     find_images,
@@ -178,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     folders = [path for path in map(Path, arguments.inputs) if path.is_dir()]
-    if others := not_read((p for each in folders for p in each.rglob("*.*")), IMAGE_SUFFIXES):
+    if others := not_read((p for each in folders for p in each.rglob("*.*")), ANALYSED_SUFFIXES):
         print(f"Not read, being no images in a format that can be: {others}.", file=sys.stderr)
     if arguments.patients:
         _check_patients(parser, arguments.patients, patients, stems)

@@ -5,7 +5,6 @@
 The same images are scored by one view, by the means of some, and by the eight that are the default.
 """
 
-import argparse
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from lesion.boundary import load_predictor, one_region
 from lesion.boundary_views import Look, close_up, look_mirrored, look_twice
 from lesion.layouts import find_collections
 from lesion.metrics import aggregate, boundary_metrics
+from lesion.printing import CommandParser
 from lesion.selection import select_samples
 from lesion.splits import Split
 from lesion.tables import aligned
@@ -60,7 +60,7 @@ WAYS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOTICE)
+    parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", required=True, metavar="PATH", help='or "last", or "lesion"')
     parser.add_argument("--dataset", action="append", required=True, metavar="DIR")
     parser.add_argument("--part", default="validation", help="of the weights' split (validation)")

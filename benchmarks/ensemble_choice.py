@@ -7,7 +7,6 @@ light, focus, noise and compression (`robustness.py`) with one. All choices of t
 scored by the log loss of their mean, with a temperature for each choice.
 """
 
-import argparse
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from lesion import NOTICE
 from lesion.calibration import MELANOMA, Calibration, expected_calibration_error
 from lesion.diagnosis import load_classifier
 from lesion.layouts import find_collections
+from lesion.printing import CommandParser
 from lesion.samples import DIAGNOSES, Sample
 from lesion.splits import Split
 from lesion.tables import aligned
@@ -106,7 +106,7 @@ def figures_of(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOTICE)
+    parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", action="append", required=True, type=Path, metavar="PATH")
     parser.add_argument("--dataset", action="append", required=True, metavar="DIR")
     parser.add_argument("--split", metavar="FILE", help="default: the one of the first weights")

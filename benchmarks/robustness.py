@@ -6,7 +6,6 @@ move, and scored as lesion/evaluate.py does it, from a file and at the size that
     python benchmarks/robustness.py --task boundary --weights PATH --dataset DIR --json OUT
 """
 
-import argparse
 import dataclasses
 import io
 import os
@@ -32,6 +31,7 @@ from lesion.nearby import NearbyAttributes, NearbyDiagnosis
 from lesion.options import add_views, natural, positive
 from lesion.phantom_canvas import Frame, Layer
 from lesion.phantom_layers import draw_aperture, draw_hair, draw_ruler
+from lesion.printing import CommandParser
 from lesion.samples import TASKS, Sample
 from lesion.selection import select_samples
 from lesion.splits import Split
@@ -292,7 +292,7 @@ def format_results(results: Mapping[str, Mapping[str, float | None]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOTICE)
+    parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=TASKS, default="boundary")
     parser.add_argument("--weights", required=True, metavar="PATH", help='or "last", or "lesion"')
     parser.add_argument(

@@ -35,13 +35,13 @@ from tqdm import tqdm
 
 from lesion import NOTICE
 from lesion.analyzer import Analyzer
-from lesion.folders import not_read
+from lesion.folders import ANALYSED_SUFFIXES, not_read
 from lesion.metadata import image_name, read_patients, rows_of
 from lesion.options import add_analyzer, analyzer_options, positive, rate
 from lesion.patient import known_of
+from lesion.printing import CommandParser
 from lesion.report import page_of_another, write_report
 from lesion.results import (
-    IMAGE_SUFFIXES,
     Records,
     file_of_another,
     find_images,
@@ -54,6 +54,7 @@ from lesion.results import (
 )
 from lesion.results_table import TABLE, write_results_table
 from lesion.samples import Problem
+from lesion.writing import writing_alone
 from mrcnn.images import ImageError
 
 REPORT = "report.html"
@@ -128,11 +129,10 @@ def _quickest_for(count):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lesion analyze",
         description="Finds boundary, attributes and diagnosis in dermoscopic images, measures the "
         "lesions and writes a report.",
-        epilog=NOTICE,
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="IMAGE_OR_FOLDER", help="images, or folders of images"
@@ -177,12 +177,16 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     folders = [path for path in map(Path, arguments.inputs) if path.is_dir()]
-    if others := not_read((p for each in folders for p in each.rglob("*.*")), IMAGE_SUFFIXES):
+    if others := not_read((p for each in folders for p in each.rglob("*.*")), ANALYSED_SUFFIXES):
         print(f"Not read, being no images in a format that can be: {others}.", file=sys.stderr)
     if arguments.patients:
         _check_patients(parser, arguments.patients, patients, stems)
     try:
-        return _run(arguments, stems, patients)
+        with writing_alone(out):
+            return _run(arguments, stems, patients)
+    except BlockingIOError as error:
+        print(error, file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"The results cannot be written: {error}", file=sys.stderr)
     except ImageError as error:

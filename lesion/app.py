@@ -32,13 +32,13 @@ from lesion.analyzer import Analyzer
 from lesion.app_uploads import Uploads
 from lesion.app_view import MAX_MEGAPIXELS
 from lesion.options import add_analyzer, analyzer_options, positive, rate
+from lesion.printing import CommandParser
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lesion app",
         description="Opens a page on this computer that analyses dermoscopic images.",
-        epilog=NOTICE,
     )
     add_analyzer(parser)
     parser.add_argument(

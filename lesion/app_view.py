@@ -22,14 +22,15 @@ from lesion import NOTICE
 from lesion.analysis import Analysis
 from lesion.analyzer import Analyzer
 from lesion.attribute_overlay import ATTRIBUTE_COLORS, ATTRIBUTE_LABELS, DASHED, attribute_overlay
+from lesion.folders import ANALYSED_SUFFIXES
 from lesion.overlay import PREDICTION_COLOR, boundary_overlay
 from lesion.patient import unrecognised
 from lesion.report import write_report
 from lesion.report_case import PICTURE_SIDE, case_name, color_swatch, data_url, facts_html
-from lesion.results import ATTRIBUTE_OVERLAY, IMAGE_SUFFIXES, OVERLAY
+from lesion.results import ATTRIBUTE_OVERLAY, OVERLAY
 from mrcnn.images import ImageError, fitted_size, write_image
 
-SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".dcm")
+SUFFIXES = tuple(suffix for suffix in ANALYSED_SUFFIXES if suffix != ".dcm")
 """Of files that are taken. DICOM files, which say who the patient is, are left to the command."""
 
 MAX_UPLOAD = 64 * 2**20

@@ -1,5 +1,6 @@
 """Which samples of a data set are sound: every file decoded once, every fault named."""
 
+import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,14 +12,17 @@ from lesion.grouping import remember_content
 from lesion.records import read_record, stamp_of, write_record
 from lesion.samples import ATTRIBUTES, TASKS, TRUTHS, Collection, Problem, Sample
 from mrcnn.files import sha256_of
-from mrcnn.images import ImageError, image_size, read_image, read_mask
+from mrcnn.images import ImageError, image_orientation, image_size, read_image, read_mask
+
+logger = logging.getLogger(__name__)
 
 # With a shorter side a file is an icon, not a dermoscopic image.
 MIN_SIDE = 32
 # A large JPEG is read to its end when decoded at about this size, in a fraction of the time; a
 # small one is quicker left as it is.
 _CHECK_SIDE = 512
-_RECORD, _RECORD_VERSION = "checked files", 1
+_RECORD, _RECORD_VERSION = "checked files", 2
+_HALF_TURNED = (2, 3, 4)  # EXIF orientations that leave the sides what they were
 
 
 def check_samples(
@@ -63,6 +67,7 @@ def check_samples(
     facts = _examine_all(images, masks, workers, None if record is None else Path(record))
     used = {} if used is None else used
     sound, problems = _sort_out(collection, facts, task, used, with_boundary)
+    _warn_of_turned(collection.name, sound, facts, task, with_boundary)
     notes = list(collection.notes)
     if task == "boundary" and (empty := sum(facts[s.mask]["cover"] == "none" for s in sound)):
         notes.append(
@@ -149,6 +154,22 @@ def _masks_of(sample: Sample, task: str, with_boundary: bool) -> list[Path]:
     return [*attributes, *([sample.mask] if boundary and sample.mask is not None else [])]
 
 
+def _warn_of_turned(name, samples, facts, task, with_boundary):
+    """Tells of masks that may be of an image as it is stored, which their sizes do not say."""
+    doubtful = []
+    for sample in samples:
+        image, masks = facts[sample.image], _masks_of(sample, task, with_boundary)
+        square = image["height"] == image["width"]
+        if image["orientation"] in _HALF_TURNED or (square and image["orientation"] != 1):
+            doubtful += [sample.image] * any(image_orientation(mask) == 1 for mask in masks)
+    if doubtful:
+        logger.warning(
+            "%s: %d images are turned as their files say (EXIF), such as %s, and their masks say "
+            "nothing of it: they are taken to be of the upright image.",
+            *(name, len(doubtful), doubtful[0]),
+        )
+
+
 def _mask_faults(sample, facts, task, with_boundary, layout) -> list[Problem]:
     image = facts[sample.image]
     layout = None if task == "attributes" else layout
@@ -178,7 +199,8 @@ def _examine_image(path: Path) -> dict:
     height, width = image_size(path)
     if min(height, width) < MIN_SIDE:
         raise ImageError(f"too small: {width} x {height} pixels, not {MIN_SIDE} or more")
-    return {"height": height, "width": width, "sha256": sha256_of(path)}
+    facts = {"height": height, "width": width, "orientation": image_orientation(path)}
+    return {**facts, "sha256": sha256_of(path)}
 
 
 def _examine_mask(path: Path) -> dict:

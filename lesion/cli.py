@@ -8,6 +8,7 @@ if not __package__:  # run as a script: import the packages beside it, not the m
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from lesion import NOTICE, __version__
+from lesion.printing import print_anywhere
 
 COMMANDS = {
     "train": "train a network on a data set",
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     if name == "--version":
         print(f"lesion {__version__}")
         return 0
+    print_anywhere()
     lines = "\n".join(f"  {command:10} {text}" for command, text in COMMANDS.items())
     hint = "`lesion COMMAND --help` lists its options."
     usage = f"usage: lesion COMMAND …\n\n{lines}\n\n{hint}\n{NOTICE}"

@@ -18,6 +18,7 @@ from lesion.checks import check_samples
 from lesion.layouts import find_collections
 from lesion.options import add_datasets, positive
 from lesion.patient import known_of
+from lesion.printing import CommandParser
 from lesion.samples import (
     ATTRIBUTES,
     DIAGNOSES,
@@ -88,7 +89,7 @@ def _describe(collection: Collection, summary: dict) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     description = "Says what a data set holds and names every file at fault."
-    parser = argparse.ArgumentParser(prog="lesion dataset", description=description, epilog=NOTICE)
+    parser = CommandParser(prog="lesion dataset", description=description)
     add_datasets(parser)
     parser.add_argument("--task", choices=TASKS, default="boundary", help="what to check for")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if there is any problem")

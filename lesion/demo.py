@@ -14,16 +14,16 @@ from pathlib import Path
 if not __package__:  # run as a script: import the packages beside it, not the modules in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from lesion import NOTICE
 from lesion.options import positive
+from lesion.printing import CommandParser
 
 # The seeds keep the phantoms that are learned from and those that are shown apart.
 TRAINING_SEED, SHOWN_SEED = 1, 2
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lesion demo", description="Trains briefly on phantoms and reports.", epilog=NOTICE
+    parser = CommandParser(
+        prog="lesion demo", description="Trains briefly on phantoms and reports."
     )
     parser.add_argument("--out", default="demo", metavar="DIR", help="folder for all results")
     for option, usual, help_text in (

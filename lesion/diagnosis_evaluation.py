@@ -177,57 +177,44 @@ def write_diagnosis(evaluation: DiagnosisEvaluation, out: str | Path) -> list[Pa
     answers = [*zip(evaluation.samples, evaluation.diagnoses, strict=True), *evaluation.unscored]
     if not answers:
         return []
-    names = distinct_names([sample for sample, _ in answers])
-    paths = {
-        name: out / name
-        for name in (
-            "submission.csv",
-            "predictions.csv",
-            "confusion.png",
-            "roc.png",
-            "reliability.png",
-            "coverage.png",
-        )
-    }
-    write_table(
-        paths["submission.csv"],
-        ["image", *DIAGNOSES],
-        # All digits, as rounded values could be equal, and points, as the scorer wants floats.
-        (
-            [name, *map(repr, diagnosis.probabilities.tolist())]
-            for name, (_, diagnosis) in zip(names, answers, strict=True)
-        ),
-        notice=False,
-    )
+    tables = [out / "submission.csv", out / "predictions.csv"]
+    _write_submission(tables[0], answers)
     if not evaluation.samples:
-        return [paths["submission.csv"]]
-    write_table(
-        paths["predictions.csv"],
+        return tables[:1]
+    _write_predictions(tables[1], evaluation)
+    names = ("confusion.png", "roc.png", "reliability.png", "coverage.png")
+    confusion, roc, reliability, coverage = figures = [out / name for name in names]
+    confusion_figure(confusion_matrix(labels, evaluation.sheet().decisions), confusion)
+    roc_figure(labels, probabilities, roc)
+    temperatures = {"before": evaluation.uncalibrated, "after": probabilities}
+    reliability_figure(labels, temperatures, reliability)
+    coverage_figure(labels, probabilities, coverage)
+    return [*tables, *figures]
+
+
+def _write_submission(path, answers):
+    names = distinct_names([sample for sample, _ in answers])
+    rows = (
+        # All digits, as rounded values could be equal, and points, as the scorer wants floats.
+        [name, *map(repr, diagnosis.probabilities.tolist())]
+        for name, (_, diagnosis) in zip(names, answers, strict=True)
+    )
+    write_table(path, ["image", *DIAGNOSES], rows, notice=False)
+
+
+def _write_predictions(path, evaluation):
+    header = ("dataset", "image_id", "lesion_id", "diagnosis", "predicted", "confidence", "refer")
+    rows = (
         [
-            *("dataset", "image_id", "lesion_id", "diagnosis", "predicted", "confidence", "refer"),
-            *(*DIAGNOSES, *_FACTS),
-        ],
-        (
-            [
-                *(sample.collection, sample.image_id, sample.lesion_id or "", sample.diagnosis),
-                *(d.category, f"{d.probabilities.max():.6f}"),
-                "" if d.refer is None else int(d.refer),
-                *(f"{value:.6f}" for value in d.probabilities),
-                *(sample.metadata.get(name, "") for name in _FACTS),
-            ]
-            for sample, d in zip(evaluation.samples, evaluation.diagnoses, strict=True)
-        ),
+            *(sample.collection, sample.image_id, sample.lesion_id or "", sample.diagnosis),
+            *(d.category, f"{d.probabilities.max():.6f}"),
+            "" if d.refer is None else int(d.refer),
+            *(f"{value:.6f}" for value in d.probabilities),
+            *(sample.metadata.get(name, "") for name in _FACTS),
+        ]
+        for sample, d in zip(evaluation.samples, evaluation.diagnoses, strict=True)
     )
-    sheet = evaluation.sheet()
-    confusion_figure(confusion_matrix(labels, sheet.decisions), paths["confusion.png"])
-    roc_figure(labels, probabilities, paths["roc.png"])
-    reliability_figure(
-        labels,
-        {"before": evaluation.uncalibrated, "after": probabilities},
-        paths["reliability.png"],
-    )
-    coverage_figure(labels, probabilities, paths["coverage.png"])
-    return list(paths.values())
+    write_table(path, [*header, *DIAGNOSES, *_FACTS], rows)
 
 
 def write_heat_maps(
@@ -271,17 +258,30 @@ def format_diagnosis(summary: Mapping[str, Any]) -> str:
         if not unscored:
             return "No image was predicted."
         return f"{unscored} images were predicted; none has a diagnosis to compare with."
-    intervals, unit = summary["confidence"], summary["grouped_by"]
+    lines = [*_images_lines(summary), "", *_scores_lines(summary), "", *_category_lines(summary)]
+    for title, groups in (*summary["subgroups"].items(), ("data set", summary["datasets"])):
+        if len(groups) > 1:
+            lines += ["", f"{title:22}images  balanced accuracy         melanoma AUC"]
+            lines += [_subgroup_line(name, part) for name, part in groups.items()]
+    return "\n".join(lines)
+
+
+def _images_lines(summary):
+    """How many images and lesions were scored, and of which categories."""
+    unit = summary["grouped_by"]
     of = f"of {summary['lesions']:,} lesions" if "lesion" in unit else "(lesions unknown)"
-    lines = [f"{summary['images']:,} images {of}; 95 % intervals by {unit}"]
+    yield f"{summary['images']:,} images {of}; 95 % intervals by {unit}"
     if 1 < (occurring := sum(map(bool, summary["images_of"].values()))) < len(DIAGNOSES):
-        lines.append(
+        yield (
             f"{occurring} of the {len(DIAGNOSES)} categories occur: balanced accuracy is the mean "
             "of their recalls"
         )
     if summary["unscored"]:
-        lines.append(f"images predicted without a known diagnosis: {summary['unscored']:,}")
-    lines.append("")
+        yield f"images predicted without a known diagnosis: {summary['unscored']:,}"
+
+
+def _scores_lines(summary):
+    """Scores of all images together."""
     for name, label in (
         ("balanced_accuracy", "balanced accuracy"),
         ("accuracy", "accuracy"),
@@ -290,34 +290,34 @@ def format_diagnosis(summary: Mapping[str, Any]) -> str:
         ("ece", "calibration error"),
         ("brier", "Brier score"),
     ):
-        lines.append(f"{label:20}{_number(summary[name])}  {_interval(intervals[name])}")
+        yield f"{label:20}{_number(summary[name])}  {_interval(summary['confidence'][name])}"
     before = summary["before_calibration"]
-    lines.append(
+    yield (
         f"{'before temperature':20}calibration error {before['ece']:.4f}, "
         f"Brier score {before['brier']:.4f}"
     )
     for specificity, value in summary["melanoma_sensitivity"].items():
-        lines.append(f"melanoma sensitivity at {specificity} specificity  {_number(value)}")
+        yield f"melanoma sensitivity at {specificity} specificity  {_number(value)}"
     if "referred" in summary:
         rest = summary["answered"]
-        lines.append(
+        yield (
             f"{summary['referred']:,} images referred, of melanoma "
             f"{summary['referred_melanoma']:,} of {summary['images_of']['MEL']:,}; "
             f"accuracy of the rest {_number(rest.get('accuracy'))}, "
             f"balanced {_number(rest.get('balanced_accuracy'))}"
         )
-    lines += ["", f"{'category':10}images  recall  {'95 % interval':17}precision  AUC     AP"]
+
+
+def _category_lines(summary):
+    """A table of the categories."""
+    yield f"{'category':10}images  recall  {'95 % interval':17}precision  AUC     AP"
     for name in DIAGNOSES:
+        interval = _interval(summary["confidence"]["recall"][name])
         cells = [_number(summary[key][name]) for key in ("precision", "auc", "average_precision")]
-        lines.append(
+        yield (
             f"{name:10}{summary['images_of'][name]:6,}  {_number(summary['recall'][name])}  "
-            f"{_interval(intervals['recall'][name]):17}{cells[0]:11}{cells[1]:8}{cells[2]}"
+            f"{interval:17}{cells[0]:11}{cells[1]:8}{cells[2]}"
         )
-    for title, groups in (*summary["subgroups"].items(), ("data set", summary["datasets"])):
-        if len(groups) > 1:
-            lines += ["", f"{title:22}images  balanced accuracy         melanoma AUC"]
-            lines += [_subgroup_line(name, part) for name, part in groups.items()]
-    return "\n".join(lines)
 
 
 def _subgroup_line(name, part):

@@ -22,6 +22,7 @@ from lesion.samples import DIAGNOSES, Sample
 from lesion.splits import Split
 from lesion.weights import find_weights, member_files, say_other_settings, weights_path
 from mrcnn.arrays import load_arrays, save_arrays
+from mrcnn.files import sha256_of
 from mrcnn.runs import InRun
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ RUN_SETTINGS = (
     *CONFIG_SETTINGS,
     "strong_changes",
     "crop_weights",
+    "crop_sha256",
     "teacher",
     "unlabelled",
     "prevalence_power",
@@ -60,8 +62,8 @@ _SEEN = {
     **{"colour_constancy": "--colour-constancy", "patient_data": "--patient-data"},
 }
 # What costs no training, and its usual value: a run that is gone on with takes another value, but
-# keeps its own if none is given.
-CHANGEABLE = {"prevalence_power": 0.25}
+# keeps its own if none is given. The hash is no option: none is ever given.
+CHANGEABLE = {"prevalence_power": 0.25, "crop_sha256": None}
 # What runs had before there was an option, where that is not its usual value.
 FORMER = {"batch_statistics": False}
 
@@ -94,6 +96,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="crop images to the lesion that these weights of the boundary task find",
     )
+    parser.set_defaults(crop_sha256=None)
     add("--colour-constancy", action="store_true", help="take out the light's colour first")
     add(
         "--usual-light",
@@ -180,6 +183,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.crop_weights:
         # Known to the run, which may go on from another folder.
         arguments.crop_weights = str(find_weights(arguments.crop_weights, "boundary")[0].resolve())
+        _crop_sha256(arguments)
     if arguments.folds == 1:
         raise ValueError("--folds=1 leaves nothing to learn from; give 2 or more.")
     if arguments.members == 1:
@@ -198,6 +202,19 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         )
     check_frozen_stages(arguments)
     _check_teacher(arguments)
+
+
+def _crop_sha256(arguments):
+    """Of the network that crops; ValueError where it is another than the run was begun with."""
+    found = sha256_of(arguments.crop_weights)
+    if arguments.crop_sha256 not in (None, found):
+        raise ValueError(
+            f"{arguments.crop_weights} is another file than the one by which this run has cropped "
+            f"its images: its SHA-256 is {found[:12]}…, not {arguments.crop_sha256[:12]}…. Put "
+            "that one back and go on by --weights=last, or begin a run with the checkpoint as "
+            "--weights."
+        )
+    return found
 
 
 def _check_teacher(arguments):
@@ -231,6 +248,8 @@ def build_model(arguments: argparse.Namespace, samples: Sequence[Sample]) -> InR
     from lesion.diagnosis_model import DiagnosisModel
     from lesion.diagnosis_network import DiagnosisConfig
 
+    if arguments.crop_weights:  # known to the run from now on
+        arguments.crop_sha256 = _crop_sha256(arguments)
     backbone = arguments.backbone or DiagnosisConfig.backbone
     config = DiagnosisConfig(
         backbone=backbone,
@@ -332,6 +351,7 @@ def finish(
     if metadata.get("prevalence_power") == power:
         return  # of a run that was finished before
     if arguments.crop_weights and "boundary" not in metadata:
+        _crop_sha256(arguments)  # it may have been replaced meanwhile
         with_boundary(weights, arguments.crop_weights)
         arrays, metadata = load_arrays(weights)
     if not validation:

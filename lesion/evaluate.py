@@ -21,6 +21,7 @@ if not __package__:  # run as a script: import the packages beside it, not the m
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import contextlib
 from typing import Any
 
 from lesion import NOTICE
@@ -29,10 +30,12 @@ from lesion.evaluation_folder import SUMMARY, clear_folder, refuse_folder, weigh
 from lesion.evaluation_tasks import load_predictor_of, score, write_figures
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis
 from lesion.options import add_datasets, add_referral, add_views, natural, positive
+from lesion.printing import CommandParser
 from lesion.samples import TASKS
 from lesion.selection import PART_NAMES, notes_on, require_truths, select
 from lesion.submission import refuse_masks_in
 from lesion.weights import NONE, SHIPPED, learned_by, own_split, shipped_weights, weights_path
+from lesion.writing import writing_alone
 from mrcnn.files import require_writable, write_json
 from mrcnn.images import ImageError
 
@@ -49,10 +52,9 @@ _OPTIONS_OF = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lesion evaluate",
         description="Scores predictions with the metrics of the ISIC 2018 challenge.",
-        epilog=NOTICE,
     )
     add_datasets(parser)
     parser.add_argument("--task", choices=TASKS, default="boundary", help="what to score")
@@ -187,21 +189,19 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     _refuse(parser, arguments)
     try:
-        return _run(parser, arguments)
+        with contextlib.ExitStack() as held:
+            return _run(parser, arguments, held)
     except KeyboardInterrupt:
         print("Stopped before the end: the same command begins anew.", file=sys.stderr)
         return 130
 
 
-def _written_to(arguments):
-    """The folders of results that are asked for."""
-    copies = [path.absolute().parent for path in (arguments.json,) if path is not None]
-    return [arguments.out, *copies, *([arguments.predictions] if arguments.predictions else [])]
-
-
-def _run(parser, arguments):
+def _run(parser, arguments, held):
     boundary, predicts = _boundary_weights(arguments), arguments.predictions is not None
+    folders = [arguments.out, *([arguments.predictions] if predicts else [])]
+    copies = [arguments.json.absolute().parent] if arguments.json else []
     try:  # what "last" means now, it means to the end
+        held.enter_context(writing_alone(*folders))
         refuse_folder(arguments.out, arguments.dataset, arguments.task)
         arguments.weights = [str(weights_path(w, arguments.task)) for w in arguments.weights]
         if boundary != NONE:
@@ -211,7 +211,7 @@ def _run(parser, arguments):
             *(arguments.split, arguments.part, arguments.limit, predicts),
         )
         require_truths(collections, selection, arguments.task, predicts)
-        for folder in _written_to(arguments):
+        for folder in (*folders, *copies):
             require_writable(folder)
     except (OSError, ValueError) as error:
         parser.error(str(error))

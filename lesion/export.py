@@ -19,9 +19,11 @@ if not __package__:  # run as a script: import the packages beside it, not the m
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import os
 from typing import Any
 
 from lesion import NOTICE
+from lesion.printing import CommandParser
 from lesion.samples import TASKS
 
 # TensorFlow is loaded within functions, so that a mistyped command answers at once.
@@ -60,10 +62,9 @@ def _load(task: str, weights: str | Path) -> tuple[Any, dict]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lesion export",
         description="Writes a trained network as a TensorFlow SavedModel.",
-        epilog=NOTICE,
     )
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument(
@@ -89,7 +90,8 @@ def main(argv: list[str] | None = None) -> int:
     from mrcnn.export import write_saved_model
 
     try:
-        write_saved_model(arguments.out, answer, model)
+        # A link stays one: what it leads to is written.
+        write_saved_model(os.path.realpath(arguments.out), answer, model)
     except (FileExistsError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Stroke, withStroke
+from matplotlib.text import Text
 from PIL import Image
 
 from lesion import NOTICE
@@ -15,6 +16,7 @@ from lesion.attribute_overlay import ATTRIBUTE_COLORS, ATTRIBUTE_LABELS, DASHED,
 from lesion.metrics import THRESHOLD
 from lesion.overlay import DASH, GAP, PREDICTION_COLOR, TRUTH_COLOR, boundary_overlay
 from lesion.reading import chunks
+from lesion.samples import printable
 from mrcnn.files import atomic_path
 from mrcnn.images import fitted_size
 
@@ -236,5 +238,7 @@ def add_notice(figure: Figure) -> None:
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes a PNG."""
+    for text in figure.findobj(Text):  # names of files among it
+        text.set_text(printable(text.get_text()))
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")

@@ -13,6 +13,8 @@ _PICTURES = frozenset(
 )
 IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Of the images of a data set."""
+ANALYSED_SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".dcm", ".gif")))
+"""Of those that `lesion analyze` reads."""
 _TABLE_SUFFIXES = {".csv", ".tab", ".tsv"}
 _SPREADSHEET_SUFFIXES = {".ods", ".xls", ".xlsx"}
 

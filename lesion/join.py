@@ -16,6 +16,7 @@ if not __package__:  # run as a script: import the packages beside it, not the m
 from lesion import NOTICE
 from lesion.layouts import find_collections
 from lesion.options import add_datasets
+from lesion.printing import CommandParser
 from lesion.splits import SPLIT_FILE, Split, SplitError
 from lesion.weights import member_files, require_different, split_of, write_ensemble
 from mrcnn.files import require_writable
@@ -115,10 +116,9 @@ def _held_out(split):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lesion join",
         description="Makes one ensemble of classifiers that were trained on one split.",
-        epilog=NOTICE,
     )
     parser.add_argument(
         "--weights",

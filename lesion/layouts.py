@@ -64,21 +64,15 @@ def find_samples(root: str | Path, part: str | None = None, task: str | None = N
         raise ValueError(f"`part` must be one of {', '.join(PARTS)} or None; received {part!r}.")
     layout = detect_layout(root, task)
     collection = Collection(_name_of(root), root, layout, part or "all", [])
-    if layout in (*SEGMENTATION, TASK3, *TABLED):
+    if layout not in _WITHOUT_PARTS:
         find_challenge(collection, part)
-    elif part is not None:
+    elif part is None:
+        _WITHOUT_PARTS[layout](collection, task)
+    else:
         raise DatasetError(
             f"{root} has the layout {layout}, which has no parts; received part={part!r}. "
             "Leave the part out and split the samples instead."
         )
-    elif layout == "ham10000":
-        _find_ham10000(collection)
-    elif layout == "ph2":
-        _find_ph2(collection, task)
-    elif layout == "classes":
-        find_classes(collection, task)
-    else:
-        find_plain(collection, task)
     if not collection.samples:
         raise DatasetError(f"{root} has the layout {layout} but holds no image of it.")
     collection.samples.sort(key=lambda sample: sample.image_id)
@@ -163,7 +157,7 @@ def _is_plain(root: Path, names: set[str]) -> bool:
 # === Layouts ===
 
 
-def _find_ham10000(collection: Collection) -> None:
+def _find_ham10000(collection: Collection, _: str | None) -> None:
     root = collection.root
     # Some call it otherwise; a folder of that name is what unpacking HAM10000_metadata.zip leaves.
     published = entries(root, _HAM_METADATA.fullmatch)
@@ -203,3 +197,12 @@ def _find_ph2(collection: Collection, task: str | None) -> None:
 def _ph2_cases(root: Path) -> list[Path]:
     inner = folders(root, _PH2_CASES.__eq__)
     return folders(inner[0] if inner else root, _PH2_CASE.fullmatch)
+
+
+# What adds the samples of a layout, for a task.
+_WITHOUT_PARTS = {
+    "ham10000": _find_ham10000,
+    "ph2": _find_ph2,
+    "classes": find_classes,
+    "plain": find_plain,
+}

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lesion.folders import ANALYSED_SUFFIXES
 from lesion.patient import NAMES, UNKNOWN
 from lesion.samples import Collection, DatasetError, Problem
 from lesion.tables import columns_of, read_table
 from lesion.vocabulary import category_of
 
-_IMAGE_SUFFIX = re.compile(r"\.(bmp|dcm|gif|jfif|jpe?g|png|tiff?|webp)$", re.IGNORECASE)
+_IMAGE_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, ANALYSED_SUFFIXES))})$", re.IGNORECASE)
 _IMAGE_COLUMNS = (
     *("image_id", "image", "isic_id", "image name", "image_name", "bcn_filename", "filename"),
     *("file_name", "file", "image_file", "image_path", "img_id", "derm", "id"),

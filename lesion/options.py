@@ -157,5 +157,6 @@ def choose_precision(precision: str, backbone: str) -> str:
         if devices:  # of NVIDIA's since Ampere
             quick = all(each.get("compute_capability", (0,)) >= (8,) for each in details)
             return "mixed_bfloat16" if quick else "float32"
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return "mixed_bfloat16" if "amx_bf16" in flags and not depthwise else "float32"
+    facts = Path("/proc/cpuinfo")
+    matrix_units = facts.exists() and b"amx_bf16" in facts.read_bytes()
+    return "mixed_bfloat16" if matrix_units and not depthwise else "float32"

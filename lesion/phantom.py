@@ -29,6 +29,7 @@ from lesion.phantom_attributes import (
     distribute_attributes,
     draw_attributes,
 )
+from lesion.printing import CommandParser
 from lesion.samples import ATTRIBUTES
 from mrcnn.files import atomic_path
 from mrcnn.images import write_image
@@ -318,11 +319,10 @@ def _size(text: str) -> tuple[int, int]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lesion phantom",
         description="Draw synthetic dermoscopic images with exact masks of the lesion and of its "
         "attributes, in the layout of ISIC 2018. The same arguments give the same images.",
-        epilog=NOTICE,
     )
     add = parser.add_argument
     add("--out", required=True, type=Path, metavar="DIR", help="folder to write to")

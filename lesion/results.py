@@ -18,15 +18,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from lesion import NOTICE, folders
+from lesion import NOTICE
 from lesion.analysis import SCHEMA_VERSION, Analysis, size_and_time
 from lesion.dicom import write_segmentation
+from lesion.folders import ANALYSED_SUFFIXES
 from lesion.quality import QualityWarning
 from lesion.samples import ATTRIBUTES
 from mrcnn.files import sha256_of, write_json
 from mrcnn.images import ImageError, write_image
 
-IMAGE_SUFFIXES = tuple(sorted((*folders.IMAGE_SUFFIXES, ".dcm", ".gif")))
 RECORD, OVERLAY, SEGMENTATION = ".json", "_overlay.jpg", "_segmentation.png"
 ATTRIBUTE_OVERLAY, DICOM_SEGMENTATION = "_attributes.jpg", "_segmentation.dcm"
 ATTRIBUTE_MASKS = {name: f"_attribute_{name}.png" for name in ATTRIBUTES}
@@ -205,7 +205,7 @@ def find_images(inputs: Iterable[str | Path], out: str | Path) -> list[Path]:
         if not images:
             raise ValueError(
                 f"The folder {entry} holds no image to analyse; "
-                f"looked for {', '.join(IMAGE_SUFFIXES)}, not for masks and overlays."
+                f"looked for {', '.join(ANALYSED_SUFFIXES)}, not for masks and overlays."
             )
         for path in images:
             found.setdefault(_real(path), path)
@@ -270,7 +270,7 @@ def _is_image(path: Path, folder: Path, out: Path) -> bool:
     # their names tell them apart.
     result = _real(folder) in out.parents and out in _real(path).parents
     return (
-        path.suffix.lower() in IMAGE_SUFFIXES
+        path.suffix.lower() in ANALYSED_SUFFIXES
         and not hidden
         and not (result or mask)
         and not _NO_IMAGE.search(path.stem)

@@ -35,6 +35,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 
 from lesion import NOTICE
+from lesion.printing import CommandParser
 from lesion.provenance import describe_data
 from lesion.samples import TASKS
 from lesion.splits import RUN_FILE, SPLIT_FILE, Split
@@ -324,9 +325,8 @@ def _revision():
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Turns a trained checkpoint into the weights that the project ships.",
-        epilog=NOTICE,
     )
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument(

@@ -254,7 +254,7 @@ def _last_run(arguments, task):
 
 def _settings_of(last):
     run = Path(last).parent / RUN_FILE
-    return json.loads(run.read_text()) if run.exists() else {}
+    return json.loads(run.read_text(encoding="utf-8")) if run.exists() else {}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from types import ModuleType
 
 from lesion import NOTICE, attributes_training, boundary_training, diagnosis_training
 from lesion.options import add_datasets, natural, positive, rate, share
+from lesion.printing import CommandParser
 from lesion.samples import TASKS
 from lesion.splits import Split
 from lesion.weights import checked_metadata, member_files
@@ -34,7 +35,7 @@ RUN_SETTINGS = (
 def build_parser(task: str = "boundary") -> argparse.ArgumentParser:
     """The parser of a task's options; `parse` finds out which task is meant."""
     training = training_of(task)
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="lesion train",
         description="Trains a network on dermoscopic images.",
         epilog=f"{_options_of_others(task)}\n\n{NOTICE}",

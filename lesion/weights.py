@@ -9,6 +9,7 @@ What the project ships for a task are three files that `lesion/ship.py` writes:
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -328,8 +329,13 @@ def splits_beside(weights: Iterable[Path]) -> dict[Path, Split]:
 
 
 def own_split(weights: Path) -> Path | None:
-    """The split that weights were trained with, of whatever images."""
-    beside = (companion(weights, ".split.json"), weights.parent / SPLIT_FILE)
+    """The split that weights were trained with, of whatever images.
+
+    Of a symbolic link also what lies beside the file itself: a run's folder is that one's.
+    """
+    places = weights, Path(os.path.realpath(weights))
+    beside = [companion(path, ".split.json") for path in places]
+    beside += [path.parent / SPLIT_FILE for path in reversed(places)]
     return next((path for path in beside if path.is_file()), None)
 
 

@@ -232,10 +232,13 @@ class HistoryFile(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         rows = [{"epoch": epoch, **(logs or {})}]
         if self.path.exists():
-            with open(self.path, newline="") as file:
+            with open(self.path, newline="", encoding="utf-8") as file:
                 rows = [*csv.DictReader(file), *rows]
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        with atomic_path(self.path) as temporary, open(temporary, "w", newline="") as file:
+        with (
+            atomic_path(self.path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
@@ -263,7 +266,8 @@ def _cut_history(path, epoch):
     if not path.exists():
         return
     # A row cut short by the kill has no end.
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = [line for line in lines if line.endswith("\n")]
     kept = lines[:1] + [row for row in lines[1:] if int(next(csv.reader([row]))[0]) < epoch]
     with atomic_path(path) as temporary:
-        temporary.write_text("".join(kept))
+        temporary.write_text("".join(kept), encoding="utf-8")

@@ -142,21 +142,33 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     Raises:
         ImageError: if the file is missing, empty, no image, or above `MAX_PIXELS`.
     """
+    (width, height), orientation = _header(path)
+    return (width, height) if orientation in _SIDES_SWAPPED else (height, width)
+
+
+def image_orientation(path: str | os.PathLike) -> int:
+    """EXIF orientation that `read_image` turns a file by, 1 (as it lies) to 8, without its work.
+
+    Raises:
+        ImageError: as `image_size`.
+    """
+    return _header(path)[1]
+
+
+def _header(path):
+    """(width, height) as they are stored, and the orientation."""
     with _errors_naming(path), open(path, "rb") as file, _open(file) as image:
-        width, height = image.size
         if image.format == "PNG" and "exif" not in image.info:
             # Pillow decodes a PNG to look for metadata behind its pixels: let it, where there may
             # be some.
             file.seek(0)
             content = file.read()
             if not any(chunk in content for chunk in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")):
-                return height, width
+                return image.size, 1
             file.seek(0)
             with _open(file) as again:
-                swapped = _orientation(again) in _SIDES_SWAPPED
-        else:
-            swapped = _orientation(image) in _SIDES_SWAPPED
-        return (width, height) if swapped else (height, width)
+                return image.size, _orientation(again)
+        return image.size, _orientation(image)
 
 
 def as_rgb8(array: np.ndarray) -> np.ndarray:

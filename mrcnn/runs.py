@@ -5,6 +5,7 @@ MODEL_DIR/<name><YYYYMMDD>T<HHMM>/mask_rcnn_<name>_<epoch>.h5
 
 import contextlib
 import datetime
+import itertools
 import logging
 import os
 import re
@@ -45,14 +46,26 @@ class Run:
 
 
 def new_run(model_dir: str | os.PathLike, name: str | None, prefix: str = "mask_rcnn_") -> Run:
-    """A run that begins now; a second one within the same minute gets a number."""
+    """A run that begins now; a second one within the same minute gets a number.
+
+    So does one that a clock which went back, or a machine in another time zone, would name before
+    the latest there is: by its name a run is the last, which copying a folder does not change, as
+    it does times of files.
+    """
     name = (name or "mask_rcnn").lower()
-    base = Path(model_dir) / f"{name}{datetime.datetime.now():%Y%m%dT%H%M}"
-    folder, number = base, 1
-    while folder.exists():
-        number += 1
-        folder = base.with_name(f"{base.name}-{number}")
-    return Run(folder, name, prefix=prefix)
+    now = f"{datetime.datetime.now():%Y%m%dT%H%M}"
+    stamp, number = max([(now, 0), *(dated for dated, _ in _dated_runs(model_dir, name))])
+    names = (f"{name}{stamp}{f'-{n}' if n > 1 else ''}" for n in itertools.count(number + 1))
+    folders = (Path(model_dir) / each for each in names)
+    return Run(next(each for each in folders if not each.exists()), name, prefix=prefix)
+
+
+def _dated_runs(model_dir, name):
+    """The folders of runs, each with its date and number in front, the latest first."""
+    dated = re.compile(rf"{re.escape(name)}(\d{{8}}T\d{{4}})(?:-(\d+))?")
+    runs = [(dated.fullmatch(path.name), path) for path in Path(model_dir).glob("*/")]
+    runs = [((match[1], int(match[2] or 1)), path) for match, path in runs if match]
+    return sorted(runs, reverse=True)
 
 
 def run_of(checkpoint: str | os.PathLike, name: str | None) -> Run | None:
@@ -96,9 +109,7 @@ def find_last(model_dir: str | os.PathLike, name: str | None) -> str:
         FileNotFoundError: if no run of this name in `model_dir` has a checkpoint.
     """
     name, root = (name or "mask_rcnn").lower(), Path(model_dir)
-    dated = re.compile(rf"{re.escape(name)}(\d{{8}}T\d{{4}})(?:-(\d+))?")
-    runs = [(match, path) for path in root.glob("*/") if (match := dated.fullmatch(path.name))]
-    for _, run in sorted(runs, key=lambda r: (r[0][1], int(r[0][2] or 1)), reverse=True):
+    for _, run in _dated_runs(root, name):
         if epochs := checkpoints_of(run, name):
             return str(epochs[max(epochs)])
     raise FileNotFoundError(

@@ -158,29 +158,13 @@ def assign_weights(
     skip_mismatch: bool = False,
 ) -> LoadReport:
     """As `load_weights`, from arrays by name; `source` names them in messages."""
-    excluded_layers = {exclude} if isinstance(exclude, str) else set(exclude or ())
-    _warn_of_unknown(excluded_layers, model)
-    excluded_layers |= _inner_layers(excluded_layers, model)
+    excluded = {exclude} if isinstance(exclude, str) else set(exclude or ())
+    _warn_of_unknown(excluded, model)
+    excluded |= _inner_layers(excluded, model)
     entries = _entries(arrays)
-    index = _index(entries)
     targets = named_weights(model)
     report = LoadReport(source)
-    found = {}
-    shapes = {}  # of the tensors that differ: (in the file, in the network)
-    used = set()
-    for name, weight in targets.items():
-        position = index.get(name, index.get(f"{weight.layer}/#{weight.index}"))
-        if position is not None:
-            used.add(position)
-        if weight.layer in excluded_layers or weight.layer.split("/")[0] in excluded_layers:
-            report.excluded.append(name)
-        elif position is None:
-            report.missing.append(name)
-        elif not _fits(entries[position].shape, tuple(weight.variable.shape), model):
-            shapes[name] = (entries[position].shape, tuple(weight.variable.shape))
-        else:
-            found[name] = entries[position]
-    report.unused = [e.names[0] for number, e in enumerate(entries) if number not in used]
+    found, shapes = _matched(targets, entries, excluded, model, report)
     if shapes and not skip_mismatch:
         raise WeightsError(_mismatch_message(source, shapes, targets))
     # A layer is loaded whole or not at all.
@@ -215,6 +199,29 @@ def assign_weights(
         variable.assign(value)
     report.loaded = [name for name in found if name not in report.adapted]
     return report
+
+
+def _matched(targets, entries, excluded, model, report):
+    """The entries that fit a target, by its name, and of others the shapes: in the file, here.
+
+    What is excluded, missing or unused goes to the report.
+    """
+    index = _index(entries)
+    found, shapes, used = {}, {}, set()
+    for name, weight in targets.items():
+        position = index.get(name, index.get(f"{weight.layer}/#{weight.index}"))
+        if position is not None:
+            used.add(position)
+        if weight.layer in excluded or weight.layer.split("/")[0] in excluded:
+            report.excluded.append(name)
+        elif position is None:
+            report.missing.append(name)
+        elif not _fits(entries[position].shape, tuple(weight.variable.shape), model):
+            shapes[name] = (entries[position].shape, tuple(weight.variable.shape))
+        else:
+            found[name] = entries[position]
+    report.unused = [e.names[0] for number, e in enumerate(entries) if number not in used]
+    return found, shapes
 
 
 def save_weights(

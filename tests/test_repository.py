@@ -107,6 +107,18 @@ def test_library_knows_nothing_of_lesions(path):
     assert "lesion" not in imported_modules(path)
 
 
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_text_files_name_their_encoding(path):
+    """Or what is written and read would depend on the locale."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    for call in (node for node in nodes if isinstance(node, ast.Call)):
+        opens = isinstance(call.func, ast.Name) and call.func.id == "open"
+        texts = getattr(call.func, "attr", None) in ("read_text", "write_text")
+        binary = any("b" in ast.unparse(argument) for argument in call.args[1:])
+        if (opens and not binary) or texts:
+            assert "encoding" in {keyword.arg for keyword in call.keywords}, ast.unparse(call)
+
+
 def imported_modules(path: Path) -> set[str]:
     """Top-level names of the modules that a file imports, also inside its functions."""
     names = set()

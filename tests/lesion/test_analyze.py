@@ -18,6 +18,7 @@ from lesion import NOTICE, analyze
 from lesion.analyze import analyze_images, main
 from lesion.analyzer import Analyzer
 from lesion.results import output_stems, write_results
+from lesion.writing import writing_alone
 from mrcnn.images import ImageError, read_image, read_mask, write_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -274,6 +275,14 @@ def test_unusable_weights_are_a_usage_error(folder, command, out, monkeypatch, c
     assert not out.exists()
 
 
+def test_two_at_once_do_not_write_to_one_folder(folder, command, out, capsys):
+    with writing_alone(out):
+        assert command(folder) == 2
+        assert not names(out)
+    assert f"writes its results to {out} at the moment" in capsys.readouterr().err
+    assert command(folder) == 0
+
+
 def test_full_disk_stops_the_run(folder, command, out, monkeypatch, capsys):
     def full(path, *arguments):
         raise OSError(28, "No space left on device", str(path))
@@ -304,7 +313,7 @@ def test_full_disk_leaves_nothing_half_written(folder, command, out, monkeypatch
         assert command(folder) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert "cannot be written" in line
-    written = names(out)
+    written = names(out) if out.exists() else []
     assert not [name for name in written if name.startswith(".") or name == "report.html"]
     assert [name for name in written if name.endswith(".json")] == (
         ["a.json", "b.json", "c.json"] if place == "report" else []

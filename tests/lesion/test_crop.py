@@ -1,5 +1,7 @@
 import json
 import os
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lesion import train
 from lesion.boundary import BoundaryConfig
 from lesion.cache import ImageCache
 from lesion.crop import MARGIN, crop_to_lesion, find_crops, lesion_square
@@ -15,7 +18,7 @@ from lesion.diagnosis_network import prepare_square
 from lesion.train import main
 from mrcnn.images import read_image, write_image
 from mrcnn.model import MaskRCNN
-from mrcnn.weights import WeightsError, load_arrays, save_arrays, save_weights
+from mrcnn.weights import WeightsError, load_arrays, read_metadata, save_arrays, save_weights
 
 
 def lesion(height, width, top, bottom, left, right):
@@ -169,6 +172,34 @@ class TestClassifier:
         save_arrays(tmp_path / "half.h5", arrays, metadata)
         with pytest.raises(WeightsError, match="lacks the boundary network"):
             load_classifier(tmp_path / "half.h5")
+
+    def test_boundary_weights_that_were_replaced_are_refused(
+        self, eagerly, moles, small_backbone, boundary_weights, tmp_path, capsys, monkeypatch
+    ):
+        boundary = Path(shutil.copyfile(boundary_weights, tmp_path / "boundary.h5"))
+        settings = ["--image-size=32", "--epochs=1", "--steps=2", "--batch=4"]
+        command = ["--task=diagnosis", f"--dataset={moles.data}", f"--split={moles.split}"]
+        command += [f"--logs={tmp_path}", *settings, f"--crop-weights={boundary}"]
+
+        def replace():
+            arrays, metadata = load_arrays(boundary)
+            name = min(arrays)
+            save_arrays(boundary, {**arrays, name: arrays[name] + 1}, metadata)
+
+        with monkeypatch.context() as patch:  # while it trains
+            fit = train._fit
+            patch.setattr(train, "_fit", lambda *each: (fit(*each), replace()))
+            assert main([*command, "--weights=none"]) == 2
+        assert main([*command, "--weights=last"]) == 2
+        said = capsys.readouterr().err
+        assert said.count("boundary.h5 is another file than the one by which this run has cro") == 2
+        (weights,) = tmp_path.glob("diagnosis*/diagnosis_0001.h5")
+        assert "boundary" not in read_metadata(weights)
+        shutil.copyfile(boundary_weights, boundary)
+        assert main([*command, "--weights=last"]) == 0
+        inner = load_arrays(weights)[0]
+        for name, value in load_arrays(boundary_weights)[0].items():
+            np.testing.assert_array_equal(inner[f"boundary/{name}"], value)
 
     def test_missing_boundary_weights_are_refused(self, moles, tmp_path, capsys):
         command = [f"--dataset={moles.data}", f"--logs={tmp_path}", "--crop-weights=gone.h5"]

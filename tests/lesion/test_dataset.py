@@ -422,6 +422,51 @@ def test_large_truncated_jpeg_is_found(tmp_path):
     assert check_samples(find_samples(tmp_path)).samples == []
 
 
+@pytest.mark.parametrize(
+    ("sides", "image", "mask", "warned"),
+    [
+        ((48, 64), 3, None, True),
+        ((48, 64), 4, 1, True),
+        ((48, 64), 3, 3, False),  # both are turned
+        ((48, 64), 6, 6, False),
+        ((48, 64), None, None, False),
+        ((64, 64), 6, None, True),
+        ((64, 64), None, 6, False),
+    ],
+)
+def test_masks_that_may_be_of_the_image_as_it_is_stored(
+    tmp_path, caplog, sides, image, mask, warned
+):
+    make_plain(tmp_path)
+    places = [(tmp_path / "images" / "a.jpg", save_image, image)]
+    places += [(tmp_path / "masks" / "a.png", save_mask, mask)]
+    for path, save, orientation in places:
+        save(path, *sides)
+        turn(path, orientation)
+    assert ids(check_samples(find_samples(tmp_path))) == ["a"]
+    said = f"1 images are turned as their files say (EXIF), such as {places[0][0]}, and their masks"
+    assert (said in caplog.text) == bool(caplog.records) == warned
+
+
+def test_size_says_that_a_mask_is_of_the_upright_image(tmp_path, caplog):
+    make_plain(tmp_path)
+    turn(save_image(tmp_path / "images" / "a.jpg", 48, 64), 6)
+    save_mask(tmp_path / "masks" / "a.png", 64, 48)
+    assert ids(check_samples(find_samples(tmp_path))) == ["a"]
+    save_mask(tmp_path / "masks" / "a.png", 48, 64)
+    assert "another size" in check_samples(find_samples(tmp_path)).problems[0].reason
+    assert not caplog.records
+
+
+def turn(path, orientation):
+    """Gives a file an EXIF orientation, which None leaves out."""
+    if orientation:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        with Image.open(path) as stored:
+            stored.save(path, exif=exif)
+
+
 def test_empty_mask_in_plain_folders_is_an_image_without_lesion(tmp_path):
     make_plain(tmp_path)
     save_mask(tmp_path / "masks" / "a.png", fill=0)

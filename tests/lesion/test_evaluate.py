@@ -25,6 +25,7 @@ from lesion.metrics import METRICS, boundary_metrics
 from lesion.samples import Sample
 from lesion.selection import require_truths, select
 from lesion.splits import Split
+from lesion.writing import writing_alone
 from mrcnn.images import read_image, read_mask, write_image
 
 KEYS = ["images", *METRICS]
@@ -419,6 +420,15 @@ def test_results_of_another_task_are_kept(command, dataset, tmp_path, capsys):
         command("--dataset", data)
     assert "holds the results of the diagnosis task" in capsys.readouterr().err
     assert path.read_text() == kept
+
+
+@pytest.mark.parametrize("option", ["out", "predictions"])
+def test_two_at_once_do_not_write_to_one_folder(command, dataset, tmp_path, capsys, option):
+    with writing_alone(tmp_path / "results"), pytest.raises(SystemExit) as stop:
+        command("--dataset", dataset(), f"--{option}", tmp_path / "results")
+    assert stop.value.code == 2
+    assert f"writes its results to {tmp_path / 'results'}" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first"]
 
 
 def test_results_are_not_written_among_the_data(command, dataset, capsys):

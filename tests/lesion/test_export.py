@@ -382,6 +382,25 @@ class TestRefused:
         assert [entry.name for entry in (tmp_path / "1").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("target", ["empty", "former", "missing"])
+def test_of_a_link_the_folder_is_written(diagnosis_weights, tmp_path, monkeypatch, target):
+    if target != "missing":
+        (tmp_path / "store").mkdir()
+    if target == "former":
+        (tmp_path / "store" / "saved_model.pb").write_bytes(b"former")
+    (tmp_path / "models").mkdir()
+    out = tmp_path / "models" / "1"
+    out.symlink_to("../store")
+    # It saves no graph here: that takes long.
+    monkeypatch.setattr(tf.saved_model, "save", lambda module, path, _: Path(path).mkdir())
+    weights = diagnosis_weights()
+    assert main(["--task=diagnosis", f"--weights={weights}", f"--out={out}"]) == 0
+    assert [entry.name for entry in (tmp_path / "models").iterdir()] == ["1"]
+    assert out.is_symlink()
+    assert [entry.name for entry in (tmp_path / "store").iterdir()] == ["assets.extra"]
+    assert not list(tmp_path.glob(".*"))
+
+
 class TestFullDisk:
     @pytest.fixture
     def run(self, diagnosis_weights, tmp_path):

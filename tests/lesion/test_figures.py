@@ -54,6 +54,13 @@ def test_histogram_takes_any_name(tmp_path):
         assert figure.format == "PNG"
 
 
+def test_names_need_not_be_unicode(tmp_path):
+    jaccard_histogram({"f\udcfc": [0.1, 0.9]}, tmp_path / "h.png")
+    contact_sheet({"all": [case("f\udcfc", 0.2)]}, tmp_path / "c.png")
+    attribute_sheet([attribute_case("f\udcfc", 0.2)], tmp_path / "a.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"h.png", "c.png", "a.png"}
+
+
 def test_histogram_of_nothing_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="at least one value"):
         jaccard_histogram({"a": []}, tmp_path / "h.png")

@@ -535,7 +535,7 @@ class TestDefaults:
         tensorflow = pytest.importorskip("tensorflow")
         monkeypatch.setattr(tensorflow.config, "list_physical_devices", lambda kind: [])
         monkeypatch.setattr(Path, "exists", lambda path: True)
-        monkeypatch.setattr(Path, "read_text", lambda path: cpu)
+        monkeypatch.setattr(Path, "read_bytes", lambda path: cpu.encode())
         assert choose_precision("auto", backbone) == precision
 
 

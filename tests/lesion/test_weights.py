@@ -163,3 +163,21 @@ class TestSplit:
     def test_others_have_their_runs(self, tmp_path, samples):
         path = self.split(tmp_path / "split.json", "moles/m0")
         assert split_of(tmp_path / "boundary_0001.h5", samples) == path
+
+    @pytest.mark.parametrize("name", ["split.json", "boundary_0001.split.json"])
+    def test_of_a_link_is_that_of_the_file(self, tmp_path, samples, name):
+        own = self.split(tmp_path / "run" / name, "moles/m0")
+        (tmp_path / "run" / "boundary_0001.weights.h5").touch()
+        link = tmp_path / "best.h5"
+        link.symlink_to("run/boundary_0001.weights.h5")
+        assert split_of(link, samples) == own
+        self.split(tmp_path / "split.json", "moles/m1")  # of whatever lies beside the link
+        assert split_of(link, samples) == own
+
+    def test_of_linked_files_is_linked_beside_them(self, tmp_path, samples):
+        self.split(tmp_path / "blobs" / "1f", "moles/m0")
+        (tmp_path / "blobs" / "2e").touch()
+        for name, blob in (("split.json", "1f"), ("boundary_0001.h5", "2e")):
+            (tmp_path / name).symlink_to(f"blobs/{blob}")
+        path = tmp_path / "boundary_0001.h5"
+        assert split_of(path, samples) == tmp_path / "split.json"

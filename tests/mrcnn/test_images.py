@@ -11,6 +11,7 @@ from mrcnn.images import (
     ImageError,
     as_channels,
     as_rgb8,
+    image_orientation,
     image_size,
     read_image,
     read_mask,
@@ -78,6 +79,8 @@ class TestReadImage:
         for row, column in [(10, 16), (10, 48), (30, 16), (30, 48)]:
             np.testing.assert_allclose(image[row, column], CORNERS[row, column], atol=12)
         assert image_size(path) == (40, 64)
+        # Pillow turns a TIFF by itself.
+        assert image_orientation(path) == (1 if suffix == "tif" else orientation)
 
     def test_exif_behind_the_pixels_of_a_png_is_found(self, tmp_path):
         plain = save(tmp_path / "plain.png", STORED[6](CORNERS)).read_bytes()

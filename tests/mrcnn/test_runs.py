@@ -76,6 +76,20 @@ class TestNewRun:
             "cell20260304T1205-3",
         ]
 
+    @pytest.mark.parametrize("latest", ["20260304T1250", "20260304T1250-2", "20991231T2359"])
+    def test_after_a_clock_went_back_the_run_is_the_last_nevertheless(self, tmp_path, noon, latest):
+        make(tmp_path / f"cell{latest}", 3)
+        make(tmp_path / "cells20991231T2359", 1, name="cells")  # of another name
+        run = new_run(tmp_path, "cell")
+        stamp, _, number = latest.partition("-")
+        assert run.folder.name == f"cell{stamp}-{int(number or 1) + 1}"
+        make(run.folder, 1)
+        assert find_last(tmp_path, "cell") == str(run.folder / "mask_rcnn_cell_0001.h5")
+
+    def test_a_file_of_that_name_is_passed_over(self, tmp_path, noon):
+        (tmp_path / "cell20260304T1205").touch()
+        assert new_run(tmp_path, "cell").folder.name == "cell20260304T1205-2"
+
     def test_two_that_were_named_before_either_began(self, tmp_path, noon):
         class Network(InRun):
             run_name, model_dir = "cell", tmp_path

@@ -70,11 +70,13 @@ setup:  ## Make the environment .venv, or bring it up to date
 	cat $(SOURCES) > $(INSTALLED); \
 	echo "setup: $(VENV) is ready"
 
-lint: setup  ## Check style and formatting with ruff
+lint: setup  ## Check style and formatting with ruff, type hints with mypy
 	@echo "lint: ruff check"
 	@$(IN_VENV) -m ruff check .
 	@echo "lint: ruff format --check"
 	@$(IN_VENV) -m ruff format --check .
+	@echo "lint: mypy"
+	@$(IN_VENV) -m mypy
 
 test: lint  ## Lint, then run all tests
 	@echo "test: pytest"
@@ -164,5 +166,5 @@ demo: setup  ## Train briefly on phantom images, analyse samples, write a report
 
 clean:  ## Remove the environment, the demo's output and caches; trained weights in logs/ stay
 	@echo "clean: removing $(VENV), demo/ and caches"
-	@rm -rf $(VENV) $(VENV)-jax $(VENV)-torch demo build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-jax $(VENV)-torch demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """Dermoscopic image analysis on top of `mrcnn`: the three tasks of ISIC 2018, for research."""
 
 import os
+from typing import TYPE_CHECKING
 
 from mrcnn import __version__
 
@@ -11,9 +12,11 @@ NOTICE = "Research use only – not a medical device – not for diagnosis."
 
 __all__ = ["NOTICE", "Analyzer", "__version__"]
 
+if TYPE_CHECKING:  # only who asks for it waits for the libraries behind it
+    from lesion.analyzer import Analyzer
+
 
 def __getattr__(name: str) -> type:
-    # Only who asks for it waits for the libraries behind it.
     if name == "Analyzer":
         from lesion.analyzer import Analyzer
 

@@ -1,6 +1,7 @@
 """What was found in one image: as Python values, as a JSON record, as HTML in a notebook."""
 
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -47,13 +48,13 @@ class Source:
     sha256: str
 
     @classmethod
-    def of(cls, path: str | Path) -> "Source":
+    def of(cls, path: str | os.PathLike) -> "Source":
         """Raises OSError where the file cannot be read."""
         size, modified = size_and_time(path)
         return cls(str(path), size, modified, sha256_of(path))
 
 
-def size_and_time(path: str | Path) -> tuple[int, str]:
+def size_and_time(path: str | os.PathLike) -> tuple[int, str]:
     """A file's size in bytes, and when it was last written, as in `Source`; or OSError."""
     status = Path(path).stat()
     try:

@@ -29,7 +29,7 @@ import argparse
 import contextlib
 from collections import Counter, deque
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from tqdm import tqdm
 
@@ -93,7 +93,7 @@ def analyze_images(
     # `disable=None` shows the bar on a terminal only.
     progress = tqdm(total=len(stems), desc="Analysing", unit="image", disable=None)
     with progress, ThreadPoolExecutor(_WRITERS) as pool:
-        writing = deque()
+        writing: deque[tuple[Path, Future]] = deque()
 
         def finish_oldest():
             path, written = writing.popleft()

@@ -186,7 +186,7 @@ class Analyzer:
     def settings(
         self,
         millimetres_per_pixel: float | None = None,
-        patient: Mapping[str, str] | None = None,
+        patient: Mapping[str, object] | None = None,
     ) -> dict:
         """All that results depend on besides the image; known without loading a network."""
         return {
@@ -208,7 +208,7 @@ class Analyzer:
     def analyze(
         self,
         image: str | os.PathLike | np.ndarray,
-        patient: Mapping[str, str] | None = None,
+        patient: Mapping[str, object] | None = None,
         millimetres_per_pixel: float | None = None,
     ) -> Analysis:
         """Analyses one image.
@@ -233,7 +233,7 @@ class Analyzer:
     def analyze_many(
         self,
         images: Iterable[str | os.PathLike | np.ndarray],
-        patients: Iterable[Mapping[str, str] | None] | None = None,
+        patients: Iterable[Mapping[str, object] | None] | None = None,
         millimetres_per_pixel: float | None = None,
     ) -> Iterator[Analysis | Problem]:
         """Analyses images in batches; the next batch is read while one is in the networks.
@@ -261,7 +261,7 @@ class Analyzer:
         given = patients is not None
         # The caller may fill the same memory with the next image.
         images = (np.array(i) if isinstance(i, np.ndarray) else i for i in images)
-        patients = map(checked_patient, patients) if given else itertools.repeat(None)
+        patients = itertools.repeat(None) if patients is None else map(checked_patient, patients)
         items = zip(itertools.count(1), zip(images, patients, strict=given), strict=False)
         for batch in read_ahead(_load, items, self.batch):
             loaded = [item for item in batch if isinstance(item, _Loaded)]
@@ -270,10 +270,12 @@ class Analyzer:
                 if isinstance(item, Problem):
                     yield item
                     continue
-                *networks, nearby = next(found)
+                boundary, attributes, diagnosis, nearby = next(found)
                 yield Analysis(
                     item.image,
-                    *networks,
+                    boundary,
+                    attributes,
+                    diagnosis,
                     item.quality,
                     self.models,
                     self.settings(millimetres_per_pixel, item.patient),
@@ -309,7 +311,7 @@ class _Loaded(NamedTuple):
 
     image: np.ndarray
     quality: tuple[QualityWarning, ...]
-    patient: Mapping[str, str] | None
+    patient: Mapping[str, object] | None
     source: Source | None = None
     dicom: DicomImage | None = None
 

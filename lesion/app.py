@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
             threading.Event().wait()
         except KeyboardInterrupt:
             page.close(verbose=False)
-            return 0
+        return 0
 
 
 def environment(folder: str) -> dict[str, str]:

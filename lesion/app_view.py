@@ -74,7 +74,7 @@ def examine(
     except OSError as error:  # whose text would name the folder
         return error_html(f"{path.name}: {error.strerror or 'it cannot be read'}")
     # The folder is no one's business, and soon gone.
-    source = dataclasses.replace(analysis.source, path=path.name)
+    source = analysis.source and dataclasses.replace(analysis.source, path=path.name)
     return result_html(dataclasses.replace(analysis, source=source))
 
 

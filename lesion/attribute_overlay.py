@@ -70,7 +70,8 @@ def attribute_overlay(
                 f"{mask.dtype} {mask.shape} for an image {image.shape}."
             )
     width = max(_MIN_WIDTH, max(image.shape[:2]) / _SIDE_PER_WIDTH)
-    drawn, entries = image, []
+    entries: list[tuple[tuple[int, int, int] | None, str, bool]] = []
+    drawn = image
     if boundary is not None:
         drawn = boundary_overlay(drawn, boundary)
         if boundary.any():
@@ -95,7 +96,7 @@ def _legend(entries: list[tuple], shape: tuple, line_width: float) -> np.ndarray
     longest = max(_entry_width(entry, wanted) for entry in entries)
     letter = max(_LEAST_LETTER, wanted * min(1, columns / longest))
     font, margin, height = ImageFont.load_default(letter), round(0.5 * letter), round(1.5 * letter)
-    places, x, row = [], 0, 0
+    places, x, row = [], 0.0, 0
     for entry in entries:
         space = _entry_width(entry, letter)
         if x and x + space > columns:

@@ -111,7 +111,7 @@ class AttributesDataset(Dataset):
                 for s, shape, part in shown
             ]
             times = repeats(shown, present, threshold)
-        seen = Counter()
+        seen: Counter[str] = Counter()
         for (sample, shape, part), number in zip(shown, times, strict=True):
             kept = {"path": str(sample.image), "sample": sample, "shape": shape, "part": part}
             for _ in range(number):

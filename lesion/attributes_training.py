@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -20,9 +20,11 @@ from lesion.options import (
 from lesion.reading import chunks
 from lesion.samples import ATTRIBUTES, Sample
 from mrcnn.arrays import load_arrays, save_arrays
-from mrcnn.config import Config
 from mrcnn.images import read_image, read_mask
 from mrcnn.runs import InRun
+
+if TYPE_CHECKING:  # it loads TensorFlow
+    from lesion.attributes import AttributesConfig
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +76,8 @@ def build_model(arguments: argparse.Namespace, samples: Sequence[Sample]) -> InR
 
 
 def configure(
-    config_class: type[Config], arguments: argparse.Namespace, samples: Sequence[Sample]
-) -> Config:
+    config_class: "type[AttributesConfig]", arguments: argparse.Namespace, samples: Sequence[Sample]
+) -> "AttributesConfig":
     """The configuration; without `--steps` an epoch has as many squares as there are images."""
     side = arguments.image_size
     backbone = arguments.backbone or config_class.BACKBONE

@@ -53,7 +53,7 @@ def evaluate_boundary(
         masks_of=lambda boundary: {"segmentation": boundary.mask},
     )
     for sample, image, boundary in predicted:
-        truth = read_truth_mask(sample.mask, image.shape)
+        truth = read_truth_mask(sample.mask, image.shape)  # type: ignore[arg-type]  # it has one
         if isinstance(truth, Problem):
             evaluation.problems.append(truth)
         else:
@@ -144,7 +144,8 @@ def write_boundary(
     for position, (sample, image, boundary) in zip(chosen, again, strict=True):
         name = sample.key if len(positions) > 1 else sample.image_id
         # There may be photographs among them.
-        shown = for_sheet(image, boundary.mask, read_mask(sample.mask))
+        truth = read_mask(sample.mask)  # type: ignore[arg-type]  # it was scored by one
+        shown = for_sheet(image, boundary.mask, truth)
         cases[position] = Case(name, jaccards[position], *shown)
     contact_sheet({title: [cases[i] for i in row] for title, row in rows.items()}, sheet)
     return [table, histogram, sheet]

@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from lesion.splits import FRACTIONS as FRACTIONS
 from lesion.weights import say_other_settings
 from mrcnn.config import Config
 from mrcnn.runs import InRun
+
+if TYPE_CHECKING:  # it loads TensorFlow
+    from lesion.boundary import BoundaryConfig
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +73,11 @@ def build_model(arguments: argparse.Namespace, samples: Sequence[Sample]) -> InR
 
 
 def configure(
-    config_class: type[Config], arguments: argparse.Namespace, image_count: int, **settings: Any
-) -> Config:
+    config_class: "type[BoundaryConfig]",
+    arguments: argparse.Namespace,
+    image_count: int,
+    **settings: Any,
+) -> "BoundaryConfig":
     """The configuration for an epoch of `image_count` images, with some settings more."""
     width = arguments.image_size
     backbone = arguments.backbone or config_class.BACKBONE
@@ -102,7 +108,7 @@ def configure(
     )
 
 
-def mean_pixel(config_class: type[Config], backbone: str) -> Sequence[float] | np.ndarray:
+def mean_pixel(config_class: "type[BoundaryConfig]", backbone: str) -> Sequence[float] | np.ndarray:
     """What a backbone's ImageNet weights want taken off each channel."""
     if backbone in ("resnet50", "resnet101"):
         return [123.7, 116.8, 103.9]

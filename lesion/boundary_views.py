@@ -64,7 +64,7 @@ def look_mirrored(look: Callable[[list[np.ndarray]], list[Look]], image: np.ndar
     views = look([mirrored(image, number) for number in range(_MIRRORS)])
     back = [mirrored(view.probability, number) for number, view in enumerate(views)]
     score = float(np.mean([view.score for view in views]))
-    return Look(np.mean(back, axis=0, dtype=np.float32), score)
+    return Look(np.stack(back).mean(axis=0, dtype=np.float32), score)
 
 
 def mirrored(array: np.ndarray, number: int) -> np.ndarray:
@@ -92,7 +92,8 @@ def close_up(mask: np.ndarray) -> tuple[slice, slice]:
         side = max(1, round(share * size))
         first = int(np.clip((start + end - side) // 2, 0, size - side))
         frame.append(slice(first, first + side))
-    return tuple(frame)
+    rows, columns = frame
+    return rows, columns
 
 
 def reduced(image: np.ndarray) -> np.ndarray:

@@ -26,7 +26,8 @@ _LOG_TEMPERATURES = (-1.0, 3.0)
 """Where everything is right, ever lower temperatures are better, and all would be certain."""
 
 
-class Reliability(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Reliability:
     """Top-label confidence and accuracy by bins of equal width; NaN where a bin is empty.
 
     Attributes:

@@ -161,7 +161,7 @@ def _find_tabled(collection: Collection, part: str | None) -> None:
         tables = [
             table_in(entry)
             for entry in accepted
-            if re.fullmatch(tables_pattern, entry.name.lower())["part"] == name
+            if (match := re.fullmatch(tables_pattern, entry.name.lower())) and match["part"] == name
         ]
         if tables:
             rows, contradictory = read_metadata(tables, collection)

@@ -69,17 +69,19 @@ def check_samples(
     sound, problems = _sort_out(collection, facts, task, used, with_boundary)
     _warn_of_turned(collection.name, sound, facts, task, with_boundary)
     notes = list(collection.notes)
-    if task == "boundary" and (empty := sum(facts[s.mask]["cover"] == "none" for s in sound)):
-        notes.append(
-            Problem(collection.root, f"{empty} empty masks: used as images without a lesion")
-        )
+    known = {path: fact for path, fact in facts.items() if not isinstance(fact, str)}
+    if task == "boundary":
+        found = [known[mask] for sample in sound for mask in _masks_of(sample, task, False)]
+        if empty := sum(mask["cover"] == "none" for mask in found):
+            reason = f"{empty} empty masks: used as images without a lesion"
+            notes.append(Problem(collection.root, reason))
     return replace(
         collection,
         samples=sound,
         problems=[*collection.problems, *problems],
         notes=notes,
         left_out=collection.left_out + len(samples) - len(sound),
-        sizes=Counter((facts[s.image]["height"], facts[s.image]["width"]) for s in sound),
+        sizes=Counter((known[s.image]["height"], known[s.image]["width"]) for s in sound),
     )
 
 

@@ -48,10 +48,11 @@ def main(argv: list[str] | None = None) -> int:
     out = Path(arguments.out)
     learned, shown, logs = out / "phantoms", out / "shown", out / "demo_logs"
     print(f"1. Drawing {arguments.images} + {arguments.shown} phantoms in {out}/")
-    settings = {"height": 450, "width": 600, "overwrite": True, "attributes": True}
     try:
-        write_phantoms(learned, arguments.images, seed=TRAINING_SEED, overwrite=True)
-        write_phantoms(shown, arguments.shown, seed=SHOWN_SEED, **settings)
+        write_phantoms(learned, arguments.images, TRAINING_SEED, overwrite=True)
+        write_phantoms(
+            shown, arguments.shown, SHOWN_SEED, 450, 600, overwrite=True, attributes=True
+        )
     # A full disk, a folder with somebody else's images, or more phantoms than there are names.
     except (OSError, ValueError) as error:
         print(f"lesion demo: {error}", file=sys.stderr)

@@ -136,7 +136,7 @@ class DiagnosisPredictor:
     def predict(
         self,
         images: Sequence[np.ndarray],
-        patients: Sequence[Mapping[str, str]] | None = None,
+        patients: Sequence[Mapping[str, object]] | None = None,
         whole: Sequence[np.ndarray] | None = None,
     ) -> list[Diagnosis]:
         """The diagnosis of each of a list of images.
@@ -156,7 +156,7 @@ class DiagnosisPredictor:
         ]
 
     def logits_of_views(
-        self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, str]] | None = None
+        self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, object]] | None = None
     ) -> np.ndarray:
         """float64 [images, views, 7]; the first view is the image as it is."""
         require_several(images)

@@ -132,7 +132,8 @@ class DiagnosisBatches(keras.utils.PyDataset):
         self.unlabelled_share = unlabelled_share if UNLABELLED in self.labels else 0.0
         self.seed = seed
         self.epoch = epoch
-        self.failure, self.preparing = None, deque(maxlen=1_000_000)
+        self.failure: Exception | None = None
+        self.preparing: deque[float] = deque(maxlen=1_000_000)
 
     def __len__(self) -> int:
         return self.steps

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,7 @@ class AveragedCheckpoint(Checkpoint):
         super().__init__(run, metadata, keep)
         self.swap = swap
 
-    def save_weights(self, path: str | Path, metadata: Mapping) -> None:
+    def save_weights(self, path: str | os.PathLike, metadata: Mapping) -> None:
         if self.swap is None:
             return super().save_weights(path, metadata)
         self.swap.on_test_begin()

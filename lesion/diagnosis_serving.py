@@ -95,7 +95,7 @@ class EnsembleAnswer:
         self.members = [DiagnosisAnswer(member) for member in ensemble.members]
         self.patient_data = any(member.patient_data for member in self.members)
         self.calibrated = ensemble.calibration is not None
-        if self.calibrated:
+        if ensemble.calibration is not None:
             self.calibrate, self.softmax = calibration_layers(ensemble.calibration)
 
     @property

@@ -322,7 +322,7 @@ def augmentation(arguments: argparse.Namespace) -> Callable:
     from lesion.augment import DermoscopyAugmentation, Obstacles
 
     side = arguments.image_size
-    settings = {"scale": (0.8, 1.3), "colour": 0.12, "blur": 0.8, "compression": 0}
+    settings: dict[str, Any] = {"scale": (0.8, 1.3), "colour": 0.12, "blur": 0.8, "compression": 0}
     if arguments.strong_changes:
         settings = {"scale": (0.75, 1.3), "colour": 0.2, "blur": 1.5, "compression": 0.1}
     view = DermoscopyAugmentation(shift=0.08, side=side, **settings)

@@ -57,16 +57,14 @@ def find_unlabelled(
         lesion.samples.DatasetError: if a folder is missing, if nothing in it can be used, or if two
             are called alike.
     """
-    folders = [Path(folder) for folder in folders]
-    _refuse_folders(folders)
+    places = [Path(folder) for folder in folders]
+    _refuse_folders(places)
     ids = {archive_id(sample.image_id) for sample in samples}
     hashes = {sha256_of(sample.image) for sample in samples}
-    facts = {
-        name: {_name(s.image): getattr(s, name) for s in listed if getattr(s, name)}
-        for name in ("lesion_id", "patient_id")
-    }
+    lesions = {_name(s.image): s.lesion_id for s in listed if s.lesion_id}
+    patients = {_name(s.image): s.patient_id for s in listed if s.patient_id}
     found: list[Sample] = []
-    for folder in folders:
+    for folder in places:
         paths = [path for path in image_files(folder) if not _NO_PHOTOGRAPH.search(path.stem)]
         one_each = _one_of_each_name(paths)
         fresh = [path for path in one_each if (archive_id(path.stem) or path) not in ids]
@@ -74,7 +72,8 @@ def find_unlabelled(
         new = [
             Sample(
                 *(_collection(folder), stem_of(path), path),
-                **{name: known.get(_name(path)) for name, known in facts.items()},
+                lesion_id=lesions.get(_name(path)),
+                patient_id=patients.get(_name(path)),
             )
             for path in sorted(fresh)
             if content[path] not in hashes

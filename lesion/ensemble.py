@@ -56,7 +56,7 @@ class DiagnosisEnsemble:
     def predict(
         self,
         images: Sequence[np.ndarray],
-        patients: Sequence[Mapping[str, str]] | None = None,
+        patients: Sequence[Mapping[str, object]] | None = None,
         whole: Sequence[np.ndarray] | None = None,
     ) -> list[Diagnosis]:
         """See `lesion.diagnosis.DiagnosisPredictor.predict`."""

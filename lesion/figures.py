@@ -131,7 +131,7 @@ def jaccard_histogram(values_by_name: Mapping[str, Sequence[float]], path: str |
     figure = Figure(figsize=(7.2, 4.4))
     figure.set_layout_engine("constrained", rect=(0, 0.07, 1, 0.93))
     axis = figure.subplots()
-    bins = np.linspace(0, 1, 41)
+    bins = np.linspace(0, 1, 41).tolist()
     for number, (name, values) in enumerate(series.items()):
         color = SERIES_COLORS[number % len(SERIES_COLORS)]
         failed = np.mean(values < THRESHOLD)
@@ -139,12 +139,17 @@ def jaccard_histogram(values_by_name: Mapping[str, Sequence[float]], path: str |
             f"{name}: {len(values):,} images, median {np.median(values):.3f}, "
             f"{failed:.1%} below {THRESHOLD}"
         )
-        shares = {"bins": bins, "weights": np.full(len(values), 100 / len(values))}
+        shares = np.full(len(values), 100 / len(values))
         if len(series) == 1:
-            axis.hist(values, **shares, color=color, alpha=0.25)
-        # A legend reads names that begin with "_" as "do not show".
+            axis.hist(values, bins, weights=shares, color=color, alpha=0.25)
         axis.hist(
-            values, **shares, color=color, histtype="step", linewidth=1.8, label=f"\u200b{label}"
+            values,
+            bins,
+            weights=shares,
+            color=color,
+            histtype="step",
+            linewidth=1.8,
+            label=f"\u200b{label}",  # a legend reads "_" at the beginning as "do not show"
         )
     axis.axvline(THRESHOLD, color="0.35", linestyle="--", linewidth=1)
     axis.annotate(
@@ -223,11 +228,15 @@ def _legend_line(
     color: tuple[int, int, int], label: str, width: float, dashed: bool = False
 ) -> Line2D:
     """What a legend shows of an outline."""
-    shade = [value / 255 for value in color]
-    edge = [Stroke(linewidth=width + 1.6, foreground="0.1"), withStroke(linewidth=0)]
-    style = (0, (DASH / 2, GAP / 2)) if dashed else "-"
+    red, green, blue = (value / 255 for value in color)
     return Line2D(
-        [], [], color=shade, linewidth=width, linestyle=style, label=label, path_effects=edge
+        [],
+        [],
+        color=(red, green, blue),
+        linewidth=width,
+        linestyle=(0, (DASH / 2, GAP / 2)) if dashed else "-",
+        label=label,
+        path_effects=[Stroke(linewidth=width + 1.6, foreground="0.1"), withStroke(linewidth=0)],
     )
 
 

@@ -52,15 +52,18 @@ def part_folders(root: Path, pattern: str) -> dict[str, Path]:
     """Folders by the group `part` of a pattern of their names, in the order of `PARTS`."""
     found = {}
     for folder in folders(root, lambda name: re.fullmatch(pattern, name)):
-        match = re.fullmatch(pattern, folder.name.lower())
-        found[match["part"]] = folder
+        if match := re.fullmatch(pattern, folder.name.lower()):
+            found[match["part"]] = folder
     return {part: found[part] for part in PARTS if part in found}
 
 
 def part_tables(root: Path, pattern: str) -> dict[str, Path]:
     """Tables by part, each a file or alone in a folder of its name."""
-    found = entries(root, lambda name: re.fullmatch(pattern, name))
-    return {re.fullmatch(pattern, e.name.lower())["part"]: table_in(e) for e in found}
+    found = {}
+    for entry in entries(root, lambda name: re.fullmatch(pattern, name)):
+        if match := re.fullmatch(pattern, entry.name.lower()):
+            found[match["part"]] = table_in(entry)
+    return found
 
 
 def table_in(entry: Path) -> Path:

@@ -34,8 +34,8 @@ def heat_map(predictor: Any, image: np.ndarray, category: str) -> np.ndarray:
     side = min(image.shape[:2])
     # Members may see squares of several sizes.
     maps = (Image.fromarray(_map_of(member, image, category)) for member in members)
-    maps = [each.resize((side, side), Image.Resampling.BILINEAR) for each in maps]
-    return np.mean(maps, axis=0, dtype=np.float32)
+    maps = (each.resize((side, side), Image.Resampling.BILINEAR) for each in maps)
+    return np.stack([np.asarray(each) for each in maps]).mean(axis=0, dtype=np.float32)
 
 
 def _map_of(predictor: DiagnosisPredictor, image, category):

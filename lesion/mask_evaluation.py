@@ -78,10 +78,11 @@ def predict_samples(
     names = distinct_names(wanted)
     results = predict_images(predict, [sample.image for sample in wanted], batch)
     progress = tqdm(results, "Evaluating", len(wanted), unit="image", disable=None)
-    for sample, name, (image, found, problem) in zip(wanted, names, progress, strict=True):
-        if problem is not None:
-            evaluation.problems.append(problem)
+    for sample, name, predicted in zip(wanted, names, progress, strict=True):
+        if isinstance(predicted, Problem):
+            evaluation.problems.append(predicted)
             continue
+        image, found = predicted
         if predictions is not None:
             evaluation.unwritten += write_masks(predictions, name, masks_of(found))
         if sample.truth(task):
@@ -102,7 +103,7 @@ def predict_again(
         ImageError: if the image of one cannot be read any longer.
     """
     results = predict_images(predict, [sample.image for sample in samples], batch)
-    for sample, (image, found, problem) in zip(samples, results, strict=True):
-        if problem is not None:
-            raise ImageError(f"{sample.image} has gone meanwhile: {problem.reason}")
-        yield sample, image, found
+    for sample, predicted in zip(samples, results, strict=True):
+        if isinstance(predicted, Problem):
+            raise ImageError(f"{sample.image} has gone meanwhile: {predicted.reason}")
+        yield sample, predicted.image, predicted.found

@@ -122,10 +122,11 @@ def measure(
         return result
     shares = _color_shares(image, mask)
     cropped = _cropped(mask)
+    diameter, equivalent = _diameter(cropped), float(np.sqrt(4 * area / np.pi))
     result = replace(
         result,
-        diameter_pixels=_diameter(cropped),
-        equivalent_diameter_pixels=float(np.sqrt(4 * area / np.pi)),
+        diameter_pixels=diameter,
+        equivalent_diameter_pixels=equivalent,
         color_shares=shares,
         colors=tuple(name for name, share in shares.items() if share >= MIN_COLOR_SHARE),
         touches_frame=bool(
@@ -138,8 +139,8 @@ def measure(
     return replace(
         result,
         area_mm2=area * millimetres_per_pixel**2,
-        diameter_mm=result.diameter_pixels * millimetres_per_pixel,
-        equivalent_diameter_mm=result.equivalent_diameter_pixels * millimetres_per_pixel,
+        diameter_mm=diameter * millimetres_per_pixel,
+        equivalent_diameter_mm=equivalent * millimetres_per_pixel,
     )
 
 

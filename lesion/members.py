@@ -89,7 +89,7 @@ def fit_jointly(members: Sequence[Path], samples: Sequence[Sample]) -> dict[int,
         mrcnn.weights.WeightsError: if a member is not calibrated.
     """
     labels = np.array([DIAGNOSES.index(sample.diagnosis) for sample in samples])
-    means = dict.fromkeys(VIEWS, 0.0)
+    means: dict[int, float | np.ndarray] = dict.fromkeys(VIEWS, 0.0)
     for path in members:
         own = calibrations_in(find_weights(path, NAME)[1], path)
         if missing := set(VIEWS) - set(own):

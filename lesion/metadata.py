@@ -30,7 +30,7 @@ _DIAGNOSIS_LEVELS = tuple(f"diagnosis_{level}" for level in range(1, 6))
 _CONFIRMATION_COLUMNS = ("dx_type", "diagnosis_confirm_type")
 # What tables may contradict each other in.
 _NAMES = ("lesion_id", "patient_id", "diagnosis")
-_NOTHING = {**dict.fromkeys(_NAMES), "metadata": {}}
+_NOTHING: dict[str, dict | None] = {**dict.fromkeys(_NAMES), "metadata": {}}
 _SHOWN = 40
 """Names of columns in a message."""
 _MANY = 20

@@ -93,7 +93,7 @@ def diagnoses_of(
     predictor: Any,
     near: Sequence[np.ndarray],
     images: Sequence[np.ndarray],
-    patients: Sequence[Mapping[str, str]] | None,
+    patients: Sequence[Mapping[str, object]] | None,
 ) -> list[Any]:
     """The diagnoses of what is shown of images; networks that crop images themselves get all."""
     members = getattr(predictor, "members", [predictor])
@@ -139,7 +139,7 @@ class NearbyDiagnosis(_Nearby):
             )
 
     def predict(
-        self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, str]] | None = None
+        self, images: Sequence[np.ndarray], patients: Sequence[Mapping[str, object]] | None = None
     ) -> list[Any]:
         """See `lesion.diagnosis.DiagnosisPredictor.predict`."""
         near, _ = self._parts(images)
@@ -163,7 +163,8 @@ class NearbyAttributes(_Nearby):
         """See `lesion.attributes.AttributesPredictor.predict`."""
         near, parts = self._parts(images)
         found = self.predictor.predict(near)
-        return [put_back(*each, i.shape) for *each, i in zip(found, parts, images, strict=True)]
+        together = zip(found, parts, images, strict=True)
+        return [put_back(each, part, image.shape) for each, part, image in together]
 
     def predict_by_method(
         self, images: Sequence[np.ndarray]

@@ -106,7 +106,8 @@ def add_own(
     A table that cannot be used is a problem; for the diagnosis, which needs it, an error.
     """
     tables = table_files(collection.root)
-    rows, contradictory = known or {}, set()
+    rows = known or {}
+    contradictory: set[str] = set()
     try:
         if tables:
             rows, contradictory = read_metadata(tables, collection, known=rows)

@@ -106,10 +106,11 @@ def add_samples(
     """Samples of images with their masks, and of what the rows of tables say of them."""
     row_of = rows_of(pairs, [*rows, *contradictory])
     for image_id, (image, mask) in pairs.items():
-        if row_of.get(image_id) in contradictory:
+        row = row_of.get(image_id, image_id)
+        if row in contradictory:
             collection.left_out += 1
             continue
-        known = rows.pop(row_of.get(image_id), {})
+        known = rows.pop(row, {})
         if tables and not known:
             names = " or ".join(table.name for table in tables)
             collection.problems.append(Problem(image, f"not in {names}: lesion unknown"))

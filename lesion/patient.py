@@ -105,7 +105,7 @@ def _text(metadata, name):
     return ""
 
 
-def read_age(metadata: Mapping[str, str]) -> float | None:
+def read_age(metadata: Mapping[str, object]) -> float | None:
     """The age in years; None where it is missing, or no number from 0 to `OLDEST`."""
     try:
         age = float(_text(metadata, "age").replace(",", "."))
@@ -114,7 +114,7 @@ def read_age(metadata: Mapping[str, str]) -> float | None:
     return age if math.isfinite(age) and 0 <= age <= OLDEST else None
 
 
-def known_of(patients: Sequence[Mapping[str, str]]) -> list[str]:
+def known_of(patients: Sequence[Mapping[str, object]]) -> list[str]:
     """Lines of text: how much is known of patients, and what of it means nothing, if anything."""
     counts = Counter(name for patient in map(told, patients) for name in patient)
     known = ", ".join(f"{name} of {counts[name]}" for name in ("age", "sex", "site"))
@@ -127,7 +127,7 @@ def known_of(patients: Sequence[Mapping[str, str]]) -> list[str]:
     return lines
 
 
-def patient_vector(metadata: Mapping[str, str]) -> np.ndarray:
+def patient_vector(metadata: Mapping[str, object]) -> np.ndarray:
     """Age, sex and site as float32 [VECTOR_SIZE]; zeros where unknown.
 
     Args:

@@ -103,7 +103,8 @@ def draw_phantom(
     aperture = layers.draw_aperture(frame, stream("aperture"))
     visible = ~aperture.mask
     image = layers.draw_skin(frame, stream("skin"))
-    mask, regions = np.zeros(frame.shape, bool), {}
+    mask = np.zeros(frame.shape, bool)
+    regions: dict[str, np.ndarray] = {}
     stack = []
     if lesion:
         level = layers.draw_level(frame, stream("level"), visible)
@@ -111,7 +112,8 @@ def draw_phantom(
             frame, stream("lesion"), level, structured=attributes is None
         )
         mask = pigment.mask & visible
-        meshes, structures = [], []
+        meshes: list[layers.Layer] = []
+        structures: list[layers.Layer] = []
         if attributes is not None:
             meshes, structures, regions = draw_attributes(
                 frame, stream, level, pigment, visible, attributes

@@ -24,8 +24,10 @@ from lesion.samples import ATTRIBUTES
 
 # Share of the images in which an attribute is present: that of the challenge's training set, and
 # one that leaves enough of the rare ones in a small set.
-CHALLENGE_RATES = dict(zip(ATTRIBUTES, (0.587, 0.073, 0.039, 0.263, 0.232), strict=True))
-EVEN_RATES = dict.fromkeys(ATTRIBUTES, 1 / 3)
+CHALLENGE_RATES: dict[str, float] = dict(
+    zip(ATTRIBUTES, (0.587, 0.073, 0.039, 0.263, 0.232), strict=True)
+)
+EVEN_RATES: dict[str, float] = dict.fromkeys(ATTRIBUTES, 1 / 3)
 
 _MARGIN = 0.004  # 1.5 pixels of 384
 
@@ -38,7 +40,7 @@ def distribute_attributes(
     Args:
         rates: share of the lesions, 0 to 1, by attribute; met as nearly as their number allows.
     """
-    shown = {lesion: [] for lesion in lesions}
+    shown: dict[int, list[str]] = {lesion: [] for lesion in lesions}
     for name in ATTRIBUTES:
         order = rng.permutation(lesions).tolist()
         for lesion in order[: round(len(lesions) * rates.get(name, 0))]:

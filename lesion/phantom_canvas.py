@@ -117,7 +117,7 @@ class Frame:
         tangents /= np.maximum(np.linalg.norm(tangents, axis=-1, keepdims=True), 1e-6)
 
         reach = int(np.ceil(widths.max() + 0.5))
-        near = np.stack(np.mgrid[-reach : reach + 1, -reach : reach + 1], axis=-1).reshape(-1, 2)
+        near = np.moveaxis(np.mgrid[-reach : reach + 1, -reach : reach + 1], 0, -1).reshape(-1, 2)
         inside = np.all((points > -reach - 1) & (points < np.array(self.shape) + reach), axis=-1)
         points, tangents, widths = points[inside], tangents[inside], widths[inside]
         pixels = np.rint(points).astype(int)[:, None] + near  # [samples, neighbours, 2]

@@ -45,18 +45,17 @@ def chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
 
 
 class Prediction(NamedTuple):
-    """An image with what was predicted for it, or what is wrong with its file."""
+    """An image with what was predicted for it."""
 
-    image: np.ndarray | None
-    found: Any | None
-    problem: Problem | None
+    image: np.ndarray
+    found: Any
 
 
 def predict_images(
     predict: Callable[[list[np.ndarray]], Sequence[Any]],
     paths: Sequence[str | Path],
     batch: int = 8,
-) -> Iterator[Prediction]:
+) -> Iterator[Prediction | Problem]:
     """Reads and predicts images in batches; the next batch is read while one is predicted.
 
     Args:
@@ -66,7 +65,7 @@ def predict_images(
         batch: images predicted at once. At most twice as many are held in memory.
 
     Yields:
-        One `Prediction` per path, in order.
+        One `Prediction` per path, in order, or what is wrong with the file.
     """
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1, received {batch}.")
@@ -75,9 +74,9 @@ def predict_images(
         found = iter(predict(images) if images else [])
         for each in read:
             if isinstance(each, Problem):
-                yield Prediction(None, None, each)
+                yield each
             else:
-                yield Prediction(each, next(found), None)
+                yield Prediction(each, next(found))
 
 
 def read_or_problem(path: Path) -> np.ndarray | Problem:

@@ -173,7 +173,7 @@ def is_done(path: Path, settings: Mapping, out: Path, stem: str) -> bool:
         return False
 
 
-class Records(Sequence):
+class Records(Sequence[dict]):
     """Records in a folder, each read when it is asked for: thousands take no memory."""
 
     def __init__(self, out: Path, stems: Iterable[str]):
@@ -182,7 +182,7 @@ class Records(Sequence):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> dict:  # type: ignore[override]  # no slices
         return json.loads(self._paths[index].read_text(encoding="utf-8"))
 
 
@@ -239,12 +239,12 @@ def output_stems(paths: Iterable[str | Path]) -> dict[Path, str]:
     Case is ignored, as some file systems do. A number never takes a name that an image has itself.
     A name too long for what is added to it is cut.
     """
-    paths = list(dict.fromkeys(map(Path, paths)))
-    own = {path.stem.casefold() for path in paths}
+    images = list(dict.fromkeys(map(Path, paths)))
+    own = {path.stem.casefold() for path in images}
     last_number: Counter[str] = Counter()
     taken: set[str] = set()
     stems = {}
-    for path in paths:
+    for path in images:
         stem = base = _cut(path.stem)
         while stem.casefold() in taken or (stem != path.stem and stem.casefold() in own):
             last_number[base.casefold()] += 1

@@ -105,7 +105,8 @@ def said_of(problems: Sequence[Problem]) -> list[str]:
     which the same is to be said, in one folder, are one line.
     """
     alike = Counter((problem.path.parent, problem.reason) for problem in problems)
-    shown, more = [], Counter()
+    shown: list[str] = []
+    more: Counter[Path] = Counter()
     for problem in problems:
         count = alike[problem.path.parent, problem.reason]
         if count > _MOST:

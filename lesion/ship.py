@@ -120,8 +120,9 @@ def ship(
         given = joint_sha256([sha256_of(path) for path in members.values()], calibration)
         scored = {given, *hashes.values()}
         split = Split.load(_beside(weights, SPLIT_FILE))
-        for path in members.values():  # one alone may have had a start or a teacher
-            split = split.with_learned(Split.load(own_split(path)))
+        # One alone may have had a start or a teacher.
+        for own in filter(None, map(own_split, members.values())):
+            split = split.with_learned(Split.load(own))
         details = {
             **origin,
             "data": describe_data(task, datasets, split, learned_of(records, split)),

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 from lesion.grouping import content_mark, grouped, marks_of
 from lesion.samples import Sample, archive_id
@@ -239,7 +240,7 @@ def knows_any(path: str | Path, samples: Iterable[Sample]) -> bool:
     return bool(Split.load(path).among(samples))
 
 
-def _are_names_by_part(parts: object) -> bool:
+def _are_names_by_part(parts: object) -> TypeGuard[dict[str, list[str]]]:
     return isinstance(parts, dict) and all(
         isinstance(keys, list) and all(isinstance(key, str) for key in keys)
         for keys in parts.values()

@@ -189,7 +189,8 @@ def load_samples(arguments: argparse.Namespace) -> list[Sample]:
     Raises:
         DatasetError: if nothing is sound, or with --strict if anything is not.
     """
-    samples, used = [], {}
+    samples: list[Sample] = []
+    used: dict[str, Sample] = {}
     for collection in find_collections(arguments.dataset, task=arguments.task):
         checked = check_samples(
             collection,

@@ -29,9 +29,9 @@ def generate_anchors(
         position (row by row), ratio, scale changes fastest. The first position's anchors are
         centred on pixel coordinate (0, 0), not on the middle of its cell.
     """
-    scales = np.atleast_1d(np.asarray(scales, np.float64))
+    sides = np.atleast_1d(np.asarray(scales, np.float64))
     root_ratios = np.sqrt(np.asarray(ratios, np.float64))[:, np.newaxis]
-    sizes = np.stack([scales / root_ratios, scales * root_ratios], axis=-1).reshape(-1, 2)
+    sizes = np.stack([sides / root_ratios, sides * root_ratios], axis=-1).reshape(-1, 2)
 
     rows = np.arange(0, shape[0], anchor_stride) * feature_stride
     columns = np.arange(0, shape[1], anchor_stride) * feature_stride
@@ -43,7 +43,7 @@ def generate_anchors(
 def generate_pyramid_anchors(
     scales: Sequence[float | Sequence[float]],
     ratios: Sequence[float],
-    feature_shapes: Sequence[tuple[int, int]],
+    feature_shapes: Sequence[tuple[int, int]] | np.ndarray,
     feature_strides: Sequence[float],
     anchor_stride: int,
 ) -> np.ndarray:
@@ -76,7 +76,7 @@ def generate_pyramid_anchors(
     )
 
 
-def compute_backbone_shapes(config: Config, image_shape: Sequence[int]) -> np.ndarray:
+def compute_backbone_shapes(config: Config, image_shape: Sequence[int] | np.ndarray) -> np.ndarray:
     """Sizes of the pyramid's feature maps.
 
     Args:
@@ -95,7 +95,7 @@ def compute_backbone_shapes(config: Config, image_shape: Sequence[int]) -> np.nd
     )
 
 
-def anchors_of(config: Config, image_shape: Sequence[int]) -> np.ndarray:
+def anchors_of(config: Config, image_shape: Sequence[int] | np.ndarray) -> np.ndarray:
     """All anchors of a configuration's pyramid, as `generate_pyramid_anchors` gives them.
 
     Args:
@@ -111,7 +111,7 @@ def anchors_of(config: Config, image_shape: Sequence[int]) -> np.ndarray:
     )
 
 
-def normalised_anchors(config: Config, image_shape: Sequence[int]) -> np.ndarray:
+def normalised_anchors(config: Config, image_shape: Sequence[int] | np.ndarray) -> np.ndarray:
     """`anchors_of` float32 [a, 4], normalised."""
     return norm_boxes(anchors_of(config, image_shape), image_shape[:2])
 
@@ -123,9 +123,9 @@ class AnchorCache:
 
     def __init__(self, config: Config):
         self.config = config
-        self._known = {}
+        self._known: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
-    def __call__(self, image_shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, image_shape: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Normalised anchors float32 [a, 4] and those in pixels."""
         key = tuple(int(side) for side in image_shape[:2])
         both = self._known.get(key)  # another thread may clear it at any moment

@@ -155,14 +155,13 @@ def _by_imgaug(augmenter, image, masks, rng):
 
 def restore_numpy_names() -> None:
     """Gives NumPy 2 the names that imgaug 0.4.0 reads; done when this module is imported."""
-    if not hasattr(np, "sctypes"):
-        np.sctypes = {
-            "int": [np.int8, np.int16, np.int32, np.int64],
-            "uint": [np.uint8, np.uint16, np.uint32, np.uint64],
-            "float": [np.float16, np.float32, np.float64, np.longdouble],
-        }
-    if not hasattr(np, "complex"):
-        np.complex = complex
+    sctypes = {
+        "int": [np.int8, np.int16, np.int32, np.int64],
+        "uint": [np.uint8, np.uint16, np.uint32, np.uint64],
+        "float": [np.float16, np.float32, np.float64, np.longdouble],
+    }
+    vars(np).setdefault("sctypes", sctypes)
+    vars(np).setdefault("complex", complex)
 
 
 def mend_elastic_transformation() -> None:

@@ -127,7 +127,7 @@ def frozen_layers(
     return tuple(layer.name for layer in keras.Model(image, stages[count - 1]).layers)
 
 
-def imagenet_weights(backbone_name: str) -> Path:
+def imagenet_weights(backbone_name: str | Callable) -> Path:
     """Path of a backbone's ImageNet weights, fetched if need be.
 
     EfficientNet-Lite0's come with the project, those of Lite1 and Lite2 can be made
@@ -219,7 +219,7 @@ def load_imagenet(
 def _applications() -> dict[str, tuple[Callable, str]]:
     """Lower-case name -> (function that builds the model, name of its module where public)."""
     modules = inspect.getmembers(keras.applications, inspect.ismodule)
-    result = {}
+    result: dict[str, tuple[Callable, str]] = {}
     for name, build in inspect.getmembers(keras.applications, inspect.isfunction):
         families = [family for family, module in modules if hasattr(module, name)]
         result[name.lower()] = (build, families[0] if families else "")
@@ -287,7 +287,7 @@ def _stable_names(model) -> dict[str, str]:
     would have other names when built again.
     """
     result = {}
-    counts = {}
+    counts: dict[str, int] = {}
     for layer in model.operations:
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(layer).__name__).lower()
         if re.fullmatch(rf"{kind}(_\d+)?", layer.name):

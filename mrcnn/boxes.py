@@ -126,13 +126,13 @@ def compute_iou(
     return compute_overlaps(np.asarray(box)[None], np.asarray(boxes))[0]
 
 
-def norm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
+def norm_boxes(boxes: ArrayLike, shape: Sequence[int] | np.ndarray) -> np.ndarray:
     """Pixel boxes [..., 4] in normalised coordinates; `shape` is `(height, width)` in pixels."""
     scale, shift = _pixel_frame(shape)
     return ((np.asarray(boxes) - shift) / scale).astype(np.float32)
 
 
-def denorm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
+def denorm_boxes(boxes: ArrayLike, shape: Sequence[int] | np.ndarray) -> np.ndarray:
     """Inverse of `norm_boxes`, rounded to int32 pixels."""
     scale, shift = _pixel_frame(shape)
     return np.around(np.asarray(boxes) * scale + shift).astype(np.int32)

@@ -230,7 +230,7 @@ class HistoryFile(keras.callbacks.Callback):
         self.path = Path(path)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        rows = [{"epoch": epoch, **(logs or {})}]
+        rows: list[dict] = [{"epoch": epoch, **(logs or {})}]
         if self.path.exists():
             with open(self.path, newline="", encoding="utf-8") as file:
                 rows = [*csv.DictReader(file), *rows]

@@ -57,13 +57,15 @@ def evaluate_dataset(
     """
     _require_usable(dataset, model.config)
     coco_masks()  # its absence is to show before the images have been looked at
-    images, instances, boxes, shapes = [], [], [], []
+    instances: list[dict[str, Any]] = []
+    images, boxes, shapes = [], [], []
     for image_id, (height, width), (masks, class_ids), result in _detected(
         model, dataset, image_ids
     ):
         images.append({"id": image_id, "height": height, "width": width})
         # As the file has them, unless somebody's own load_mask says otherwise.
-        if getattr(dataset.load_mask, "__func__", None) is CocoDataset.load_mask:
+        own_mask = getattr(dataset.load_mask, "__func__", None) is not CocoDataset.load_mask
+        if isinstance(dataset, CocoDataset) and not own_mask:
             annotations = dataset.coco_annotations(image_id)
         else:
             annotations = _annotations(masks, class_ids)
@@ -175,7 +177,7 @@ class AveragePrecision(keras.callbacks.Callback):
         self.dataset = dataset
         self.every = every
         self.limit = limit
-        self.values = {}
+        self.values: dict[str, float] = {}
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         # What is wrong is to show before an epoch has passed.
@@ -248,9 +250,9 @@ def confusion_matrix(
             iou_threshold,
         )
         np.add.at(counts, (class_ids, np.append(found, 0)[gt_match]), 1)
-        for index in np.flatnonzero(pred_match < 0):
+        for index in np.flatnonzero(pred_match < 0).tolist():
             mask = one_mask(found_masks, index)
-            in_crowd = np.count_nonzero(mask[crowd]) / max(1, np.count_nonzero(mask))
+            in_crowd = np.count_nonzero(mask[crowd]) / np.maximum(1, np.count_nonzero(mask))
             counts[0, found[index]] += in_crowd < iou_threshold
     return counts
 

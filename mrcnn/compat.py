@@ -136,19 +136,18 @@ class ProposalLayer(rpn.ProposalLayer):
         super().__init__(proposal_count, nms_threshold, **kwargs)
 
     def __call__(self, inputs: Tensor | Sequence[Tensor], *rest, **kwargs) -> Tensor:
-        if not rest:
-            inputs, *rest = inputs
-        return super().__call__(inputs, *rest, **kwargs)
+        parts = (inputs, *rest) if rest else inputs
+        return super().__call__(*parts, **kwargs)
 
 
 class PyramidROIAlign(roi_align.PyramidROIAlign):
     """`mrcnn.roi_align.PyramidROIAlign`; takes `[boxes, image_meta, P2, P3, P4, P5]`."""
 
     def __call__(self, inputs: Tensor | Sequence[Tensor], *rest, **kwargs) -> Tensor:
-        if not rest:
-            inputs, _, *pyramid = inputs  # the size of the image follows from P2
-            rest = (pyramid,)
-        return super().__call__(inputs, *rest, **kwargs)
+        if rest:
+            return super().__call__(inputs, *rest, **kwargs)
+        boxes, _, *pyramid = inputs  # the size of the image follows from P2
+        return super().__call__(boxes, pyramid, **kwargs)
 
 
 class DetectionTargetLayer(targets.DetectionTargetLayer):
@@ -170,11 +169,12 @@ class DetectionLayer(detection.DetectionLayer):
     """`mrcnn.detection.DetectionLayer`; takes `[rois, mrcnn_class, mrcnn_bbox, image_meta]`."""
 
     def __call__(self, inputs: Tensor | Sequence[Tensor], *rest, **kwargs) -> Tensor:
-        if not rest:
-            *inputs, meta = inputs
-            meta = parse_image_meta_graph(meta)
-            inputs, *rest = *inputs, meta["window"], meta["image_shape"][0, :2]
-        return super().__call__(inputs, *rest, **kwargs)
+        if rest:
+            return super().__call__(inputs, *rest, **kwargs)
+        *regions, metas = inputs
+        meta = parse_image_meta_graph(metas)
+        frame = meta["image_shape"][0, :2]
+        return super().__call__(*regions, meta["window"], frame, **kwargs)
 
 
 # ---- graphs of one part --------------------------------------------------------------------------

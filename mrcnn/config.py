@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -65,65 +65,69 @@ class Config:
     one another are a ValueError of `validate`, which a network's making calls.
     """
 
-    NAME = None  # of the run; lower-cased in names of log folders and checkpoints
-    GPU_COUNT = 1
-    IMAGES_PER_GPU = 2
-    STEPS_PER_EPOCH = 1000
-    VALIDATION_STEPS = 50
+    NAME: str | None = None  # of the run; lower-cased in names of log folders and checkpoints
+    GPU_COUNT: int = 1
+    IMAGES_PER_GPU: int = 2
+    # Rounded up, so that they may be quotients; None: every image once
+    STEPS_PER_EPOCH: float | None = 1000
+    VALIDATION_STEPS: float | None = 50
 
     # Backbone: "resnet50", "resnet101", "efficientnetlite0" to "efficientnetlite4", the lower-case
     # name of a keras.applications model, or a callable
     # (input_image, stage5, train_bn) -> [C1, C2, C3, C4, C5].
-    BACKBONE = "resnet101"
-    COMPUTE_BACKBONE_SHAPE = None  # callable(image_shape) -> [levels, (h, w)], for a callable one
-    BACKBONE_STRIDES = [4, 8, 16, 32, 64]  # of the pyramid levels that have anchors
-    TRAIN_BN = False  # False: frozen statistics; None: as usual in Keras; True: always batch ones
-    TOP_DOWN_PYRAMID_SIZE = 256
-    FPN_CLASSIF_FC_LAYERS_SIZE = 1024
-    NUM_CLASSES = 1  # including the background
+    BACKBONE: str | Callable = "resnet101"
+    # callable(image_shape) -> [levels, (h, w)], for a callable one
+    COMPUTE_BACKBONE_SHAPE: Callable | None = None
+    BACKBONE_STRIDES: Sequence[int] = [4, 8, 16, 32, 64]  # of the pyramid levels with anchors
+    # False: frozen statistics; None: as usual in Keras; True: always batch ones
+    TRAIN_BN: bool | None = False
+    TOP_DOWN_PYRAMID_SIZE: int = 256
+    FPN_CLASSIF_FC_LAYERS_SIZE: int = 1024
+    NUM_CLASSES: int = 1  # including the background
 
     # Region proposal network
-    RPN_ANCHOR_SCALES = (32, 64, 128, 256, 512)  # side in pixels, one per pyramid level
-    RPN_ANCHOR_RATIOS = [0.5, 1, 2]  # width / height
-    RPN_ANCHOR_STRIDE = 1
-    RPN_NMS_THRESHOLD = 0.7
-    RPN_TRAIN_ANCHORS_PER_IMAGE = 256
-    PRE_NMS_LIMIT = 6000
-    POST_NMS_ROIS_TRAINING = 2000
-    POST_NMS_ROIS_INFERENCE = 1000
+    RPN_ANCHOR_SCALES: Sequence[float] = (32, 64, 128, 256, 512)  # sides in pixels, by level
+    RPN_ANCHOR_RATIOS: Sequence[float] = [0.5, 1, 2]  # width / height
+    RPN_ANCHOR_STRIDE: int = 1
+    RPN_NMS_THRESHOLD: float = 0.7
+    RPN_TRAIN_ANCHORS_PER_IMAGE: int = 256
+    PRE_NMS_LIMIT: int = 6000
+    POST_NMS_ROIS_TRAINING: int = 2000
+    POST_NMS_ROIS_INFERENCE: int = 1000
 
     # Input
-    IMAGE_RESIZE_MODE = "square"  # none, square, pad64, crop, stretch
-    IMAGE_MIN_DIM = 800
-    IMAGE_MAX_DIM = 1024
-    IMAGE_MIN_SCALE = 0
-    IMAGE_CHANNEL_COUNT = 3
-    MEAN_PIXEL = np.array([123.7, 116.8, 103.9])  # one per channel, or one for all
-    USE_MINI_MASK = True
-    MINI_MASK_SHAPE = (56, 56)
-    MAX_GT_INSTANCES = 100
+    IMAGE_RESIZE_MODE: str = "square"  # none, square, pad64, crop, stretch
+    IMAGE_MIN_DIM: int = 800
+    IMAGE_MAX_DIM: int = 1024
+    IMAGE_MIN_SCALE: float = 0
+    IMAGE_CHANNEL_COUNT: int = 3
+    # One per channel, or one for all
+    MEAN_PIXEL: np.ndarray | Sequence[float] | float = np.array([123.7, 116.8, 103.9])
+    USE_MINI_MASK: bool = True
+    MINI_MASK_SHAPE: Sequence[int] = (56, 56)
+    MAX_GT_INSTANCES: int = 100
 
     # Heads
-    USE_RPN_ROIS = True
-    TRAIN_ROIS_PER_IMAGE = 200
-    ROI_POSITIVE_RATIO = 0.33
-    POOL_SIZE = 7
-    MASK_POOL_SIZE = 14  # half of MASK_SHAPE: the mask head doubles it
-    MASK_SHAPE = [28, 28]
-    RPN_BBOX_STD_DEV = np.array([0.1, 0.1, 0.2, 0.2])
-    BBOX_STD_DEV = np.array([0.1, 0.1, 0.2, 0.2])
+    USE_RPN_ROIS: bool = True
+    TRAIN_ROIS_PER_IMAGE: int = 200
+    ROI_POSITIVE_RATIO: float = 0.33
+    POOL_SIZE: int = 7
+    MASK_POOL_SIZE: int = 14  # half of MASK_SHAPE: the mask head doubles it
+    MASK_SHAPE: Sequence[int] = [28, 28]
+    RPN_BBOX_STD_DEV: np.ndarray | Sequence[float] = np.array([0.1, 0.1, 0.2, 0.2])
+    BBOX_STD_DEV: np.ndarray | Sequence[float] = np.array([0.1, 0.1, 0.2, 0.2])
 
     # Detection
-    DETECTION_MAX_INSTANCES = 100
-    DETECTION_MIN_CONFIDENCE = 0.7
-    DETECTION_NMS_THRESHOLD = 0.3
+    DETECTION_MAX_INSTANCES: int = 100
+    DETECTION_MIN_CONFIDENCE: float | None = 0.7
+    DETECTION_NMS_THRESHOLD: float = 0.3
 
     # Training
-    LEARNING_RATE = 0.001
-    LEARNING_MOMENTUM = 0.9
-    WEIGHT_DECAY = 0.0001
-    GRADIENT_CLIP_NORM = 5.0  # of all gradients together
-    LOSS_WEIGHTS = {
+    LEARNING_RATE: float = 0.001
+    LEARNING_MOMENTUM: float = 0.9
+    WEIGHT_DECAY: float = 0.0001
+    GRADIENT_CLIP_NORM: float | None = 5.0  # of all gradients together
+    LOSS_WEIGHTS: dict[str, float] = {
         "rpn_class_loss": 1.0,
         "rpn_bbox_loss": 1.0,
         "mrcnn_class_loss": 1.0,
@@ -132,36 +136,42 @@ class Config:
     }
 
     # ---- beyond matterport -------------------------------------------------------------------
-    IMAGE_ANTIALIAS = False  # average over the pixels that a reduced image leaves out
-    PRECISION = "float32"  # or "mixed_bfloat16": convolutions in bfloat16, boxes in float32
-    RPN_CONV_CHANNELS = 512
-    RPN_NMS_PER_LEVEL = False  # True: PRE_NMS_LIMIT and suppression for each pyramid level alone
-    MASK_CONV_CHANNELS = 256
-    FREEZE_BACKBONE_STAGES = 0  # no gradient below this stage: 2 freezes C1 and C2
-    ROI_ALIGNED = False  # True: half-pixel-exact ROIAlign, the mean of 2x2 samples per bin
-    ROI_LEVEL_ROUNDING = "round"  # or "floor", as in the FPN paper (equation 1)
-    ROI_CANONICAL_SIZE = 224  # pixels of the box that is pooled from P4 by the box head
-    MASK_CANONICAL_SIZE = 224  # the same for the mask head; smaller takes finer levels
-    MASK_BOX_SCALE = 1.0  # boxes are enlarged by this factor before the mask head
-    MASK_SOFT_TARGETS = False  # True: cells on the boundary keep their share instead of 0 or 1
-    MASK_LOSS = "crossentropy"  # or "crossentropy_dice": plus the soft Dice loss
-    SEMANTIC_BRANCH = False  # True: a probability per pixel and class, and a presence per class
-    SEMANTIC_CHANNELS = 128
-    SEMANTIC_LOSS = "crossentropy"  # or "crossentropy_dice": plus the soft Dice loss
-    DETECTION_ALL_CLASSES = False  # every class above the threshold, not each region's best alone
-    DETECTION_NMS_ACROSS_CLASSES = False  # True: one object has one box, whatever its class
-    ADD_GT_TO_PROPOSALS = False  # ground truth boxes join the proposals in training
-    SAMPLE_NEGATIVES_ALWAYS = False  # True: fill up with negatives whatever the positives
-    IGNORE_PADDED_ROIS = False  # True: zero-padded ROIs do not enter the class loss
-    CLAMP_DELTAS = False  # bound log(dh), log(dw) of predictions by log(1000 / 16)
-    OPTIMIZER = "sgd"  # or "adamw", or a callable(learning rate or schedule) -> Keras optimizer
-    WARMUP_STEPS = 0
-    LEARNING_RATE_DECAY = None  # or "cosine": to zero over all epochs of `train`
-    DIVIDE_WEIGHT_DECAY = True  # each weight's L2 by its size; False: half the sum of squares
+    IMAGE_ANTIALIAS: bool = False  # average over the pixels that a reduced image leaves out
+    PRECISION: str = "float32"  # or "mixed_bfloat16": convolutions in bfloat16, boxes in float32
+    RPN_CONV_CHANNELS: int = 512
+    RPN_NMS_PER_LEVEL: bool = False  # True: PRE_NMS_LIMIT and suppression for each level alone
+    MASK_CONV_CHANNELS: int = 256
+    FREEZE_BACKBONE_STAGES: int = 0  # no gradient below this stage: 2 freezes C1 and C2
+    ROI_ALIGNED: bool = False  # True: half-pixel-exact ROIAlign, the mean of 2x2 samples per bin
+    ROI_LEVEL_ROUNDING: str = "round"  # or "floor", as in the FPN paper (equation 1)
+    ROI_CANONICAL_SIZE: int = 224  # pixels of the box that is pooled from P4 by the box head
+    MASK_CANONICAL_SIZE: int = 224  # the same for the mask head; smaller takes finer levels
+    MASK_BOX_SCALE: float = 1.0  # boxes are enlarged by this factor before the mask head
+    MASK_SOFT_TARGETS: bool = False  # True: cells on the boundary keep their share, not 0 or 1
+    MASK_LOSS: str = "crossentropy"  # or "crossentropy_dice": plus the soft Dice loss
+    SEMANTIC_BRANCH: bool = False  # True: a probability per pixel and class, a presence per class
+    SEMANTIC_CHANNELS: int = 128
+    SEMANTIC_LOSS: str = "crossentropy"  # or "crossentropy_dice": plus the soft Dice loss
+    DETECTION_ALL_CLASSES: bool = False  # every class above the threshold, not the best alone
+    DETECTION_NMS_ACROSS_CLASSES: bool = False  # True: one object has one box, whatever its class
+    ADD_GT_TO_PROPOSALS: bool = False  # ground truth boxes join the proposals in training
+    SAMPLE_NEGATIVES_ALWAYS: bool = False  # True: fill up with negatives whatever the positives
+    IGNORE_PADDED_ROIS: bool = False  # True: zero-padded ROIs do not enter the class loss
+    CLAMP_DELTAS: bool = False  # bound log(dh), log(dw) of predictions by log(1000 / 16)
+    # "sgd", "adamw", or a callable(learning rate or schedule) -> Keras optimizer
+    OPTIMIZER: str | Callable = "sgd"
+    WARMUP_STEPS: int = 0
+    LEARNING_RATE_DECAY: str | None = None  # or "cosine": to zero over all epochs of `train`
+    DIVIDE_WEIGHT_DECAY: bool = True  # each weight's L2 by its size; False: half the sum of squares
 
-    _given = frozenset()  # the computed settings that somebody has assigned
+    # Computed of the settings above, but where somebody has assigned them.
+    BATCH_SIZE: int
+    IMAGE_SHAPE: np.ndarray  # int [height, width, channels]
+    IMAGE_META_SIZE: int
 
-    def __init__(self, **settings):
+    _given: frozenset[str] = frozenset()  # the computed settings that somebody has assigned
+
+    def __init__(self, **settings: Any):
         for name, value in settings.items():
             _check_keyword(type(self), name)
             setattr(self, name, value)
@@ -290,12 +300,13 @@ class PaperConfig(Config):
     DETECTION_MIN_CONFIDENCE = 0.05
     DETECTION_NMS_THRESHOLD = 0.5
 
-    LEARNING_RATE = None  # 0.02 for 16 images, in proportion for other batches
+    # 0.02 for 16 images, in proportion for other batches; every instance has the number
+    LEARNING_RATE: float = None  # type: ignore[assignment]
     WARMUP_STEPS = 500
     DIVIDE_WEIGHT_DECAY = False
-    GRADIENT_CLIP_NORM = None
+    GRADIENT_CLIP_NORM: float | None = None
 
-    def __init__(self, **settings):
+    def __init__(self, **settings: Any):
         super().__init__(**settings)
         if self.LEARNING_RATE is None:
             self.LEARNING_RATE = 0.02 * self.BATCH_SIZE / 16

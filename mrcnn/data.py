@@ -6,8 +6,8 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, TypeGuard
 
 import keras
 import numpy as np
@@ -97,7 +97,7 @@ def load_image_gt(
     return image, meta, class_ids, bbox, mask
 
 
-def _is_given(augmentation):
+def _is_given(augmentation: Callable | Literal[False] | None) -> TypeGuard[Callable]:
     # By identity, since an empty imgaug.Sequential is a list and as such false.
     return augmentation is not None and augmentation is not False
 
@@ -196,7 +196,7 @@ def problems_of(dataset: Dataset, config: Config | None = None) -> Iterator[str]
         )
 
 
-def every_nth(ids: Sequence[int], limit: int | None) -> Sequence[int]:
+def every_nth(ids: np.ndarray, limit: int | None) -> np.ndarray:
     """At most `limit` of the ids, from all over them; None takes all."""
     return ids if limit is None else ids[:: max(1, -(-len(ids) // limit))]
 
@@ -269,7 +269,8 @@ class Batches(keras.utils.PyDataset):
         self.no_augmentation_sources = (given,) if isinstance(given, str) else tuple(given)
         self.seed = seed
         self.epoch = epoch
-        self.failure, self.preparing = None, deque(maxlen=1_000_000)
+        self.failure: Exception | None = None
+        self.preparing: deque[float] = deque(maxlen=1_000_000)
         self.anchors = anchors_of(config, config.IMAGE_SHAPE)
         self.share = process_share()  # of which the threads that prepare batches know nothing
 

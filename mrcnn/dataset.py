@@ -17,9 +17,9 @@ class Dataset:
 
     def __init__(self, class_map: Any = None):
         self._image_ids = np.zeros(0, np.int64)
-        self.image_info = []
-        self.class_info = [{"source": "", "id": 0, "name": "BG"}]
-        self.source_class_ids = {}
+        self.image_info: list[dict[str, Any]] = []
+        self.class_info: list[dict[str, Any]] = [{"source": "", "id": 0, "name": "BG"}]
+        self.source_class_ids: dict[str, list[int]] = {}
         self.class_map = class_map
 
     def add_class(self, source: str, class_id: int, class_name: str) -> None:
@@ -51,8 +51,7 @@ class Dataset:
         self.num_images = len(self.image_info)
         self._image_ids = np.arange(self.num_images)
         self.class_from_source_map = {
-            f"{info['source']}.{info['id']}": number
-            for info, number in zip(self.class_info, self.class_ids, strict=True)
+            f"{info['source']}.{info['id']}": number for number, info in enumerate(self.class_info)
         }
         self.image_from_source_map = {
             f"{info['source']}.{info['id']}": number

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from mrcnn.anchors import AnchorCache
+from mrcnn.config import Config
 from mrcnn.detection import unmold_detections
 from mrcnn.inspection import why_nothing
 from mrcnn.masks import CompactMasks
@@ -37,8 +38,13 @@ class Detecting:
         anchors: [a, 4] in pixels, of the input that `get_anchors` was last asked for.
     """
 
+    config: Config
+    keras_model: keras.Model
+    anchors: np.ndarray
+
     _said_why = False
-    _traced = None  # the settings of `AT_TRACING` that the network's detections are computed with
+    # The settings of `AT_TRACING` that the network's detections are computed with.
+    _traced: list | None = None
     _tracing = threading.RLock()  # of all networks, so that there is none to copy
 
     @functools.cached_property  # so that a subclass need not call any `__init__`
@@ -73,28 +79,32 @@ class Detecting:
                 that shows a part of it alone ("crop").
         """
         require_several(images)
-        results, size = [], self.config.BATCH_SIZE
+        results: list[dict[str, Any]] = []
+        size = self.config.BATCH_SIZE
         if verbose:
             log(f"Processing {len(images)} images")
         for start in range(0, len(images), size):
             chunk = images[start : start + size]
             inputs = [(*self.mold_inputs([image]), np.shape(image)) for image in chunk]
             # Some resize modes make inputs of many shapes; a batch is of one.
-            places_of = {}
+            places_of: dict[tuple[int, ...], list[int]] = {}
             for place, (molded, *_) in enumerate(inputs):
                 places_of.setdefault(molded.shape, []).append(place)
-            found = [None] * len(chunk)
+            found: dict[int, dict[str, Any]] = {}
             for places in places_of.values():
                 *arrays, shapes = zip(*(inputs[place] for place in places), strict=True)
-                arrays = map(np.concatenate, arrays)
-                parts = self._detect(*arrays, shapes, verbose, mask_threshold, compact)
-                for place, part in zip(places, parts, strict=True):
-                    found[place] = part
-            results += found
+                molded, metas, windows = map(np.concatenate, arrays)
+                options = verbose, mask_threshold, compact
+                parts = self._detect(molded, metas, windows, shapes, *options)
+                found.update(zip(places, parts, strict=True))
+            results += [found[place] for place in range(len(chunk))]
         return results
 
     def detect_molded(
-        self, molded_images: Sequence[np.ndarray], image_metas: np.ndarray, verbose: int = 0
+        self,
+        molded_images: Sequence[np.ndarray] | np.ndarray,
+        image_metas: np.ndarray,
+        verbose: int = 0,
     ) -> list[dict[str, Any]]:
         """As `detect` for images that are molded already; results are in their pixels."""
         shapes = [image.shape for image in molded_images]
@@ -178,9 +188,9 @@ class Detecting:
         self,
         detections: np.ndarray,
         mrcnn_mask: np.ndarray,
-        original_image_shape: Sequence[int],
-        image_shape: Sequence[int],
-        window: Sequence[int],
+        original_image_shape: Sequence[int] | np.ndarray,
+        image_shape: Sequence[int] | np.ndarray,
+        window: Sequence[int] | np.ndarray,
         threshold: float | None = 0.5,
         compact: bool = False,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | CompactMasks]:
@@ -189,7 +199,7 @@ class Detecting:
         scale = self.config.MASK_BOX_SCALE
         return unmold_detections(detections, mrcnn_mask, *shapes, scale, threshold, compact)
 
-    def get_anchors(self, image_shape: Sequence[int]) -> np.ndarray:
+    def get_anchors(self, image_shape: Sequence[int] | np.ndarray) -> np.ndarray:
         """Normalised anchors float32 [a, 4] of an input of `image_shape`; `anchors` has pixels."""
         normalised, self.anchors = self._anchors(image_shape)
         return normalised

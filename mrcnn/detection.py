@@ -103,9 +103,9 @@ def _all_classes(rois, probabilities, deltas):
 def unmold_detections(
     detections: np.ndarray,
     mrcnn_mask: np.ndarray,
-    original_image_shape: Sequence[int],
-    image_shape: Sequence[int],
-    window: Sequence[int],
+    original_image_shape: Sequence[int] | np.ndarray,
+    image_shape: Sequence[int] | np.ndarray,
+    window: Sequence[int] | np.ndarray,
     box_scale: float = 1.0,
     threshold: float | None = 0.5,
     compact: bool = False,

@@ -28,7 +28,7 @@ _NOTOP = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 # folder -> {file: (checksum, bytes where known)}; 32 digits are MD5, 64 are SHA-256. The network
 # trained on COCO is matterport's, the others are those of keras.applications without their heads.
-_FILES = {
+_FILES: dict[str, dict[str, tuple[str, int | None]]] = {
     _RELEASE: {"mask_rcnn_coco.h5": ("e98aaff6f99e307b5e2a8a3ff741a518", 257557808)},
     _KERAS_TF + "resnet/": {
         f"resnet50{_NOTOP}": ("4d473c1dd8becc155b73f8504c6f6626", 94765736),

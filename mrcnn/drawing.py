@@ -8,7 +8,7 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,9 +16,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends import BackendFilter, backend_registry
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.typing import ColorType as Color
 from skimage.measure import find_contours
 
 from mrcnn.files import atomic_path
@@ -27,7 +28,6 @@ from mrcnn.masks import CompactMasks, extract_bboxes, one_mask, paste_mask
 
 logger = logging.getLogger(__name__)
 
-Color = str | Sequence[float]
 SaveTo = str | os.PathLike | None
 
 # plt.show() warns under these.
@@ -176,9 +176,10 @@ def draw_boxes(
         ValueError: if there are no boxes of either kind, lengths or sizes do not fit one another,
             or a visibility is none of 0, 1 and 2.
     """
-    if boxes is None and refined_boxes is None:
+    either = refined_boxes if boxes is None else boxes
+    if either is None:
         raise ValueError("draw_boxes needs boxes, refined_boxes or both; received neither.")
-    count = len(refined_boxes if boxes is None else boxes)
+    count = len(either)
     check_at_least(
         "boxes", count, refined_boxes=refined_boxes, captions=captions, visibilities=visibilities
     )
@@ -279,7 +280,9 @@ def new_axes(
     return axes
 
 
-def save_or_show(figure: Figure, save_to: str | os.PathLike | None, show: bool = True) -> None:
+def save_or_show(
+    figure: Figure | SubFigure, save_to: str | os.PathLike | None, show: bool = True
+) -> None:
     """Writes a figure to a file, or opens its window where matplotlib can and `show` is set.
 
     Raises:
@@ -289,7 +292,8 @@ def save_or_show(figure: Figure, save_to: str | os.PathLike | None, show: bool =
         if not Path(save_to).suffix:
             raise ValueError(f"save_to needs a suffix such as .png or .pdf; received {save_to}.")
         with atomic_path(save_to) as temporary:
-            figure.savefig(temporary, bbox_inches="tight")
+            # All of it, where somebody's axes are in a part of a figure.
+            figure.figure.savefig(temporary, bbox_inches="tight")
     elif show and plt.get_backend().lower() not in _BACKENDS_WITHOUT_WINDOWS:
         plt.show()
 
@@ -355,14 +359,15 @@ def draw_caption(
     )
 
 
-def class_name(class_names: Sequence[str], class_id: int) -> str:
+def class_name(class_names: Sequence[str] | None, class_id: int) -> str:
     """The name of a class; a crowd has the negative id of its class.
 
     Raises:
         ValueError: if the class has no name.
     """
+    names = [] if class_names is None else class_names
     try:
-        return str(class_names[abs(int(class_id))])
+        return str(names[abs(int(class_id))])
     except (IndexError, KeyError, TypeError):
         known = "is not given" if class_names is None else f"has {len(class_names)} names"
         raise ValueError(
@@ -380,13 +385,13 @@ def check_counts(name: str, count: int, **lengths: int) -> None:
             )
 
 
-def check_at_least(name: str, count: int, **values: Sequence | None) -> None:
+def check_at_least(name: str, count: int, **values: Sized | None) -> None:
     """Raises a ValueError if anything given is shorter than `count`; as `check_counts` else."""
     given = {other: len(value) for other, value in values.items() if value is not None}
     check_counts(name, count, **{other: min(length, count) for other, length in given.items()})
 
 
-def check_masks(masks: np.ndarray, picture: np.ndarray) -> None:
+def check_masks(masks: np.ndarray | CompactMasks, picture: np.ndarray) -> None:
     """Raises a ValueError unless masks [height, width, instances] are of the picture's size."""
     if masks.shape[:2] != picture.shape[:2]:
         raise ValueError(

@@ -179,7 +179,7 @@ class Detector:
         names = model.class_names or map(str, range(self.config.NUM_CLASSES))
         self.class_names = ["", *list(names)[1:]]
         # Of the network's input, where it is the same for all images.
-        self.frame = [None, None]
+        self.frame: list[int | None] = [None, None]
         if self.config.IMAGE_RESIZE_MODE not in _ANY_SIZE:
             self.frame = [int(side) for side in self.config.IMAGE_SHAPE[:2]]
         # One function, so that the signatures share one copy of the weights.

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -171,7 +171,7 @@ def _header(path):
         return image.size, _orientation(image)
 
 
-def as_rgb8(array: np.ndarray) -> np.ndarray:
+def as_rgb8(array: np.ndarray | Image.Image) -> np.ndarray:
     """An image given as an array, as uint8 RGB; a uint8 RGB array comes back as it is.
 
     Args:
@@ -202,7 +202,7 @@ def as_rgb8(array: np.ndarray) -> np.ndarray:
     return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
 
 
-def as_channels(array: np.ndarray, channels: int) -> np.ndarray:
+def as_channels(array: np.ndarray | Image.Image, channels: int) -> np.ndarray:
     """An image given as an array, with the number of channels that a network takes.
 
     Args:
@@ -261,7 +261,7 @@ def write_image(path: str | os.PathLike, array: np.ndarray, description: str | N
             f"{path}: the image has {array.shape[1]} x {array.shape[0]} pixels, and no side of a "
             f"JPEG may have more than {_MAX_JPEG_SIDE:,}; write it as .png."
         )
-    options = {} if suffix == ".png" else {"quality": 95, "subsampling": 0}
+    options: dict[str, Any] = {} if suffix == ".png" else {"quality": 95, "subsampling": 0}
     if description and suffix == ".png":
         options["pnginfo"] = PngInfo()
         options["pnginfo"].add_text("Description", description)

@@ -1,7 +1,7 @@
 """Looking into a network: its layers, the tensors between them, and why it found nothing."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,10 @@ from mrcnn.printing import log
 
 class LookInside:
     """A `MaskRCNN`'s ways to look inside, by matterport's names, as a base class."""
+
+    keras_model: keras.Model
+    mold_inputs: Callable[..., Any]  # this and the next as of `mrcnn.detecting.Detecting`
+    _inputs: Callable[..., Any]
 
     def run_graph(
         self,
@@ -75,11 +79,12 @@ def ancestor(tensor: keras.KerasTensor, name: str | re.Pattern) -> keras.KerasTe
     Raises:
         ValueError: for the name of an operation inside a layer.
     """
-    name = getattr(name, "pattern", name).removesuffix(":0")
-    layer, slash, _ = name.partition("/")
+    expression = name if isinstance(name, str) else name.pattern
+    expression = expression.removesuffix(":0")
+    layer, slash, _ = expression.partition("/")
     if slash:
         raise ValueError(
-            f"{name} names an operation inside a layer, which in Keras 3 is no tensor of the "
+            f"{expression} names an operation inside a layer, which in Keras 3 is no tensor of the "
             f"network. Take what goes in and out, keras_model.get_layer({layer!r}).input and "
             ".output; docs/migration.md computes the steps of the proposals from it."
         )
@@ -89,7 +94,7 @@ def ancestor(tensor: keras.KerasTensor, name: str | re.Pattern) -> keras.KerasTe
         node = history.operation._inbound_nodes[history.node_index]
         for parent in node.input_tensors:
             if id(parent) not in seen:
-                if re.fullmatch(name, parent._keras_history.operation.name):
+                if re.fullmatch(expression, parent._keras_history.operation.name):
                     return parent
                 seen.add(id(parent))
                 waiting.append(parent)
@@ -115,23 +120,23 @@ def run_graph(
         TypeError: if an output is no tensor of a Keras model.
         ValueError: if an output cannot be computed from these inputs.
     """
-    inputs, outputs = getattr(network, "inference", network).inputs, dict(outputs)
-    for name, tensor in outputs.items():
+    detecting, wanted = getattr(network, "inference", None) or network, dict(outputs)
+    for name, tensor in wanted.items():
         if not isinstance(tensor, keras.KerasTensor):
             raise TypeError(
                 f"{name!r} must be a tensor of the network, such as "
                 f"keras_model.get_layer('ROI').output; received {tensor!r}."
             )
         try:
-            keras.Model(inputs, tensor)
+            keras.Model(detecting.inputs, tensor)
         except ValueError as error:
             raise ValueError(
                 f"{name!r} cannot be computed from images alone. In a network for training take "
                 "keras_model.inference.get_layer(NAME).output; for what is inside a head, call "
                 "the layer on its input as docs/migration.md shows."
             ) from error
-    values = keras.Model(inputs, outputs)(arrays, training=False)
-    return {name: keras.ops.convert_to_numpy(values[name]) for name in outputs}
+    values = keras.Model(detecting.inputs, wanted)(arrays, training=False)
+    return {name: keras.ops.convert_to_numpy(values[name]) for name in wanted}
 
 
 def why_nothing(rois: np.ndarray, probabilities: np.ndarray, config: Config) -> str:

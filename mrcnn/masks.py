@@ -1,9 +1,10 @@
 """Instance masks: their boxes, their small stored form, and how they go back into an image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mrcnn.molding import resize_bilinear, scaled_size
 
@@ -23,8 +24,8 @@ def extract_bboxes(mask: np.ndarray) -> np.ndarray:
     mask = np.asarray(mask, bool)
     if not mask.size:
         return np.zeros((mask.shape[-1], 4), np.int32)
-    y1, y2 = _extent(mask.any(axis=1))
-    x1, x2 = _extent(mask.any(axis=0))
+    y1, y2 = _extent(np.any(mask, axis=1))
+    x1, x2 = _extent(np.any(mask, axis=0))
     return np.stack([y1, x1, y2, x2], axis=1).astype(np.int32)
 
 
@@ -54,7 +55,9 @@ def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: Sequence[int])
     return mini_mask
 
 
-def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
+def expand_mask(
+    bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[int] | np.ndarray
+) -> np.ndarray:
     """Inverse of `minimize_mask`, up to the detail it lost.
 
     Args:
@@ -89,7 +92,7 @@ class CompactMasks:
     parts: list[np.ndarray]
     boxes: np.ndarray
     image_shape: tuple[int, int]
-    dtype: type = bool
+    dtype: DTypeLike = bool
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -135,8 +138,8 @@ def some_masks(
 
 def compact_masks(
     masks: Sequence[np.ndarray],
-    boxes: Sequence[Sequence[float]],
-    image_shape: Sequence[int],
+    boxes: Iterable[Sequence[float] | np.ndarray],
+    image_shape: Sequence[int] | np.ndarray,
     threshold: float | None = 0.5,
     exact: bool = False,
 ) -> CompactMasks:
@@ -163,8 +166,8 @@ def compact_masks(
 
 def paste_mask(
     mask: np.ndarray,
-    box: Sequence[int],
-    image_shape: Sequence[int],
+    box: Sequence[int] | np.ndarray,
+    image_shape: Sequence[int] | np.ndarray,
     threshold: float | None = 0.5,
 ) -> np.ndarray:
     """A predicted mask, resized into its box in an image of which only the box is touched.
@@ -184,8 +187,8 @@ def paste_mask(
 
 def place_mask(
     mask: np.ndarray,
-    box: Sequence[float],
-    image_shape: Sequence[int],
+    box: Sequence[float] | np.ndarray,
+    image_shape: Sequence[int] | np.ndarray,
     threshold: float | None = 0.5,
 ) -> np.ndarray:
     """A predicted mask in a box whose edges lie between pixels; else as `paste_mask`.
@@ -197,7 +200,9 @@ def place_mask(
 
 
 def _around_centres(
-    mask: np.ndarray, box: Sequence[float], image_shape: Sequence[int]
+    mask: np.ndarray,
+    box: Sequence[float] | np.ndarray,
+    image_shape: Sequence[int] | np.ndarray,
 ) -> tuple[tuple[slice, slice], np.ndarray]:
     """The pixels of the image whose centres lie in a box, and the mask's values there."""
     y1, x1, y2, x2 = (float(side) for side in box)
@@ -224,7 +229,9 @@ def sample_axis(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return values[before] * (1 - fraction) + values[after] * fraction
 
 
-def unmold_mask(mask: np.ndarray, bbox: Sequence[int], image_shape: Sequence[int]) -> np.ndarray:
+def unmold_mask(
+    mask: np.ndarray, bbox: Sequence[int] | np.ndarray, image_shape: Sequence[int] | np.ndarray
+) -> np.ndarray:
     """A predicted mask as a mask of the whole image: `paste_mask` under matterport's name."""
     return paste_mask(mask, bbox, image_shape)
 
@@ -285,8 +292,10 @@ def compute_overlaps_masks(
             f"{masks1.shape} and {masks2.shape}."
         )
     inside2 = np.asarray(masks2) > 0.5
-    count = _compact_counts if isinstance(masks1, CompactMasks) else _counts
-    intersections, areas1 = count(masks1, inside2)
+    if isinstance(masks1, CompactMasks):
+        intersections, areas1 = _compact_counts(masks1, inside2)
+    else:
+        intersections, areas1 = _counts(masks1, inside2)
     unions = areas1[:, np.newaxis] + np.count_nonzero(inside2, axis=(0, 1)) - intersections
     return (intersections / np.maximum(unions, 1)).astype(np.float32)
 
@@ -314,7 +323,7 @@ def _compact_counts(masks1: CompactMasks, inside2: np.ndarray) -> tuple[np.ndarr
     return shared, areas
 
 
-def label_map(masks: np.ndarray) -> np.ndarray:
+def label_map(masks: np.ndarray | CompactMasks) -> np.ndarray:
     """Masks that may overlap as one map, in which every pixel is of one instance.
 
     Args:
@@ -344,7 +353,9 @@ def _extent(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _inside_box(
-    mask: np.ndarray, box: Sequence[int], image_shape: Sequence[int]
+    mask: np.ndarray,
+    box: Sequence[float] | np.ndarray,
+    image_shape: Sequence[int] | np.ndarray,
 ) -> tuple[tuple[slice, slice], np.ndarray]:
     """The pixels that box and image share, and the mask resized to the box there."""
     y1, x1, y2, x2 = (int(side) for side in box)

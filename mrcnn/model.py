@@ -63,7 +63,7 @@ class MaskRCNN(InRun, Detecting, LookInside):
         self.model_dir = str(model_dir)
         self.set_log_dir()
         with self._scope():
-            self.keras_model = self.build(mode, config)
+            self.keras_model: MaskRCNNNetwork = self.build(mode, config)
         if mode == "training":
             self.get_anchors(config.IMAGE_SHAPE)
 
@@ -179,11 +179,11 @@ class MaskRCNN(InRun, Detecting, LookInside):
     def class_names(self) -> list[str] | None:
         """Names of the classes, the background first, where they are known; or None."""
         names = getattr(self.keras_model, "class_names", None)  # `build` may give any model
-        return names and list(names)
+        return None if names is None else list(names)
 
     @class_names.setter
     def class_names(self, names: Sequence[str] | None) -> None:
-        self.keras_model.class_names = names and tuple(names)
+        self.keras_model.class_names = None if names is None else tuple(names)
 
     # ---- training ----------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from mrcnn.config import Config
@@ -15,7 +16,7 @@ Window = tuple[int, int, int, int]
 Padding = list[tuple[int, int]]
 Crop = tuple[int, int, int, int]
 
-META = {
+META: dict[str, int | slice] = {
     "image_id": 0,
     "original_image_shape": slice(1, 4),
     "image_shape": slice(4, 7),
@@ -202,11 +203,11 @@ def resize(
 
 def compose_image_meta(
     image_id: int,
-    original_image_shape: Sequence[int],
-    image_shape: Sequence[int],
-    window: Sequence[int],
+    original_image_shape: ArrayLike,
+    image_shape: ArrayLike,
+    window: ArrayLike,
     scale: float,
-    active_class_ids: Sequence[int],
+    active_class_ids: ArrayLike,
 ) -> np.ndarray:
     """All that is known of an input image beside its pixels, as one vector laid out as `META`.
 
@@ -274,7 +275,7 @@ def mold_inputs(
     return molded, metas, windows
 
 
-def require_halvable(image_shape: Sequence[int]) -> None:
+def require_halvable(image_shape: Sequence[int] | np.ndarray) -> None:
     """Raises ValueError unless the pyramid can halve an input [height, width, ...] five times."""
     height, width = image_shape[:2]
     if height % 32 or width % 32:
@@ -285,7 +286,7 @@ def require_halvable(image_shape: Sequence[int]) -> None:
         )
 
 
-def require_several(images: Sequence[np.ndarray]) -> None:
+def require_several(images: object) -> None:
     """Raises ValueError if `images` is one image, whose rows would be taken for images."""
     if not isinstance(images, np.ndarray) or images.dtype == object or not images.size:
         return

@@ -74,7 +74,7 @@ class MaskRCNNNetwork(_Network):
             super().__init__(inputs=inputs, outputs=outputs, name="mask_rcnn", **kwargs)
             self.mode = mode
             self.config = config
-            self.class_names = None
+            self.class_names: tuple[str, ...] | None = None
             classes = ops.convert_to_numpy(self._class_kernel) if mode == "inference" else None
             self._made_with = classes
             self.frozen_layers = shared.frozen_layers

@@ -129,7 +129,8 @@ def suppress_ops(
     """
     parts, start = [], 0
     for size in [boxes.shape[1]] if sizes is None else sizes:
-        part = (rows[:, start : start + size] for rows in (boxes, scores, classes))
+        cut = slice(start, start + size)
+        part = boxes[:, cut], scores[:, cut], classes[:, cut]
         apart = class_count > 1 and not across and sizes is None
         parts.append(_survivors(*part, apart, iou_threshold))
         start += size

@@ -33,7 +33,7 @@ def plot_overlaps(
     pred_class_ids: np.ndarray,
     pred_scores: Sequence[float] | np.ndarray,
     overlaps: np.ndarray,
-    class_names: Sequence[str],
+    class_names: Sequence[str] | None,
     threshold: float = 0.5,
     *,
     save_to: SaveTo = None,

@@ -159,7 +159,7 @@ class LabelmeDataset(_DrawnInstances):
             name = content.get("imagePath") if isinstance(content, dict) else None
             if not isinstance(shapes, list) or not isinstance(name, str):
                 raise ValueError(f"{file} is no labelme file: it lacks 'shapes' or 'imagePath'.")
-            instances = {}
+            instances: dict[tuple[str, str | int], list[tuple]] = {}
             for number, entry in enumerate(shapes):
                 where = f"{file}: shape {number}"
                 if isinstance(entry, dict) and entry.get("shape_type") in LABELME_LINES:

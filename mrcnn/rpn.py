@@ -123,7 +123,7 @@ class ProposalLayer(keras.layers.Layer):
             boxes,
             objectness,
             level,
-            len(parts),
+            len(sizes),
             self.nms_threshold,
             self.proposal_count,
             sizes=sizes,

@@ -12,8 +12,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mrcnn.files import AnotherProcess, alone_in
+
+if TYPE_CHECKING:  # Keras is not there to find runs
+    import keras
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +126,7 @@ class InRun:
     """What is trained in a run, as a base class.
 
     Attributes:
+        keras_model: the network.
         model_dir: folder of all runs' folders.
         run_name: `name` of its runs.
         run_prefix: `Run.prefix` of its runs.
@@ -133,7 +138,22 @@ class InRun:
         behind: whether the state is of the epoch before these weights'.
     """
 
+    keras_model: "keras.Model"
+    model_dir: str
     run_prefix = "mask_rcnn_"
+    epoch: int
+    log_dir: str
+    checkpoint_path: str
+    state_path: Path | None
+    loaded: int | None
+    behind: bool
+    _run: Run
+    _has_folder: bool
+    _begun: bool
+
+    @property
+    def run_name(self) -> str | None:
+        raise NotImplementedError
 
     def set_log_dir(self, model_path: str | os.PathLike | None = None) -> None:
         """Takes folder and epoch from a checkpoint's path, or names a new folder for epoch 0."""

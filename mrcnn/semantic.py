@@ -85,9 +85,9 @@ def semantic_targets(masks: np.ndarray, class_ids: np.ndarray, class_count: int)
 
 def unmold_semantic(
     cells: np.ndarray,
-    original_image_shape: Sequence[int],
-    image_shape: Sequence[int],
-    window: Sequence[int],
+    original_image_shape: Sequence[int] | np.ndarray,
+    image_shape: Sequence[int] | np.ndarray,
+    window: Sequence[int] | np.ndarray,
 ) -> np.ndarray:
     """The branch's map of one image in the pixels of the original image.
 

@@ -95,7 +95,7 @@ def labelme_shape(where: str, entry: Any) -> tuple:
             "circle or mask."
         )
     points = _points(f"{where} ({label})", entry.get("points"), 0 if kind == "polygon" else 2)
-    shape = (kind, points)
+    shape: tuple = (kind, points)
     if kind == "rectangle":
         shape = ("box", (*points.min(axis=0), *np.ptp(points, axis=0)))
     elif kind == "circle":  # its centre and a point on it
@@ -123,25 +123,27 @@ def _nearest(value):
 
 def draw_shape(mask: np.ndarray, kind: str, values: np.ndarray | tuple) -> None:
     """Sets the pixels of a mask bool [height, width] that lie inside a shape."""
+    place: tuple  # its rows and columns
     if kind == "box":
         x, y, width, height = values
-        rows, columns = (
+        place = tuple(
             slice(max(0, _nearest(start)), max(0, _nearest(start + length)))
             for start, length in ((y, height), (x, width))
         )
     elif kind == "polygon":
-        rows, columns = draw.polygon(values[:, 1], values[:, 0], mask.shape)
+        x, y = np.transpose(values)
+        place = draw.polygon(y, x, mask.shape)
     elif kind == "mask":
         left, top, pixels = values
         rows, columns = np.nonzero(pixels)
         rows, columns = rows + top, columns + left
         inside = (rows >= 0) & (columns >= 0) & (rows < mask.shape[0]) & (columns < mask.shape[1])
-        rows, columns = rows[inside], columns[inside]
+        place = rows[inside], columns[inside]
     else:
         x, y, radius_x, radius_y, angle = values
         # scikit-image turns against the clock.
-        rows, columns = draw.ellipse(y, x, radius_y, radius_x, mask.shape, rotation=-angle)
-    mask[rows, columns] = True
+        place = draw.ellipse(y, x, radius_y, radius_x, mask.shape, rotation=-angle)
+    mask[place] = True
 
 
 def _encoded_mask(where, text) -> np.ndarray:

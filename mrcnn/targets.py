@@ -15,7 +15,7 @@ from mrcnn.tensors import Tensor, batch_indices, gather_rows
 
 
 def build_rpn_targets(
-    image_shape: Sequence[int] | None,
+    image_shape: Sequence[int] | np.ndarray | None,
     anchors: np.ndarray,
     gt_class_ids: ArrayLike,
     gt_boxes: ArrayLike,
@@ -55,9 +55,8 @@ def build_rpn_targets(
     else:
         match[~near_crowd] = -1
 
-    for label, quota in ((1, limit // 2), (-1, None)):
-        if quota is None:
-            quota = limit - np.count_nonzero(match == 1)
+    for label in (1, -1):
+        quota = limit // 2 if label == 1 else limit - np.count_nonzero(match == 1)
         indices = np.flatnonzero(match == label)
         if len(indices) > quota:
             match[choice(indices, len(indices) - quota, replace=False)] = 0

@@ -272,7 +272,7 @@ def restore_state(
         ValueError: if the file holds the state of another training.
     """
     arrays, metadata = load_arrays(path)
-    groups = {"weights": {}, "optimizer": {}, "random": {}}
+    groups: dict[str, dict[str, np.ndarray]] = {"weights": {}, "optimizer": {}, "random": {}}
     for name, value in arrays.items():
         group, _, rest = name.partition("/")
         groups[group][rest] = value

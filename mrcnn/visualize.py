@@ -151,8 +151,9 @@ def display_instances(
     """
     count = len(boxes)
     picture = as_picture(image)
-    colors = random_colors(count) if _absent(colors) else colors
-    captions = None if _absent(captions) else captions
+    # Empty ones count as none, as in matterport's.
+    colors = random_colors(count) if colors is None or not len(colors) else colors
+    captions = None if captions is None or not len(captions) else captions
     if count:
         check_counts("boxes", count, masks=np.shape(masks)[-1], class_ids=len(class_ids))
         check_at_least("boxes", count, scores=scores, colors=colors, captions=captions)
@@ -318,7 +319,7 @@ def display_top_masks(
         areas[class_id] = np.count_nonzero(inside)
         # Each instance has a shade of its own.
         panels[class_id] = (inside * np.arange(1, inside.shape[-1] + 1)).max(axis=-1)
-    top = sorted((i for i in areas if areas[i]), key=areas.get, reverse=True)[:limit]
+    top = sorted((i for i in areas if areas[i]), key=lambda i: areas[i], reverse=True)[:limit]
     return display_images(
         [image, *(panels[i] for i in top)],
         [f"H x W={image.shape[0]}x{image.shape[1]}", *(class_name(class_names, i) for i in top)],
@@ -326,8 +327,3 @@ def display_top_masks(
         cmap="Blues_r",
         save_to=save_to,
     )
-
-
-def _absent(values) -> bool:
-    """Whether an optional list was not given; matterport took an empty one as none."""
-    return values is None or not len(values)

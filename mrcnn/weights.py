@@ -294,7 +294,8 @@ def _index(entries) -> dict[str, int]:
     Unless both are one: whole models of Keras's legacy format list a layer that is used inside two
     others once for each.
     """
-    preferred, second = {}, {}
+    preferred: dict[str, int | None] = {}
+    second: dict[str, int | None] = {}
     for position, entry in enumerate(entries):
         for level, name in [(preferred, entry.names[0]), *((second, n) for n in entry.names[1:])]:
             first = level.setdefault(name, position)

@@ -42,14 +42,13 @@ def test_images_are_predicted_in_batches_and_in_order(folder, darkness, batch, b
 def test_bad_file_keeps_its_place(folder, darkness):
     (folder / "b.png").write_bytes(b"")
     predictions = list(predict_images(darkness.predict, sorted(folder.iterdir()), batch=2))
-    problems = [prediction.problem for prediction in predictions]
-    assert problems == [None, Problem(folder / "b.png", "the file is empty."), None]
+    assert predictions[1] == Problem(folder / "b.png", "the file is empty.")
     assert predictions[2].found.mask.shape == (30, 80)
 
 
 def test_batch_of_bad_files_alone_is_not_predicted(tmp_path, darkness):
-    (prediction,) = predict_images(darkness.predict, [tmp_path / "gone.jpg"])
-    assert prediction.problem.reason == "there is no such file."
+    (problem,) = predict_images(darkness.predict, [tmp_path / "gone.jpg"])
+    assert problem.reason == "there is no such file."
     assert darkness.batches == []
 
 

@@ -314,6 +314,14 @@ def test_save_to_loses_no_caption_beyond_the_axes(tmp_path):
         assert (border == 255).all()
 
 
+def test_axes_in_a_part_of_a_figure_are_saved_with_all_of_it(instances, tmp_path):
+    part, _ = plt.figure(figsize=(4, 2)).subfigures(1, 2)
+    path = tmp_path / "part.png"
+    visualize.display_instances(*instances, ax=part.subplots(), save_to=path)
+    with Image.open(path) as picture:
+        picture.load()
+
+
 @pytest.mark.parametrize(("name", "message"), [("a", "suffix such as .png"), ("a.xyz", "xyz")])
 def test_save_to_needs_a_format(instances, tmp_path, name, message):
     with pytest.raises(ValueError, match=message):

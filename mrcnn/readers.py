@@ -82,7 +82,9 @@ class ViaDataset(_DrawnInstances):
             raise ValueError(f"{annotations} is no project or JSON export of VIA 1.x or 2.x.")
         folder = Path(annotations).parent if images is None else Path(images)
         only = only_class(classes)
-        undecided = bool(classes) and not isinstance(classes, str) and only not in classes
+        # Of several classes, which nothing of a region tells apart without `class_attribute`.
+        named = [] if classes is None or isinstance(classes, str) else classes
+        undecided = bool(named) and only not in named
         records, empty, flat = [], 0, []
         for key, entry in content.items():
             if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
@@ -110,7 +112,7 @@ class ViaDataset(_DrawnInstances):
                     label = via_class(where, region, class_attribute)
                 elif undecided:
                     raise ValueError(
-                        f"{where} may be of any of the classes {', '.join(classes)}: give "
+                        f"{where} may be of any of the classes {', '.join(named)}: give "
                         "class_attribute, the name of the region attribute that says which. This "
                         f"region's attributes are {region.get('region_attributes')!r}."
                     )

@@ -19,7 +19,6 @@ if not __package__:  # run as a script: import the packages beside it, not the m
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import os
 from typing import Any
 
 from lesion import NOTICE
@@ -90,8 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     from mrcnn.export import write_saved_model
 
     try:
-        # A link stays one: what it leads to is written.
-        write_saved_model(os.path.realpath(arguments.out), answer, model)
+        write_saved_model(arguments.out, answer, model)
     except (FileExistsError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

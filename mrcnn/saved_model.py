@@ -39,7 +39,8 @@ def write_signatures(
     which TensorFlow Serving runs before it takes others.
 
     Args:
-        path: the folder to write. A SavedModel that is there is replaced.
+        path: the folder to write, or a link to it, which stays. A SavedModel that is there is
+            replaced.
         signatures: by name.
         metadata: of the model, for `model.json`.
 
@@ -53,7 +54,7 @@ def write_signatures(
             f"A SavedModel is TensorFlow's; the backend is {keras.backend.backend()}. Start again "
             "with KERAS_BACKEND=tensorflow: weights files are the same for all backends."
         )
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     if path.exists() and not (path / "saved_model.pb").is_file():
         if not path.is_dir() or any(path.iterdir()):
             raise FileExistsError(

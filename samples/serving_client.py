@@ -115,4 +115,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # the notice has a dash, which not every terminal has
     sys.exit(main())

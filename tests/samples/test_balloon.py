@@ -35,7 +35,9 @@ TINY = {
     "STEPS_PER_EPOCH": 1,
     "VALIDATION_STEPS": 1,
     "DETECTION_MAX_INSTANCES": 5,
-    "DETECTION_MIN_CONFIDENCE": 0,  # after one step the network is sure of nothing
+    # After one step the network is sure of nothing, not even that a region is no background.
+    "DETECTION_MIN_CONFIDENCE": 0,
+    "DETECTION_ALL_CLASSES": True,
 }
 # The script as it is typed, with these settings and one epoch, and its network step by step, which
 # is quicker than compiling it.

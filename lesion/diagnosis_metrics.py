@@ -37,9 +37,8 @@ def confusion_matrix(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
     return np.bincount(flat, minlength=size * size).reshape(size, size)
 
 
-def _recall(labels, decisions, weights=None):
+def _recall(labels, decisions, weights):
     """float64 [7]; NaN where a category does not occur."""
-    weights = np.ones(len(labels)) if weights is None else weights
     total = np.bincount(labels, weights, len(DIAGNOSES))
     right = np.bincount(labels, weights * (labels == decisions), len(DIAGNOSES))
     return np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)

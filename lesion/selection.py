@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lesion.layouts import find_collections
-from lesion.samples import Collection, Sample, archive_id, said_of
+from lesion.samples import Collection, Sample, said_of
 from lesion.splits import Split, SplitError, learned_keys
 from lesion.weights import own_split, splits_beside, weights_path
 
@@ -142,7 +142,7 @@ def _unlearned(collections, splits, part, limit, learned, without_truth):
 
 
 def _namesakes(splits, samples):
-    """How many samples have names of images that weights learned from, the archive's apart."""
+    """How many samples have names of images that weights learned from."""
     # Where the files themselves are known, names say nothing.
     nameless = [split for split in splits if not split.knows_files]
     parts = [split.parts.get(part, ()) for split in nameless for part in ("train", "validation")]
@@ -151,7 +151,7 @@ def _namesakes(splits, samples):
     count = 0
     for name in {sample.collection for sample in samples} - known:
         own = [sample.image_id for sample in samples if sample.collection == name]
-        alike = sum(each in names and archive_id(each) is None for each in own)
+        alike = sum(each in names for each in own)
         count += alike if 2 * alike > len(own) else 0
     return count
 

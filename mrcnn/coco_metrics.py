@@ -73,8 +73,8 @@ def evaluate_dataset(
             number = len(instances) + 1  # 0 would mean "unmatched"
             instances.append({**annotation, "image_id": image_id, "id": number})
         for entry in coco_results(result, image_id):
-            # Boxes and masks apart: with both in one entry, its size would be that of the box.
-            boxes.append({key: entry[key] for key in entry if key != "segmentation"})
+            boxes.append(entry)
+            # Without its box: with both in one entry, its size would be that of the box.
             shapes.append({key: entry[key] for key in entry if key != "bbox"})
     categories = [{"id": int(i), "name": name} for i, name in _class_names(dataset).items()]
     truth = {"images": images, "annotations": instances, "categories": categories}

@@ -85,6 +85,15 @@ class TestSearch:
         _, jaccard = search_in(cases).best("combined")
         assert jaccard == pytest.approx(best, abs=1e-6)
 
+    def test_values_of_the_grid_reach_their_threshold(self):
+        rng = np.random.default_rng(5)
+        maps = rng.choice([0.25, 0.5, 0.75], (2, *SHAPE, 5)).astype(np.float32)
+        evidence = Evidence(*maps, np.ones(5, np.float32))
+        truth = {name: (maps[..., i] > 0.5).any(axis=0) for i, name in enumerate(ATTRIBUTES)}
+        thresholds, jaccard = search_in([(evidence, truth)]).best("combined")
+        assert jaccard == pytest.approx(1)
+        assert global_jaccard([(evidence, truth)], thresholds) == 1
+
     def test_no_method_beats_both_together(self):
         rng = np.random.default_rng(2)
         search = search_in([random_case(rng) for _ in range(4)])
@@ -117,9 +126,12 @@ class TestSearch:
 
 class TestThreshold:
     def test_takes_either_source_where_the_image_shows_the_attribute(self):
-        semantic, instances = np.array([[0.4, 0.6, 0.1]]), np.array([[0.8, 0.0, 0.2]])
+        semantic = np.array([[0.4, 0.6, 0.1, 0.5, 0.1]])
+        instances = np.array([[0.8, 0.0, 0.2, 0.0, 0.7]])
         threshold = Threshold(presence=0.3, semantic=0.5, instance=0.7)
-        assert threshold.mask(semantic, instances, 0.3).tolist() == [[True, True, False]]
+        assert threshold.mask(semantic, instances, 0.3).tolist() == [
+            [True, True, False, True, True]
+        ]
         assert not threshold.mask(semantic, instances, 0.29).any()
 
     def test_of_every_method_and_attribute_there_is_a_default(self):

@@ -165,6 +165,26 @@ def test_colour_changes_no_geometry(disc):
     assert np.abs(recoloured.astype(int) - original).mean() > 2
 
 
+def test_a_third_of_the_images_is_blurred(disc):
+    sharp, soft = (
+        [augmentation(*disc, np.random.default_rng(seed))[0] for seed in range(60)]
+        for augmentation in (
+            DermoscopyAugmentation(**ROTATION_ALONE | {"blur": blur}) for blur in (0, 4)
+        )
+    )
+    assert 12 < sum((a != b).any() for a, b in zip(sharp, soft, strict=True)) < 28
+
+
+def test_some_images_are_noisy():
+    image, masks = np.full((HEIGHT, WIDTH, 3), 100, np.uint8), np.zeros((HEIGHT, WIDTH, 0), bool)
+    augmentation = DermoscopyAugmentation(**ROTATION_ALONE)
+    middles = [
+        augmentation(image, masks, np.random.default_rng(seed))[0][30:60, 45:75]
+        for seed in range(60)
+    ]
+    assert 10 < sum(middle.std() > 0 for middle in middles) < 26
+
+
 class TestSquare:
     """A side given: what is returned is a square from the middle."""
 
@@ -220,6 +240,12 @@ class TestObstacles:
             assert hidden.sum() == len(rows) * len(columns)
             assert 6 <= len(rows) == len(columns) <= 21
             assert len(np.unique(changed[hidden], axis=0)) == 1
+
+    def test_square_may_hide_every_pixel(self):
+        rng, grey = np.random.default_rng(0), self.GREY[:8, :8]
+        obstacles = Obstacles(8, overlay=0, cutout=1)
+        hidden = [(obstacles(grey, rng) != grey).any(axis=2) for _ in range(600)]
+        assert np.any(hidden, axis=0).all()
 
     def test_same_seed_same_image(self):
         one, other = (

@@ -95,6 +95,16 @@ class TestLookTwice:
         # 1.6 x 0.2 of each side is the close-up's.
         assert look.shapes == [(60, 80, 3)] * 4 + [(19, 26, 3)] * 4
 
+    def test_the_close_up_is_of_what_is_at_least_as_likely_as_not(self):
+        shapes = []
+
+        def look(images):
+            shapes.append(images[0].shape)
+            return [Look(np.float32(np.where(i[:, :, 0], 0.5, 0.49)), 1.0) for i in images]
+
+        look_twice(look, painted(rectangle((60, 80), 20, 30, 12, 16)))
+        assert shapes == [(60, 80, 3), (19, 26, 3)]
+
     @pytest.mark.parametrize("mask", [rectangle((60, 80), 5, 9, 40, 52), np.zeros((60, 80), bool)])
     def test_a_lesion_that_fills_the_image_is_not_looked_at_again(self, mask):
         look = Brightness()

@@ -75,6 +75,27 @@ def test_temperature_of_answers_that_are_all_right_is_bounded(caplog):
     assert "60 images do not tell how sure the answers may be" in caplog.text
 
 
+def test_temperature_of_answers_that_are_all_wrong_is_bounded(caplog):
+    fitted = Calibration.fit(np.eye(3)[[0, 1, 2] * 20], np.array([1, 2, 0] * 20))
+    assert fitted.temperature == pytest.approx(np.exp(3), rel=0.01)
+    assert "60 images do not tell how sure the answers may be" in caplog.text
+
+
+def test_temperature_within_its_bounds_is_not_warned_of(caplog):
+    fitted = Calibration.fit(np.eye(3)[[0, 1, 2, 0] * 20], np.array([0, 1, 2, 1] * 20))
+    # Three of four are right: e^(1/T) / (e^(1/T) + 2) is to be 3/4.
+    assert fitted.temperature == pytest.approx(1 / np.log(6), rel=0.001)
+    assert not caplog.text
+
+
+def test_answers_that_were_fitted_are_kept():
+    logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+    fitted = Calibration.fit(logits, np.array([0, 1, 1]))
+    assert fitted.correct == [True, True, False]
+    expected = 1 / (1 + np.exp(-np.array([2, 1, 3]) / fitted.temperature))
+    np.testing.assert_allclose(fitted.confidence, expected, atol=2e-6)
+
+
 def test_temperature_changes_no_decision():
     logits = np.random.default_rng(0).normal(size=(50, 7))
     fitted = Calibration.fit(logits, np.arange(50) % 7)

@@ -35,6 +35,15 @@ class TestSquare:
 
     def test_without_a_lesion_is_the_middle(self):
         assert lesion_square(np.zeros((40, 60), bool)) == (0, 10, 40)
+        assert lesion_square(np.zeros((60, 40), bool)) == (10, 0, 40)
+
+    def test_is_cut_out(self):
+        mask = lesion(200, 300, 80, 120, 100, 180)
+        top, left, side = lesion_square(mask)
+        rows, columns = np.mgrid[:200, :300]
+        cut = crop_to_lesion(np.stack([rows, columns], axis=2), mask)
+        assert cut.shape == (side, side, 2)
+        assert cut[0, 0].tolist() == [top, left]
 
     def test_speck_is_not_blown_up(self):
         assert lesion_square(lesion(200, 300, 100, 101, 150, 151))[2] == 70

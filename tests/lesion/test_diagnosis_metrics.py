@@ -149,6 +149,11 @@ class TestSheet:
         precision = sheet.summary(intervals=False)["precision"]["MEL"]
         assert precision == pytest.approx(matrix[0, 0] / matrix[:, 0].sum())
 
+    def test_precision_of_a_category_decided_once_or_never(self):
+        decided = np.eye(7)[[MEL, NV, NV]]
+        summary = Sheet(np.array([MEL, MEL, NV]), decided, range(3)).summary(intervals=False)
+        assert list(summary["precision"].values()) == [1.0, 0.5, *[None] * 5]
+
     def test_average_precision_is_that_of_scikit_learn(self, sheet):
         expected = average_precision_score(sheet.labels == BCC, sheet.probabilities[:, BCC])
         summary = sheet.summary(intervals=False)
@@ -178,6 +183,12 @@ class TestSheet:
         alone = Sheet(np.arange(7), np.eye(7), range(7)).intervals()
         assert alone["balanced_accuracy"] is None and alone["accuracy"] == [1.0, 1.0]
 
+    def test_some_images_keep_their_groups_and_lesions(self):
+        sheet = Sheet([MEL, NV, NV], np.eye(7)[[MEL, NV, MEL]], "PPQ", "abc")
+        some = sheet.select([0, 2])
+        assert (some.groups, some.lesions) == (["P", "Q"], ["a", "c"])
+        assert (some.labels.tolist(), some.decisions.tolist()) == ([MEL, NV], [MEL, MEL])
+
     def test_one_category_alone(self):
         summary = Sheet([NV, NV], np.eye(7)[[NV, NV]], "ab").summary(intervals=False)
         assert summary["balanced_accuracy"] == 1.0
@@ -200,3 +211,16 @@ def test_subgroups(tmp_path):
         "site": {"back": [0, 1], "unknown": [2, 3]},
         "confirmation": {"histo": [0], "unknown": [1, 2, 3]},
     }
+
+
+def test_subgroups_of_every_age(tmp_path):
+    ages = (0, 29, 30, 44, 45, 59, 60, 74, 75, 85)
+    samples = [Sample("a", str(age), tmp_path, metadata={"age": str(age)}) for age in ages]
+    expected = {"0-29": [0, 1], "30-44": [2, 3], "45-59": [4, 5], "60-74": [6, 7], "75+": [8, 9]}
+    assert subgroups(samples)["age"] == expected
+
+
+def test_unknown_is_the_last_of_the_subgroups(tmp_path):
+    sites = ("", "upper extremity", "back")
+    samples = [Sample("a", site, tmp_path, metadata={"site": site}) for site in sites]
+    assert list(subgroups(samples)["site"]) == ["back", "upper extremity", "unknown"]

@@ -299,8 +299,10 @@ class TestScaleAndFrame:
 
     def test_dictionary_is_plain(self):
         mask = drawn(lambda x, y: x**2 + y**2 < 50**2)
-        values = measured(mask, millimetres_per_pixel=0.5).to_dict()
+        red = painted(mask, REFERENCE_COLORS["red"])
+        values = measure(red, mask, millimetres_per_pixel=0.5).to_dict()
         assert json.loads(json.dumps(values, allow_nan=False)) == values
+        assert values["colors"] == ["red"]
 
     def test_mask_that_pillow_made(self):
         """Its true is stored as 255."""

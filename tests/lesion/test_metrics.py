@@ -13,6 +13,7 @@ from lesion.metrics import (
     bootstrap_interval,
     bootstrap_weights,
     boundary_metrics,
+    percentile_interval,
 )
 
 
@@ -45,6 +46,13 @@ def test_each_metric_of_a_half_overlap():
 def test_confusion_counts_pixels():
     counts = Confusion.of(prediction=row("###..."), truth=row(".##.#."))
     assert counts == Confusion(true_positive=2, true_negative=2, false_positive=1, false_negative=1)
+
+
+def test_total_adds_up_each_count():
+    assert Confusion.total([Confusion(1, 2, 3, 4), Confusion(0.5, 0, 0, 1)]) == Confusion(
+        1.5, 2, 3, 5
+    )
+    assert Confusion.total([]) == Confusion(0, 0, 0, 0)
 
 
 def test_jaccard_of_exactly_the_threshold_counts():
@@ -178,6 +186,12 @@ def test_interval_of_a_lower_level_is_narrower():
     assert low < lower < upper < high
 
 
+def test_percentiles_by_hand():
+    values = np.arange(1001)
+    assert percentile_interval(values) == pytest.approx((25, 975))
+    assert percentile_interval(values, 0.8) == pytest.approx((100, 900))
+
+
 def test_interval_of_one_group_is_its_mean():
     assert bootstrap_interval([0.2, 0.4], groups=["a", "a"]) == pytest.approx((0.3, 0.3))
 
@@ -195,6 +209,8 @@ def test_weights_count_whole_groups():
         ({"values": [0.5, np.nan]}, "finite"),
         ({"values": [0.5, 0.6], "groups": ["a"]}, "1 groups for 2 values"),
         ({"values": [0.5], "level": 95}, "between 0 and 1, received 95"),
+        ({"values": [0.5], "level": 0}, "between 0 and 1, received 0"),
+        ({"values": [0.5], "level": 1}, "between 0 and 1, received 1"),
         ({"values": [0.5], "resamples": 0}, "at least 1, received 0"),
     ],
 )

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lesion.grouping import independent_groups, lesion_groups, unit_of
+from lesion.grouping import (
+    content_mark,
+    independent_groups,
+    lesion_groups,
+    remember_content,
+    unit_of,
+)
 from lesion.layouts import find_samples
 from lesion.samples import DIAGNOSES, Sample
 from lesion.splits import (
@@ -23,6 +29,7 @@ from lesion.splits import (
     split_by_parts,
     split_samples,
 )
+from mrcnn.files import sha256_of
 
 HALVES = {"train": 0.5, "test": 0.5}
 
@@ -225,7 +232,7 @@ def test_saved_split_comes_back(tmp_path):
         ('{"format": "lesion split 99"}', "is no split"),
         (dict(seed="0"), "whole number as seed, not '0'"),
         (dict(parts=None), "lists of keys by part"),
-        (dict(parts={"train": [1]}), "lists of keys by part"),
+        (dict(parts={"train": ["a/b", 1]}), "lists of keys by part"),
         (dict(fractions=None), "`fractions`"),
         (dict(marks={"train": "L1"}), "lists of names by part as `marks`"),
         (dict(parts={"train": ["a/b"], "test": ["a/b"]}), "a/b more than once"),
@@ -475,6 +482,11 @@ class TestFiles:
         assert Split.load(tmp_path / "split.json") == split
         assert [len(names) for names in split.marks.values()] == [1, 1]
 
+    def test_beside_lesions(self, tmp_path):
+        own = replace(self.of(tmp_path, "A", "a"), lesion_id="L1")
+        split = Split({"train": ["A/a"]}, 0, {}).with_marks([own])
+        assert split.has_learned(self.of(tmp_path, "B", "a"))
+
     def test_the_archives_are_known_by_their_names(self, tmp_path):
         own = self.of(tmp_path, "A", "ISIC_0000001")
         assert Split({"train": [own.key]}, 0, {}).with_marks([own]).marks == {}
@@ -484,6 +496,13 @@ class TestFiles:
         assert split.has_learned(renamed)
         self.of(tmp_path, "B", "a", "another image")
         assert not split.has_learned(renamed)
+
+    def test_file_whose_hash_is_known_is_not_read_again(self, tmp_path, monkeypatch):
+        own, copy = (self.of(tmp_path, name, "a") for name in "AB")
+        mark = content_mark(copy)
+        remember_content(own.image, sha256_of(own.image))
+        monkeypatch.setattr("lesion.grouping.sha256_of", None)
+        assert content_mark(own) == mark
 
     def test_file_that_cannot_be_read(self, split, tmp_path):
         assert not split.has_learned(Sample("B", "a", tmp_path / "missing.png"))

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 from mrcnn.anchors import (
+    AnchorCache,
     compute_backbone_shapes,
     generate_anchors,
     generate_pyramid_anchors,
+    normalised_anchors,
 )
+from mrcnn.boxes import norm_boxes
 
 STRIDES = [4, 8, 16, 32, 64]
 
@@ -98,3 +101,29 @@ class TestBackboneShapes:
     def test_callable_backbone_that_says_none_goes_by_strides(self):
         config = settings(BACKBONE=lambda *arguments: None)
         assert compute_backbone_shapes(config, (64, 64, 3)).tolist()[-1] == [1, 1]
+
+
+class TestCache:
+    config = settings(
+        RPN_ANCHOR_SCALES=[8, 16],
+        RPN_ANCHOR_RATIOS=[1, 2, 4],
+        RPN_ANCHOR_STRIDE=2,
+        BACKBONE_STRIDES=[16, 32],
+    )
+
+    def test_gives_normalised_anchors_and_those_in_pixels(self):
+        normalised, pixels = AnchorCache(self.config)((64, 96, 3))
+        expected = generate_pyramid_anchors(
+            [8, 16], [1, 2, 4], [(4, 6), (2, 3)], [16, 32], anchor_stride=2
+        )
+        np.testing.assert_array_equal(pixels, expected)
+        np.testing.assert_array_equal(normalised, norm_boxes(expected, (64, 96)))
+        np.testing.assert_array_equal(normalised_anchors(self.config, (64, 96, 3)), normalised)
+
+    def test_keeps_the_last_few_shapes(self):
+        cache = AnchorCache(self.config)
+        first, second = cache((32, 32, 3)), cache((64, 32, 3))
+        assert cache((32, 32, 1)) is first and cache((64, 32)) is second
+        for side in range(cache.LARGEST):
+            cache((96 + side, 32))
+        assert cache((32, 32)) is not first

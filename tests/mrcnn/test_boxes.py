@@ -169,6 +169,17 @@ class TestOverlaps:
         overlaps = np.asarray(compute_overlaps(*tensors))
         np.testing.assert_allclose(overlaps, compute_overlaps(first, second), atol=1e-6)
 
+    def test_unit_of_boxes_does_not_matter(self):
+        boxes = np.array([[0, 0, 10, 10], [0, 5, 10, 15], [2, 2, 4, 4]])
+        normalised = (boxes / 64).astype(np.float32)
+        expected = compute_overlaps(boxes, boxes)
+        np.testing.assert_allclose(compute_overlaps(normalised, normalised), expected, atol=1e-6)
+
+    def test_integers_of_few_bits_do_not_wrap(self):
+        boxes = np.array([[0, 0, 200, 200], [100, 100, 250, 250], [220, 220, 255, 255]], np.uint8)
+        overlaps = compute_overlaps(boxes[:1], boxes)
+        np.testing.assert_allclose(overlaps, [[1, 100**2 / (200**2 + 150**2 - 100**2), 0]])
+
     @TWO_KINDS
     def test_padding_overlaps_nothing(self, kind):
         padding = kind(np.zeros((2, 4), np.float32))

@@ -43,6 +43,7 @@ class Detector:
 
     def __init__(self, *images, batch=2, classes=3):
         self.images = list(images)
+        self.compact = None
         self.config = SimpleNamespace(
             BATCH_SIZE=batch,
             NUM_CLASSES=classes,
@@ -53,6 +54,7 @@ class Detector:
 
     def detect(self, images, compact=False):
         """Results of the next images; an instance is (class id, box, score[, mask])."""
+        self.compact = compact
         found, self.images = self.images[: len(images)], self.images[len(images) :]
         results = [self.result(*instances) for instances in found]
         for result in results if compact else []:
@@ -314,7 +316,9 @@ class TestMemory:
     def test_masks_are_never_all_in_the_whole_image(self, measure, dataset, monkeypatch):
         monkeypatch.setattr(CompactMasks, "full", None)
         truth = dataset([(1, SQUARE), (-1, SQUARE)], [])
-        measure(Detector([(1, SQUARE, 0.9), (2, OTHER, 0.8)], []), truth)
+        detector = Detector([(1, SQUARE, 0.9), (2, OTHER, 0.8)], [])
+        measure(detector, truth)
+        assert detector.compact
 
     @pytest.mark.parametrize("measure", [evaluate_dataset, confusion_matrix])
     def test_models_that_give_full_masks_alone(self, measure, dataset):
@@ -436,6 +440,13 @@ class TestCallback:
         with caplog.at_level(logging.WARNING, "mrcnn"):
             callback.on_train_begin()
         assert "DETECTION_MIN_CONFIDENCE=0.7" in caplog.text
+
+    @pytest.mark.parametrize("confidence", [None, 0.0, 0.05])
+    def test_low_confidence_is_not_warned_of(self, callback, caplog, confidence):
+        callback = callback(1)
+        callback.mask_rcnn.config.DETECTION_MIN_CONFIDENCE = confidence
+        callback.on_train_begin()
+        assert not caplog.text
 
     def test_in_a_training(self, eagerly, tiny_config, rectangles, tmp_path, capsys):
         keras.utils.set_random_seed(0)

@@ -6,6 +6,7 @@ import pytest
 from mrcnn.boxes import non_max_suppression, norm_boxes
 from mrcnn.config import Config
 from mrcnn.detection import DetectionLayer, unmold_detections
+from mrcnn.masks import paste_mask
 
 FRAME = (64, 96)
 CLASSES = 4
@@ -43,9 +44,12 @@ def oracle(config, rois, probabilities, deltas, window):
     """Detections of one image, region by region."""
     low_y, low_x, high_y, high_x = norm_boxes(np.array(window), FRAME)
     candidates = []
-    for roi, probability, delta in zip(rois, probabilities, deltas, strict=True):
-        class_id = probability.argmax()
-        dy, dx, log_height, log_width = delta[class_id] * config.BBOX_STD_DEV
+    best = probabilities.argmax(axis=1)
+    for number, class_id in np.ndindex(len(rois), CLASSES):
+        if not config.DETECTION_ALL_CLASSES and class_id != best[number]:
+            continue
+        roi, probability = rois[number], probabilities[number]
+        dy, dx, log_height, log_width = deltas[number, class_id] * config.BBOX_STD_DEV
         height, width = roi[2] - roi[0], roi[3] - roi[1]
         y, x = roi[0] + height / 2 + dy * height, roi[1] + width / 2 + dx * width
         height, width = height * np.exp(log_height), width * np.exp(log_width)
@@ -69,9 +73,14 @@ def oracle(config, rois, probabilities, deltas, window):
 
 
 class TestDetectionLayer:
+    @pytest.mark.parametrize("all_classes", [False, True])
     @pytest.mark.parametrize(("confidence", "limit"), [(0.4, 8), (0.0, 100), (0.9, 8)])
-    def test_equals_numpy(self, confidence, limit):
-        config = configuration(DETECTION_MIN_CONFIDENCE=confidence, DETECTION_MAX_INSTANCES=limit)
+    def test_equals_numpy(self, confidence, limit, all_classes):
+        config = configuration(
+            DETECTION_MIN_CONFIDENCE=confidence,
+            DETECTION_MAX_INSTANCES=limit,
+            DETECTION_ALL_CLASSES=all_classes,
+        )
         inputs = random_inputs()
         detections = detect(config, *inputs)
         assert detections.shape == (2, limit, 6)
@@ -108,10 +117,13 @@ class TestDetectionLayer:
         detections = detect(configuration(), rois, probabilities, deltas)
         assert detections.shape == (2, 8, 6) and not detections.any()
 
-    def test_clamped_deltas_stay_finite(self):
-        rois, probabilities, deltas = random_inputs()
-        detections = detect(configuration(CLAMP_DELTAS=True), rois, probabilities, deltas + 1e4)
-        assert np.isfinite(detections).all()
+    def test_clamped_deltas_enlarge_by_1000_sixteenths(self):
+        rois = np.float32([[[0.498, 0.498, 0.502, 0.502]]])
+        deltas = np.zeros((1, 1, CLASSES, 4), np.float32)
+        deltas[..., 2:] = 1e4
+        config = configuration(CLAMP_DELTAS=True)
+        detections = detect(config, rois, np.float32([[[0, 1, 0, 0]]]), deltas, (0, 0, *FRAME))
+        np.testing.assert_allclose(detections[0, 0], [0.375, 0.375, 0.625, 0.625, 1, 1], atol=1e-4)
 
 
 def rows(*detections):
@@ -179,6 +191,15 @@ class TestUnmoldDetections:
         assert masks.shape == (48, 96, 1) and list(class_ids) == [2]
         # Half of the whole box, whose middle lies at the tenth column.
         assert masks[10, 10:30].all() and not masks[:, :10].any()
+
+    def test_mask_fills_the_rounded_box(self):
+        masks = np.random.default_rng(0).random((2, 28, 28, CLASSES), np.float32)
+        box = norm_boxes(np.array([10, 11, 40, 47]), FRAME)
+        boxes, _, _, full = unmold_detections(
+            rows([*box, 2, 0.9]), masks, (100, 150, 3), (*FRAME, 3), (0, 0, *FRAME)
+        )
+        expected = paste_mask(masks[0, :, :, 2], boxes[0], (100, 150))
+        np.testing.assert_array_equal(full[:, :, 0], expected)
 
     @pytest.mark.parametrize("box_scale", [1.0, 1.5])
     def test_no_detections(self, box_scale):
@@ -251,11 +272,16 @@ class TestUnmoldDetections:
 
     @pytest.mark.parametrize("box_scale", [1.0, 1.5])
     def test_boxes_without_area_are_left_out(self, box_scale):
-        detections = rows([0.5, 0.5, 0.5, 0.5, 1, 0.9], [0.2, 0.2, 0.6, 0.6, 2, 0.8])
-        detections[0, 2:4] -= 0.1
+        detections = rows(
+            [0.5, 0.5, 0.4, 0.4, 1, 0.9],
+            # Halves are rounded to even pixels: both edges to the 32nd row, to the 48th column.
+            [0.5, 0.2, 0.5, 0.6, 1, 0.9],
+            [0.2, 0.5, 0.6, 0.5, 1, 0.9],
+            [0.2, 0.2, 0.6, 0.6, 2, 0.8],
+        )
         boxes, class_ids, scores, full = unmold_detections(
             detections,
-            np.ones((3, 28, 28, CLASSES)),
+            np.ones((5, 28, 28, CLASSES)),
             (64, 96, 3),
             (*FRAME, 3),
             (0, 0, 64, 96),

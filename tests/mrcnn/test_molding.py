@@ -153,9 +153,16 @@ class TestResize:
     def test_bool_is_interpolated(self):
         assert 0.3 < resize(np.array([[True, False]] * 2), (2, 3))[0, 1] < 0.7
 
-    def test_other_options_are_scikit_images(self):
-        options = {"order": 0, "mode": "edge", "preserve_range": True}
-        expected = skimage_resize(NOISE, (33, 44), anti_aliasing=False, **options)
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"order": 0, "mode": "edge", "preserve_range": True},
+            {"order": 3, "mode": "constant", "cval": 0.5, "clip": False},
+            {"mode": "edge", "anti_aliasing": True, "anti_aliasing_sigma": (2, 2, 0)},
+        ],
+    )
+    def test_other_options_are_scikit_images(self, options):
+        expected = skimage_resize(NOISE, (33, 44), **{"anti_aliasing": False, **options})
         np.testing.assert_array_equal(resize(NOISE, (33, 44), **options), expected)
 
 
@@ -171,6 +178,11 @@ class TestResizeImage:
         assert padding == [(30, 31), (5, 6), (0, 0)]
         np.testing.assert_array_equal(image[30:120, 5:145], NOISE)
         assert image.sum() == NOISE.sum()
+
+    def test_square_keeps_a_scale_that_fits_when_rounded(self):
+        # 9 / 7 of 10 columns are 12.86, and so 13 pixels: there is no need for 13 / 10.
+        _, window, scale, _, _ = resize_image(NOISE[:7, :10], 9, 13, mode="square")
+        assert scale == 9 / 7 and window == (2, 0, 11, 13)
 
     @settings(max_examples=100)
     @given(

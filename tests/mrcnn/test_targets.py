@@ -79,6 +79,13 @@ class TestRpnTargets:
         found = apply_box_deltas(anchors, deltas[: len(anchors)] * Config.RPN_BBOX_STD_DEV)
         np.testing.assert_allclose(found, own, atol=1e-3)
 
+    def test_of_boxes_that_overlap_equally_the_first_counts(self):
+        anchors = np.array([[0.0, 0, 16, 16]])
+        boxes = np.array([[0, 0, 16, 12], [0, 4, 16, 16]])
+        _, deltas = build_rpn_targets(FRAME, anchors, [1, 2], boxes, Config())
+        found = apply_box_deltas(anchors, deltas[:1] * Config.RPN_BBOX_STD_DEV)
+        np.testing.assert_allclose(found, boxes[:1], atol=1e-4)
+
     def test_image_without_instances_is_all_background(self):
         match, deltas = rpn_targets([], [])
         assert (match == -1).sum() == 256 and not (match == 1).any() and not deltas.any()
@@ -225,6 +232,11 @@ class TestSampling:
 
     def test_few_positives_bring_few_negatives(self):
         config, inputs = configuration(), scene(positives=2)
+        assert check(config, inputs, run(config, inputs)) == [(2, 6), (2, 6)]
+
+    def test_instances_of_the_first_class_are_some(self):
+        config, inputs = configuration(), scene(positives=2)
+        inputs[1][inputs[1] > 0] = 1
         assert check(config, inputs, run(config, inputs)) == [(2, 6), (2, 6)]
 
     @pytest.mark.parametrize(("always", "negatives"), [(False, 0), (True, 12)])
@@ -395,3 +407,13 @@ class TestMasks:
         expected = np.zeros((8, 8))
         expected[2:6, 2:6] = 1
         np.testing.assert_array_equal(found, expected)
+
+    def test_soft_targets_are_shares_of_cells(self):
+        """Of eight rows of two pixels each; the mask has three rows of pixels."""
+        box = norm_boxes(np.array([[[0, 0, 16, 16]]]), FRAME)
+        masks = np.zeros((1, *FRAME, 1), bool)
+        masks[:, :3, :16] = True
+        config = configuration(ROI_ALIGNED=True, MASK_SOFT_TARGETS=True)
+        found = run(config, [box, np.array([[1]], np.int32), box, masks])[3][0, 0]
+        expected = np.repeat([[1.0], [0.5], *[[0.0]] * 6], 8, axis=1)
+        np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -9,7 +9,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lesion.challenge_tables import read_groupings, read_truth
-from lesion.folders import entries, image_files, inner_folders, part_folders, part_tables, table_in
+from lesion.folders import (
+    by_part,
+    entries,
+    image_files,
+    inner_folders,
+    part_folders,
+    part_tables,
+    table_in,
+)
 from lesion.metadata import read_metadata
 from lesion.pairing import add_samples, among_all, attribute_masks, images_in, paired
 from lesion.samples import ATTRIBUTES, PARTS, Collection, DatasetError, Problem, Sample
@@ -153,16 +161,12 @@ def _find_tabled(collection: Collection, part: str | None) -> None:
     root, (images_pattern, tables_pattern) = collection.root, TABLED[collection.layout]
     images = part_folders(root, images_pattern)
     _choose_part(collection, part, images)
-    accepted = entries(root, lambda name: re.fullmatch(tables_pattern, name))
+    by_its_part = list(by_part(entries(root), tables_pattern))
     for name in images if part is None else (part,):
         folder = _of_images(images[name])
         found = images_in(folder, collection, {s.image_id for s in collection.samples})
         pairs = paired(found, [], collection)
-        tables = [
-            table_in(entry)
-            for entry in accepted
-            if (match := re.fullmatch(tables_pattern, entry.name.lower())) and match["part"] == name
-        ]
+        tables = [table_in(entry) for of, entry in by_its_part if of == name]
         if tables:
             rows, contradictory = read_metadata(tables, collection)
         else:

@@ -163,7 +163,8 @@ def _warn_of_turned(name, samples, facts, task, with_boundary):
         image, masks = facts[sample.image], _masks_of(sample, task, with_boundary)
         square = image["height"] == image["width"]
         if image["orientation"] in _HALF_TURNED or (square and image["orientation"] != 1):
-            doubtful += [sample.image] * any(image_orientation(mask) == 1 for mask in masks)
+            if any(image_orientation(mask) == 1 for mask in masks):
+                doubtful.append(sample.image)
     if doubtful:
         logger.warning(
             "%s: %d images are turned as their files say (EXIF), such as %s, and their masks say "

@@ -51,7 +51,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         write_phantoms(learned, arguments.images, TRAINING_SEED, overwrite=True)
         write_phantoms(
-            shown, arguments.shown, SHOWN_SEED, 450, 600, overwrite=True, attributes=True
+            shown,
+            arguments.shown,
+            SHOWN_SEED,
+            height=450,
+            width=600,
+            overwrite=True,
+            attributes=True,
         )
     # A full disk, a folder with somebody else's images, or more phantoms than there are names.
     except (OSError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from lesion.samples import PARTS, Problem
@@ -19,7 +19,11 @@ _TABLE_SUFFIXES = {".csv", ".tab", ".tsv"}
 _SPREADSHEET_SUFFIXES = {".ods", ".xls", ".xlsx"}
 
 
-def entries(root: Path, accepts: Callable[[str], object]) -> list[Path]:
+def _any(_: str) -> bool:
+    return True
+
+
+def entries(root: Path, accepts: Callable[[str], object] = _any) -> list[Path]:
     """Entries whose lower-case name is accepted, once for names that differ by case only.
 
     One redistribution of HAM10000 holds each folder twice, `HAM10000_…` and `ham10000_…`.
@@ -31,7 +35,7 @@ def entries(root: Path, accepts: Callable[[str], object]) -> list[Path]:
     return list(accepted.values())
 
 
-def folders(root: Path, accepts: Callable[[str], object]) -> list[Path]:
+def folders(root: Path, accepts: Callable[[str], object] = _any) -> list[Path]:
     """Accepted folders; one that holds only a folder of its own name stands for the inner one."""
     found = []
     for folder in entries(root, accepts):
@@ -42,6 +46,13 @@ def folders(root: Path, accepts: Callable[[str], object]) -> list[Path]:
     return found
 
 
+def by_part(found: Iterable[Path], pattern: str) -> Iterator[tuple[str, Path]]:
+    """Of what has a lower-case name of a pattern, the pattern's group `part` and the path."""
+    for path in found:
+        if match := re.fullmatch(pattern, path.name.lower()):
+            yield match["part"], path
+
+
 def inner_folders(folder: Path) -> list[Path]:
     """Folders that lie in one, by name, without hidden ones."""
     inside = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
@@ -50,20 +61,13 @@ def inner_folders(folder: Path) -> list[Path]:
 
 def part_folders(root: Path, pattern: str) -> dict[str, Path]:
     """Folders by the group `part` of a pattern of their names, in the order of `PARTS`."""
-    found = {}
-    for folder in folders(root, lambda name: re.fullmatch(pattern, name)):
-        if match := re.fullmatch(pattern, folder.name.lower()):
-            found[match["part"]] = folder
+    found = dict(by_part(folders(root), pattern))
     return {part: found[part] for part in PARTS if part in found}
 
 
 def part_tables(root: Path, pattern: str) -> dict[str, Path]:
     """Tables by part, each a file or alone in a folder of its name."""
-    found = {}
-    for entry in entries(root, lambda name: re.fullmatch(pattern, name)):
-        if match := re.fullmatch(pattern, entry.name.lower()):
-            found[match["part"]] = table_in(entry)
-    return found
+    return {part: table_in(entry) for part, entry in by_part(entries(root), pattern)}
 
 
 def table_in(entry: Path) -> Path:

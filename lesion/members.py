@@ -103,5 +103,5 @@ def fit_jointly(members: Sequence[Path], samples: Sequence[Sample]) -> dict[int,
             means[views] += own[views].probabilities(mean) / len(members)
     fitted = {views: Calibration.fit(np.log(mean), labels) for views, mean in means.items()}
     for views, calibration in fitted.items():
-        logger.info("Joint temperature with %d views: %.3f.", views, calibration.temperature)
+        logger.info("Joint temperature (views: %d): %.3f.", views, calibration.temperature)
     return fitted

@@ -3,6 +3,7 @@
 MODEL_DIR/<name><YYYYMMDD>T<HHMM>/mask_rcnn_<name>_<epoch>.h5
 """
 
+import abc
 import contextlib
 import datetime
 import itertools
@@ -122,13 +123,12 @@ def find_last(model_dir: str | os.PathLike, name: str | None) -> str:
     )
 
 
-class InRun:
+class InRun(abc.ABC):
     """What is trained in a run, as a base class.
 
     Attributes:
         keras_model: the network.
         model_dir: folder of all runs' folders.
-        run_name: `name` of its runs.
         run_prefix: `Run.prefix` of its runs.
         epoch: number of epochs trained so far.
         log_dir: folder of this run, made when training starts.
@@ -152,8 +152,9 @@ class InRun:
     _begun: bool
 
     @property
+    @abc.abstractmethod
     def run_name(self) -> str | None:
-        raise NotImplementedError
+        """`name` of its runs."""
 
     def set_log_dir(self, model_path: str | os.PathLike | None = None) -> None:
         """Takes folder and epoch from a checkpoint's path, or names a new folder for epoch 0."""

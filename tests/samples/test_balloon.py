@@ -19,50 +19,48 @@ SCRIPT = Path(__file__).resolve().parents[2] / "samples" / "balloon" / "balloon.
 SIZE = (64, 96)
 DISCS = [(30, 40, 15), (20, 75, 12)]  # (y, x, radius)
 
-TINY = {
-    "BACKBONE": "efficientnetlite0",  # whose ImageNet weights come with the project
-    "IMAGE_MIN_DIM": 64,
-    "IMAGE_MAX_DIM": 64,
-    "RPN_ANCHOR_SCALES": (4, 8, 16, 32, 64),
-    "TOP_DOWN_PYRAMID_SIZE": 16,
-    "RPN_CONV_CHANNELS": 16,
-    "FPN_CLASSIF_FC_LAYERS_SIZE": 32,
-    "MASK_CONV_CHANNELS": 16,
-    "PRE_NMS_LIMIT": 200,
-    "POST_NMS_ROIS_TRAINING": 50,
-    "POST_NMS_ROIS_INFERENCE": 20,
-    "TRAIN_ROIS_PER_IMAGE": 16,
-    "STEPS_PER_EPOCH": 1,
-    "VALIDATION_STEPS": 1,
-    "DETECTION_MAX_INSTANCES": 5,
-    # After one step the network is sure of nothing, not even that a region is no background.
-    "DETECTION_MIN_CONFIDENCE": 0,
-    "DETECTION_ALL_CLASSES": True,
-}
-# The script as it is typed, with these settings and one epoch, and its network step by step, which
-# is quicker than compiling it.
-TINY_SCRIPT = f"""
-import runpy, sys
+# The script as it is typed, with the settings that follow and one epoch, and its network step by
+# step, which is quicker than compiling it.
+TINY_SCRIPT = """
+import json, runpy, sys
 from mrcnn.config import Config
 from mrcnn.model import MaskRCNN
 from mrcnn.tensors import step_by_step
 make, train = Config.__init__, MaskRCNN.train
-Config.__init__ = lambda self, **settings: make(self, **{TINY!r}, **settings)
+Config.__init__ = lambda self, **settings: make(self, **tiny, **settings)
 MaskRCNN.train = lambda *words, epochs, **settings: train(*words, epochs=1, **settings)
 del sys.argv[0]
+tiny = json.loads(sys.argv.pop(0))
 with step_by_step():
     runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def run(*words, cwd):
+@pytest.fixture(scope="module")
+def tiny(load_sample):
+    """Settings of a small network, of which something is always found."""
+    return load_sample("coco/coco.py").SMALL | {
+        "POST_NMS_ROIS_INFERENCE": 20,
+        "DETECTION_MAX_INSTANCES": 5,
+        # After one step the network is sure of nothing, not even that a region is no background.
+        "DETECTION_MIN_CONFIDENCE": 0,
+        "DETECTION_ALL_CLASSES": True,
+    }
+
+
+@pytest.fixture
+def run(tiny, tmp_path):
     """What a user types after `python balloon.py`, in a folder."""
-    command = [sys.executable, "-c", TINY_SCRIPT, str(SCRIPT), *map(str, words)]
-    finished = subprocess.run(
-        command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+
+    def run(*words):
+        command = [sys.executable, "-c", TINY_SCRIPT, json.dumps(tiny), SCRIPT, *words]
+        finished = subprocess.run(
+            command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -164,22 +162,22 @@ def refused(sample, *words):
     return stopped.value.code
 
 
-def test_as_typed(tmp_path):
+def test_as_typed(run, tmp_path):
     write_data(tmp_path / "party")
-    printed = run("train", "--dataset=party", "--weights=imagenet", cwd=tmp_path)
+    printed = run("train", "--dataset=party", "--weights=imagenet")
     assert "train: 2 images, 4 instances" in printed
     (weights,) = tmp_path.glob("logs/balloon*/mask_rcnn_balloon_0001.h5")
     assert str(weights.relative_to(tmp_path)) in printed
 
     photos = tmp_path / "party" / "val"
-    printed = run("detect", "--weights=last", f"--image={photos}", cwd=tmp_path)
+    printed = run("detect", "--weights=last", f"--image={photos}")
     assert "val0.png: " in printed and "see results/detect_val1.png" in printed
     content = json.loads((tmp_path / "results" / "detect_val0.json").read_text())
     assert (content["height"], content["width"]) == SIZE
     assert content["instances"][0]["class"] == "balloon"
 
     words = f"--weights={weights}", "--image", photos / "val0.png", "--out=shown"
-    run("splash", *words, cwd=tmp_path)
+    run("splash", *words)
     assert read_image(tmp_path / "shown" / "splash_val0.png").shape == (*SIZE, 3)
 
 
@@ -380,8 +378,8 @@ class TestProblems:
         said = refused(sample, "detect", "--weights=last", "--image=gone.png")
         assert said == "balloon.py: There is no file or folder --image=gone.png."
 
-    def test_missing_weights(self, sample, photo, tmp_path, monkeypatch):
-        for name, value in TINY.items():
+    def test_missing_weights(self, sample, tiny, photo, tmp_path, monkeypatch):
+        for name, value in tiny.items():
             monkeypatch.setattr(sample.BalloonConfig, name, value)
         words = "splash", f"--image={photo}", f"--logs={tmp_path / 'logs'}", f"--out={tmp_path}"
         assert "no weights file at gone.h5" in refused(sample, *words, "--weights=gone.h5")

@@ -94,16 +94,38 @@ def save_arrays(
             f"The metadata for {path} cannot be written as JSON: {error}."
         ) from error
     with atomic_path(path, durable=True) as temporary, _full_disk_named(path):
-        # Attributes above 64 KiB need the storage of HDF5 1.8 or later.
-        with h5py.File(temporary, "w", libver=("v108", "latest")) as file:
+        with _new_file(temporary) as file:
             file.attrs["format"] = FORMAT
             file.attrs["format_version"] = FORMAT_VERSION
             file.attrs["metadata"] = text
             for name, array in arrays.items():
                 array = np.asarray(array)
-                if array.dtype.kind not in "fiub":
-                    array = array.astype(np.float32)
-                file.create_dataset(name, data=array)
+                array = array if array.dtype.kind in "fiub" else array.astype(np.float32)
+                _group_of(file, name).create_dataset(name.rpartition("/")[2], data=array)
+
+
+def _new_file(path):
+    """An empty file that does not say when it was made: equal contents are equal bytes."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)  # as h5py does
+    # Attributes above 64 KiB need the storage of HDF5 1.8 or later.
+    access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_LATEST)
+    made = _without_times(h5py.h5p.FILE_CREATE)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), fcpl=made, fapl=access))
+
+
+def _group_of(file, name):
+    """The group of an array, which is made if it is not there."""
+    if (outer := name.rpartition("/")[0]) and outer not in file:
+        _group_of(file, outer)
+        h5py.h5g.create(file.id, outer.encode(), gcpl=_without_times(h5py.h5p.GROUP_CREATE))
+    return file[outer or "/"]
+
+
+def _without_times(kind):
+    settings = h5py.h5p.create(kind)
+    settings.set_obj_track_times(False)
+    return settings
 
 
 @contextlib.contextmanager

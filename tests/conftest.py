@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import runpy
+import sys
 import warnings
 from pathlib import Path
 
@@ -96,6 +98,30 @@ def eagerly():
 def one_by_one():
     """The same for a part of a test, or for a fixture: `with one_by_one(): ...`."""
     return _one_by_one
+
+
+@pytest.fixture
+def as_typed(monkeypatch, tmp_path, capsys):
+    """Runs a script as `python script words...` in the folder `tmp_path`; gives what it printed.
+
+    In this process, where TensorFlow is there already, and step by step, which is quicker than
+    compiling. Processes of their own start in test_repository.py, test_train.py and others.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def run(script, *words):
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, words)])
+        status = None
+        with _one_by_one():
+            try:
+                runpy.run_path(sys.argv[0], run_name="__main__")
+            except SystemExit as stop:
+                status = stop.code
+        printed = capsys.readouterr()
+        assert not status, f"{status}\n{printed.err}"
+        return printed.out
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """The sample that people copy for objects of their own, on discs for balloons."""
 
+import functools
 import http.server
 import json
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,28 +12,14 @@ import numpy as np
 import pytest
 from skimage import draw
 
+from mrcnn.config import Config
 from mrcnn.images import read_image, write_image
 from mrcnn.masks import CompactMasks
+from mrcnn.model import MaskRCNN
 
 SCRIPT = Path(__file__).resolve().parents[2] / "samples" / "balloon" / "balloon.py"
 SIZE = (64, 96)
 DISCS = [(30, 40, 15), (20, 75, 12)]  # (y, x, radius)
-
-# The script as it is typed, with the settings that follow and one epoch, and its network step by
-# step, which is quicker than compiling it.
-TINY_SCRIPT = """
-import json, runpy, sys
-from mrcnn.config import Config
-from mrcnn.model import MaskRCNN
-from mrcnn.tensors import step_by_step
-make, train = Config.__init__, MaskRCNN.train
-Config.__init__ = lambda self, **settings: make(self, **tiny, **settings)
-MaskRCNN.train = lambda *words, epochs, **settings: train(*words, epochs=1, **settings)
-del sys.argv[0]
-tiny = json.loads(sys.argv.pop(0))
-with step_by_step():
-    runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +32,6 @@ def tiny(load_sample):
         "DETECTION_MIN_CONFIDENCE": 0,
         "DETECTION_ALL_CLASSES": True,
     }
-
-
-@pytest.fixture
-def run(tiny, tmp_path):
-    """What a user types after `python balloon.py`, in a folder."""
-
-    def run(*words):
-        command = [sys.executable, "-c", TINY_SCRIPT, json.dumps(tiny), SCRIPT, *words]
-        finished = subprocess.run(
-            command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
-        assert finished.returncode == 0, finished.stderr
-        return finished.stdout
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +133,13 @@ def refused(sample, *words):
     return stopped.value.code
 
 
-def test_as_typed(run, tmp_path):
+def test_as_typed(as_typed, tiny, tmp_path, monkeypatch):
+    """With settings of a small network, and one epoch."""
+    make, train = Config.__init__, MaskRCNN.train
+    once = {"epochs": 1}
+    monkeypatch.setattr(Config, "__init__", lambda self, **words: make(self, **tiny, **words))
+    monkeypatch.setattr(MaskRCNN, "train", lambda *data, **words: train(*data, **words | once))
+    run = functools.partial(as_typed, SCRIPT)
     write_data(tmp_path / "party")
     printed = run("train", "--dataset=party", "--weights=imagenet")
     assert "train: 2 images, 4 instances" in printed

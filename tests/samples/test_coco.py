@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -64,28 +61,6 @@ def folder(tmp_path_factory):
     return root
 
 
-# The script with its network step by step, which takes less time than compiling it.
-STEP_BY_STEP = """
-import runpy, sys
-import tensorflow as tf
-tf.config.run_functions_eagerly(True)
-del sys.argv[0]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def run(*words, cwd):
-    environment = {**os.environ, "MRCNN_SAMPLE_SMALL": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.run(
-        [sys.executable, "-c", STEP_BY_STEP, str(SCRIPT), *map(str, words)],
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-
-
 def test_scripts_may_ask_for_the_annotations(sample, folder):
     """By the arguments of matterport's sample."""
     dataset = sample.CocoDataset()
@@ -101,19 +76,19 @@ def test_year_that_a_part_is_of(sample, folder, subset, year):
     assert f"val{year}" in dataset.image_reference(0)
 
 
-def test_train_and_evaluate_as_typed(folder, tmp_path):
+def test_train_and_evaluate_as_typed(as_typed, folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("MRCNN_SAMPLE_SMALL", "1")
+    caplog.set_level("INFO")
     options = ("--dataset", folder, "--year=2017")
-    finished = run("train", *options, "--model=none", cwd=tmp_path)
-    assert finished.returncode == 0, finished.stderr
+    as_typed(SCRIPT, "train", *options, "--model=none")
     (weights,) = (tmp_path / "logs").glob("coco*/mask_rcnn_coco_0001.h5")
-    assert "Epochs 1 to 1" in finished.stderr
+    assert "Epochs 1 to 1" in caplog.text
 
-    finished = run("evaluate", *options, "--model=last", "--limit=1", cwd=tmp_path)
-    assert finished.returncode == 0, finished.stderr
-    assert "bbox of 1 images" in finished.stdout
-    assert "segm of 1 images" in finished.stdout
-    assert "AP by class: square 0." in finished.stdout
-    assert "seconds per image" in finished.stdout
+    printed = as_typed(SCRIPT, "evaluate", *options, "--model=last", "--limit=1")
+    assert "bbox of 1 images" in printed
+    assert "segm of 1 images" in printed
+    assert "AP by class: square 0." in printed
+    assert "seconds per image" in printed
 
 
 class Recorder:

@@ -1,10 +1,12 @@
 """The notebooks run from top to bottom, in a Jupyter kernel, and are stored without results."""
 
+import asyncio
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
@@ -15,8 +17,12 @@ NOTEBOOKS = sorted(
 )
 
 
-# A few steps of a network take less time than compiling it.
-STEP_BY_STEP = "import tensorflow as tf\n\ntf.config.run_functions_eagerly(True)"
+# Jupyter runs a notebook where it lies, with no names of another's. A few steps of a network take
+# less time than compiling it.
+BEFORE = """%reset -f
+%cd -q {folder}
+import tensorflow as tf
+tf.config.run_functions_eagerly(True)"""
 
 
 def relative(path):
@@ -29,22 +35,26 @@ def logs(tmp_path_factory):
     return tmp_path_factory.mktemp("logs")
 
 
-@pytest.fixture
-def small(logs, monkeypatch):
-    """Environment in which the notebooks need seconds."""
-    monkeypatch.setenv("MRCNN_SAMPLE_SMALL", "1")
-    monkeypatch.setenv("MRCNN_SAMPLE_LOGS", str(logs))
-    monkeypatch.delenv("MRCNN_SAMPLE_WEIGHTS", raising=False)
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+@pytest.fixture(scope="module")
+def kernel(logs):
+    """One for all, which loads TensorFlow once, with settings by which they need seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MRCNN_SAMPLE_SMALL", "1")
+        patch.setenv("MRCNN_SAMPLE_LOGS", str(logs))
+        patch.delenv("MRCNN_SAMPLE_WEIGHTS", raising=False)
+        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+        kernel = AsyncKernelManager(kernel_name="python3")
+        yield kernel
+        if kernel.has_kernel:
+            asyncio.run(kernel.shutdown_kernel(now=True))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)
-def test_notebook_runs(path, small):
+def test_notebook_runs(path, kernel):
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(STEP_BY_STEP))
-    folder = {"metadata": {"path": str(path.parent)}}  # Jupyter runs a notebook where it lies
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(BEFORE.format(folder=path.parent)))
     patience = {"timeout": 1800, "startup_timeout": 600}  # on a busy machine
-    NotebookClient(notebook, **patience, resources=folder).execute()
+    NotebookClient(notebook, kernel, **patience).execute()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)

@@ -19,11 +19,21 @@ _LONGEST_SUFFIX = 32
 
 def require_writable(folder: str | os.PathLike) -> None:
     """OSError if a folder can take no file, or cannot be made: before hours of work are lost."""
-    place = Path(folder).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    with tempfile.TemporaryFile(dir=place):
+    with tempfile.TemporaryFile(dir=_folder_there(folder)):
         pass
+
+
+def _folder_there(folder):
+    """A folder, or the one above it that is there; NotADirectoryError where that is a file."""
+    place = Path(folder).absolute()
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(
+            f"Nothing can be written to {folder}: {place} is no folder. Give another place, or "
+            "move away what has its name."
+        )
+    return place
 
 
 class AnotherProcess(BlockingIOError):
@@ -70,9 +80,11 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
             cuts no file short. That takes a moment: it is for what took hours to make.
 
     Raises:
+        NotADirectoryError: if what should be its folder, or one above it, is a file.
         FileNotFoundError: if the block ended without writing to the temporary path.
     """
     path = Path(path)
+    _folder_there(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(path.suffixes[-2:])
     if len(suffix) > _LONGEST_SUFFIX:  # a name with dots in it

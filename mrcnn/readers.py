@@ -74,7 +74,8 @@ class ViaDataset(_DrawnInstances):
 
         Raises:
             FileNotFoundError: if the file or an image is missing.
-            ValueError: if the file is cut short or a region cannot be used; names the region.
+            ValueError: if the file is cut short, a region cannot be used, which is named, or no
+                image has any.
         """
         content = read_json(annotations)
         content = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
@@ -121,6 +122,11 @@ class ViaDataset(_DrawnInstances):
                 else:
                     flat.append(where)
             records.append(record_of(annotations, folder / entry["filename"], instances))
+        if empty and not records:
+            raise ValueError(
+                f"None of the {empty} images of {annotations} has a region. Draw some in VIA and "
+                "export them anew, or keep such images with keep_empty=True."
+            )
         if empty:
             logger.info("%s: %d images without regions are left out.", annotations, empty)
         warn_left_out("instances have no area", flat)

@@ -2,6 +2,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 
 import pytest
 
@@ -54,6 +55,14 @@ def test_missing_folders_are_made(tmp_path):
     with atomic_path(path) as temporary:
         temporary.touch()
     assert path.exists()
+
+
+@pytest.mark.parametrize("inner", ["a.png", "folder/a.png"])
+def test_file_in_the_place_of_a_folder(tmp_path, inner):
+    (tmp_path / "out").write_text("a file")
+    place = re.escape(f"{tmp_path / 'out'} is no folder")
+    with pytest.raises(NotADirectoryError, match=place), atomic_path(tmp_path / "out" / inner):
+        pass
 
 
 def test_folder_is_renamed_as_a_whole(tmp_path):
@@ -110,7 +119,7 @@ def test_folder_that_takes_no_file(tmp_path):
     require_writable(tmp_path / "new" / "inner")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(NotADirectoryError, match="file is no folder"):
         require_writable(tmp_path / "file" / "inner")
 
 

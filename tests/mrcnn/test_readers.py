@@ -75,6 +75,12 @@ class TestVia:
         assert dataset.class_names == ["BG", "object"]
         assert dataset.image_reference(0).endswith("a.png")
 
+    def test_nothing_is_drawn(self, load_via):
+        entry = via_entry("a.png")
+        with pytest.raises(ValueError, match="None of the 1 images of .* has a region"):
+            load_via(entry)
+        assert load_via(entry, keep_empty=True).num_images == 1
+
     def test_project(self, load_via):
         content = {
             "_via_settings": {},

@@ -22,6 +22,9 @@ _NORMALISES = "Leave out what normalises: the network subtracts MEAN_PIXEL itsel
 # share.
 _LOCK = threading.Lock()
 
+# Layers of Keras that blend several images, or several versions of one, which no mask follows.
+_BLENDING = ("AugMix", "CutMix", "MixUp")
+
 
 def augment_instances(
     augmentation: Callable, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator
@@ -43,9 +46,10 @@ def augment_instances(
         The image (uint8) and the masks (bool), of the shapes they had.
 
     Raises:
-        TypeError: if `augmentation` is none of these.
+        TypeError: if `augmentation` is none of these, or blends images.
         ValueError: if it changes the shape of the image or of the masks, or its range of values.
     """
+    require_augmentation(augmentation)
     if isinstance(augmentation, keras.layers.Layer):
         new_image, new_masks = _by_keras(augmentation, image, masks, rng)
     elif _is_of("albumentations", augmentation):
@@ -53,7 +57,6 @@ def augment_instances(
     elif _is_of("imgaug", augmentation):
         new_image, new_masks = _by_imgaug(augmentation, image, masks, rng)
     else:
-        require_augmentation(augmentation)
         new_image, new_masks = augmentation(image, masks, rng)
     new_image, new_masks = np.asarray(new_image), np.asarray(new_masks)
     if new_image.shape != image.shape or new_masks.shape != masks.shape:
@@ -95,6 +98,13 @@ def require_augmentation(augmentation: Any) -> None:
             "not depend on the seed alone. Install 2.0 or newer, or give a function of image, "
             "masks and rng that calls it."
         )
+    if isinstance(augmentation, keras.layers.Layer):
+        for part in augmentation._flatten_layers():
+            if _is_of("keras", part) and type(part).__name__ in _BLENDING:
+                raise TypeError(
+                    f"{type(part).__name__} blends several images, or several versions of one, "
+                    "which no mask of an instance can follow. Leave it out of the augmentation."
+                )
 
 
 def _by_keras(layer, image, masks, rng):
@@ -109,6 +119,8 @@ def _by_keras(layer, image, masks, rng):
             if isinstance(getattr(part, "generator", None), keras.random.SeedGenerator):
                 state = part.generator.state
                 state.assign(rng.integers(2**32, size=state.shape, dtype=np.uint32))
+            if isinstance(part, keras.layers.RandomElasticTransform):
+                _mend_random_elastic_transform(type(part))
         with keras.device("cpu:0"):  # a GPU is busy with the training
             data = layer(data, training=True)
     image = np.clip(keras.ops.convert_to_numpy(data["images"])[0], 0, 255)
@@ -162,6 +174,22 @@ def restore_numpy_names() -> None:
     }
     vars(np).setdefault("sctypes", sctypes)
     vars(np).setdefault("complex", complex)
+
+
+def _mend_random_elastic_transform(layer_class):
+    """Lets masks move with the image: Keras's layer draws the displacements anew for them."""
+    original = layer_class.get_random_transformation
+    if original.__module__ == __name__:
+        return
+
+    def get_random_transformation(self, data, training=True, seed=None):
+        transformation = original(self, data, training, seed)
+        if transformation is not None:
+            drawn = keras.ops.convert_to_numpy(self.generator.next())
+            transformation["seed"] = int(drawn[0])  # a number, instead of what counts on
+        return transformation
+
+    layer_class.get_random_transformation = get_random_transformation
 
 
 def mend_elastic_transformation() -> None:

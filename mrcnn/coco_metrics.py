@@ -112,7 +112,7 @@ def coco_results(
         code = _encoded(one_mask(result["masks"], index))
         entries.append(
             {
-                "image_id": image_id,
+                "image_id": image_id if isinstance(image_id, str) else int(image_id),
                 "category_id": int(class_id if category_ids is None else category_ids[class_id]),
                 "score": float(result["scores"][index]),
                 "bbox": [x1, y1, x2 - x1, y2 - y1],

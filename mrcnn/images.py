@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mrcnn.files import atomic_path
-from mrcnn.pixels import ImageError, as_uint8
+from mrcnn.pixels import ImageError, as_uint8, require_finite
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused by their header, before any memory is asked for."""
@@ -94,10 +94,16 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
         bool [height, width].
 
     Raises:
-        ImageError: as `read_image`.
+        ImageError: as `read_image`, and where the shape may be in the alpha channel alone.
     """
     with _decoded(path) as (image, _):
         values = np.asarray(image if _is_deep(image) else image.convert("L"))
+        if values.min() == values.max() and image.has_transparency_data:
+            if np.ptp(np.asarray(image.convert("RGBA").getchannel("A"))):
+                raise ImageError(
+                    "the mask is of one colour everywhere, and only its alpha channel shows a "
+                    "shape. Save it in black and white, without transparency."
+                )
         full_scale = next((full for full in (1, 255, 65535) if values.max() <= full), None)
         if full_scale is None or values.min() < 0:
             raise ImageError(
@@ -214,7 +220,7 @@ def as_channels(array: np.ndarray | Image.Image, channels: int) -> np.ndarray:
         [height, width, channels]: uint8 for 1 or 3 channels, else the array as it is.
 
     Raises:
-        ImageError: for any other shape, type or range.
+        ImageError: for any other shape, type or range, and for values that are not finite.
     """
     if channels == 3:
         return as_rgb8(array)
@@ -226,6 +232,7 @@ def as_channels(array: np.ndarray | Image.Image, channels: int) -> np.ndarray:
             f"IMAGE_CHANNEL_COUNT is {channels}, so an image must be of shape [height, width, "
             f"{channels}] and of numbers; received {array.dtype} {array.shape}."
         )
+    require_finite(array)
     return array
 
 

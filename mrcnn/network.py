@@ -150,18 +150,25 @@ class MaskRCNNNetwork(_Network):
     def _class_kernel(self):
         return self.get_layer("mrcnn_class_logits").layer.kernel
 
+    def fit(self, x: Any = None, *data: Any, callbacks: Any = None, **settings: Any) -> Any:
+        """Keras's `fit`, which tells the batches of `mrcnn.data` what epoch begins."""
+        from mrcnn.callbacks import EpochOfBatches
+        from mrcnn.data import Batches
+
+        if isinstance(x, Batches):
+            callbacks = [EpochOfBatches(x), *keras.tree.flatten(callbacks or [])]
+        return super().fit(x, *data, callbacks=callbacks, **settings)
+
     def fit_generator(
         self,
         generator: Any,
         steps_per_epoch: int | None = None,
         epochs: int = 1,
-        *,
-        max_queue_size: int | None = None,
-        workers: int | None = None,
-        use_multiprocessing: bool | None = None,
         **settings: Any,
     ) -> keras.callbacks.History:
         """`fit`, which takes generators; what said how batches are prepared is not needed."""
+        for unused in ("max_queue_size", "workers", "use_multiprocessing"):
+            settings.pop(unused, None)
         return self.fit(generator, steps_per_epoch=steps_per_epoch, epochs=epochs, **settings)
 
     def compute_loss(

@@ -16,6 +16,12 @@ class ImageError(ValueError):
     """An image that cannot be read or used; the message names it and says why."""
 
 
+def require_finite(values: np.ndarray) -> None:
+    """Raises `ImageError` where an image holds NaN or infinity."""
+    if values.size and not np.isfinite([values.min(), values.max()]).all():
+        raise ImageError("the image holds values that are not finite numbers (NaN or infinity).")
+
+
 def as_uint8(values: np.ndarray, name: str = "An image") -> np.ndarray:
     """Values as uint8, each type by its own range; uint8 comes back as it is.
 
@@ -37,9 +43,8 @@ def as_uint8(values: np.ndarray, name: str = "An image") -> np.ndarray:
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if values.dtype.kind not in "iuf":
         raise ImageError(f"an image cannot be made of values of type {values.dtype}.")
+    require_finite(values)
     low, high = values.min(), values.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ImageError("the image holds values that are not finite numbers (NaN or infinity).")
     # Interpolation leaves floats a hair outside their range.
     slack = 1e-3 if values.dtype.kind == "f" else 0
     scale = 255 if values.dtype.kind == "f" and high <= 1 + slack else 1

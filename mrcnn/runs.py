@@ -56,8 +56,15 @@ def new_run(model_dir: str | os.PathLike, name: str | None, prefix: str = "mask_
     So does one that a clock which went back, or a machine in another time zone, would name before
     the latest there is: by its name a run is the last, which copying a folder does not change, as
     it does times of files.
+
+    Raises:
+        ValueError: for a name with a slash, which would be a folder's.
     """
     name = (name or "mask_rcnn").lower()
+    if "/" in name or "\\" in name:
+        raise ValueError(
+            f"NAME is part of the names of folders and files, and has no slash; received {name!r}."
+        )
     now = f"{datetime.datetime.now():%Y%m%dT%H%M}"
     stamp, number = max([(now, 0), *(dated for dated, _ in _dated_runs(model_dir, name))])
     names = (f"{name}{stamp}{f'-{n}' if n > 1 else ''}" for n in itertools.count(number + 1))

@@ -52,11 +52,12 @@ def detect_tiles(
         )
     config = model.config
     tile = config.IMAGE_MAX_DIM if tile is None else tile
-    if tile < 1 or not 0 <= overlap < 1:
+    if tile < 1 or tile != int(tile) or not 0 <= overlap < 1:
         raise ValueError(
-            "tile must be at least 1 pixel and overlap from 0 to below 1; received "
-            f"tile={tile} and overlap={overlap}."
+            "tile must be a whole number of pixels, at least 1, and overlap from 0 to below 1; "
+            f"received tile={tile} and overlap={overlap}."
         )
+    tile = int(tile)
     image = as_channels(image, config.IMAGE_CHANNEL_COUNT)  # whose range is that of the whole
     size = image.shape[:2]
     views = [

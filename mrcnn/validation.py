@@ -78,7 +78,7 @@ def _check_input(config):
 
 
 def _check_anchors(config):
-    if not config.BACKBONE_STRIDES or set(config.BACKBONE_STRIDES) - {4, 8, 16, 32, 64}:
+    if not len(config.BACKBONE_STRIDES) or set(config.BACKBONE_STRIDES) - {4, 8, 16, 32, 64}:
         raise ValueError(
             "BACKBONE_STRIDES names the pyramid levels with anchors, some of 4, 8, 16, 32 and "
             f"64; received {config.BACKBONE_STRIDES}."

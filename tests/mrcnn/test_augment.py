@@ -135,8 +135,9 @@ class TestKerasLayer(Common):
             lambda: RandomFlip("horizontal"),
             lambda: RandomTranslation(0.2, 0.2, fill_mode="constant"),
             lambda: Pipeline([RandomFlip(), RandomRotation(0.2, fill_mode="constant")]),
+            lambda: keras.layers.RandomElasticTransform((1.0, 1.0), (1.0, 1.0)),
         ],
-        ids=["RandomFlip", "RandomTranslation", "Pipeline"],
+        ids=["RandomFlip", "RandomTranslation", "Pipeline", "RandomElasticTransform"],
     )
     def augmentation(self, request):
         layer = request.param()
@@ -319,6 +320,13 @@ class TestRefused:
         iaa = pytest.importorskip("imgaug.augmenters")
         with pytest.raises(ValueError, match="must keep them"):
             augment_instances(iaa.Rot90(1, keep_size=False), *rectangles, np.random.default_rng(0))
+
+    @pytest.mark.parametrize("name", ["AugMix", "CutMix", "MixUp"])
+    def test_what_blends_images(self, name):
+        layer = getattr(keras.layers, name)()
+        for augmentation in (layer, Pipeline([RandomFlip(), layer])):
+            with pytest.raises(TypeError, match=f"{name} blends several images"):
+                require_augmentation(augmentation)
 
     @pytest.mark.parametrize("thing", ["fliplr", 0.5, [RandomFlip], {"flip": True}])
     def test_anything_else(self, rectangles, thing):

@@ -294,7 +294,7 @@ class TestResults:
 
     def test_one_entry_for_each_detection(self):
         (result,) = Detector([(1, SQUARE, 0.75), (2, OTHER, 0.5)]).detect([None], compact=True)
-        entries = coco_results(result, 42, [0, 90, 3])
+        entries = coco_results(result, np.int64(42), [0, 90, 3])
         assert entries == coco_results(self.FOUND, 42, {1: 90, 2: 3})
         assert json.loads(json.dumps(entries)) == entries
         first, second = entries
@@ -306,6 +306,9 @@ class TestResults:
 
     def test_class_ids_by_default(self):
         assert [entry["category_id"] for entry in coco_results(self.FOUND, 1)] == [1, 2]
+
+    def test_images_may_have_names(self):
+        assert {entry["image_id"] for entry in coco_results(self.FOUND, "a.jpg")} == {"a.jpg"}
 
     def test_nothing_found(self):
         assert coco_results(Detector.result(), 1) == []

@@ -18,6 +18,7 @@ import mrcnn.parallel_model
 from mrcnn import detection, heads, roi_align, rpn, targets, utils
 from mrcnn.boxes import box_refinement, compute_overlaps, norm_boxes
 from mrcnn.compat import log
+from mrcnn.data import Batches
 from mrcnn.generator import build_detection_targets, data_generator, generate_random_rois
 from mrcnn.masks import extract_bboxes
 from mrcnn.weights import named_weights, save_arrays
@@ -761,6 +762,21 @@ class TestNetwork:
             use_multiprocessing=True,
         )
         assert np.isfinite(history.history["loss"]).all()
+
+    def test_batches_are_others_in_every_epoch(self, eagerly, rectangles, tiny_config, tmp_path):
+        config = tiny_config()
+        model = modellib.MaskRCNN("training", config, tmp_path)
+        model.compile(0.01)
+        batches, epochs = Batches(rectangles(), config, steps=1), []
+        model.keras_model.fit(
+            batches,
+            epochs=3,
+            verbose=0,
+            callbacks=keras.callbacks.LambdaCallback(
+                on_train_batch_begin=lambda batch, logs: epochs.append(batches.epoch)
+            ),
+        )
+        assert epochs == [0, 1, 2]
 
     def test_momentum(self, training):
         training.compile(0.01, 0.5)

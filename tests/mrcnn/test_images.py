@@ -305,6 +305,16 @@ class TestReadMask:
         values = np.array([[[255, 255, 255, 0], [0, 0, 0, 255]]], np.uint8)
         np.testing.assert_array_equal(read_mask(save(tmp_path / "a.png", values)), [[True, False]])
 
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+    def test_shape_in_the_alpha_channel_alone(self, tmp_path, mode):
+        values = np.full((2, 2, 4), 255, np.uint8)
+        Image.fromarray(values).convert(mode).save(tmp_path / "opaque.png")
+        assert read_mask(tmp_path / "opaque.png").all()
+        values[0, 0, 3] = 0
+        Image.fromarray(values).convert(mode).save(tmp_path / "a.png")
+        with pytest.raises(ImageError, match=r"a\.png.*only its alpha channel"):
+            read_mask(tmp_path / "a.png")
+
     def test_orientation_is_applied(self, tmp_path):
         mask = np.arange(40).reshape(5, 8) % 3 == 0
         path = save(tmp_path / "a.png", STORED[6](mask) * np.uint8(255), exif=exif(6))
@@ -457,6 +467,13 @@ class TestChannels:
     def test_other_numbers_are_taken_as_they_are(self, dtype):
         image = self.noise(4, 5, 8, dtype=dtype)
         assert as_channels(image, 8) is image
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_values_that_are_no_numbers(self, value):
+        image = np.zeros((4, 5, 8))
+        image[1, 2, 3] = value
+        with pytest.raises(ImageError, match="not finite"):
+            as_channels(image, 8)
 
     @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3), (4, 5, 5)])
     def test_other_shapes_are_refused(self, shape):

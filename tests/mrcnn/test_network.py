@@ -556,7 +556,7 @@ class TestEverySettingCounts:
 
 def test_pyramid_levels_with_anchors(trained):
     """P3 to P5 alone; the heads still pool from P2."""
-    model = network(BACKBONE_STRIDES=[8, 16, 32], RPN_ANCHOR_SCALES=(16, 24, 32))
+    model = network(BACKBONE_STRIDES=np.array([8, 16, 32]), RPN_ANCHOR_SCALES=(16, 24, 32))
     config = model.config
     shapes = compute_backbone_shapes(config, config.IMAGE_SHAPE)
     np.testing.assert_array_equal(shapes, [[8, 8], [4, 4], [2, 2]])

@@ -32,6 +32,11 @@ class TestNewRun:
         assert run.template.name.format(epoch=7) == "mask_rcnn_cell_0007.h5"
         assert run.epoch == 0
 
+    @pytest.mark.parametrize("name", ["a/b", "a\\\\b"])
+    def test_slash_in_a_name(self, tmp_path, name):
+        with pytest.raises(ValueError, match="NAME is part of the names.*received 'a"):
+            new_run(tmp_path, name)
+
     def test_braces_of_folder_and_name_stay(self, tmp_path, noon):
         run = new_run(tmp_path / "{v1}", "a{}")
         assert str(run.template).format(epoch=7) == str(run.folder / "mask_rcnn_a{}_0007.h5")

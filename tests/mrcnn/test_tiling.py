@@ -248,6 +248,7 @@ def test_empty_masks_are_left_out():
     [
         ({"image": np.zeros((2, 9, 9, 3))}, r"one image.*\(2, 9, 9, 3\)"),
         ({"tile": 0}, "tile=0"),
+        ({"tile": 4.5}, "tile=4.5"),
         ({"overlap": 1}, "overlap=1"),
     ],
 )

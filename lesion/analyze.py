@@ -27,6 +27,7 @@ if not __package__:  # run as a script: import the packages beside it, not the m
 
 import argparse
 import contextlib
+import os
 from collections import Counter, deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -105,7 +106,8 @@ def analyze_images(
 
         for path, result in results:
             if isinstance(result, Problem):
-                forget(out, stems[path])
+                if os.access(path, os.R_OK):  # else it may be what it was, once it is back
+                    forget(out, stems[path])
                 problems.append(result)
                 progress.update()
                 continue

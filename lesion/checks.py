@@ -108,6 +108,7 @@ def _sort_out(
             problems.append(Problem(sample.image, image))
         elif first:
             problems.append(Problem(sample.image, _duplicate(sample, first, task)))
+            first.copies_of.update(sample.known_by)  # what is of them is of one lesion with it
             if _contradict(sample, first, task):
                 doubtful.add(first.key)
         elif not sample.truth(task):
@@ -135,7 +136,10 @@ def _contradict(sample: Sample, first: Sample, task: str) -> bool:
 def _duplicate(sample: Sample, first: Sample, task: str) -> str:
     name = first.image.name if first.image.parent == sample.image.parent else first.image
     if not _contradict(sample, first, task):
-        return f"duplicate: the same bytes as {name}"
+        two = None not in (sample.lesion_id, first.lesion_id)
+        two = two and ("lesion", sample.lesion_id) not in first.known_by
+        lesions = f"; lesion {first.lesion_id} there and {sample.lesion_id} here are taken for one"
+        return f"duplicate: the same bytes as {name}{lesions if two else ''}"
     left = "neither is" if first.collection == sample.collection else "this one is not"
     return (
         f"duplicate: the same bytes as {name}, and another diagnosis ({first.diagnosis} there, "

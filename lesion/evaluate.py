@@ -219,7 +219,8 @@ def _run(parser, arguments, held):
     _print_all(wrong, sys.stderr)
     _print_all(said, sys.stdout)
     try:
-        refuse_masks_in(arguments.predictions, selection.samples)
+        every = [sample for collection in collections for sample in collection.samples]
+        refuse_masks_in(arguments.predictions, every)
         predictor = load_predictor_of(arguments, boundary)
         _refuse_several_pictures(arguments, predictor)
     except (OSError, ValueError) as error:

@@ -35,8 +35,8 @@ def grouped(samples: Sequence[Sample], patients: bool = True) -> list[list[Sampl
         return "image", archive_id(sample.image_id) or sample.key
 
     for sample in samples:
-        for kind, name in (("lesion", sample.lesion_id), ("patient", sample.patient_id)):
-            if name is not None and (patients or kind != "patient"):
+        for kind, name in sample.known_by:
+            if patients or kind != "patient":
                 parent[find(image_of(sample))] = find((kind, name))
     found: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -74,8 +74,7 @@ def _names(samples, found):
 
 def marks_of(sample: Sample) -> list[str]:
     """By which an image is known in whatever folder: its lesion and its patient, where known."""
-    named = [] if sample.lesion_id is None else [sample.lesion_id]
-    return named + ([] if sample.patient_id is None else [f"patient {sample.patient_id}"])
+    return [name if kind == "lesion" else f"patient {name}" for kind, name in sample.known_by]
 
 
 def content_mark(sample: Sample) -> str | None:

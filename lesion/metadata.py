@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lesion.folders import ANALYSED_SUFFIXES
 from lesion.patient import NAMES, UNKNOWN
-from lesion.samples import Collection, DatasetError, Problem
+from lesion.samples import Collection, DatasetError, Problem, RowProblems
 from lesion.tables import columns_of, read_table
 from lesion.vocabulary import category_of
 
@@ -28,6 +28,8 @@ _OWN_RESULTS = "notice"
 # The archive's since 2023, from the broadest to the narrowest.
 _DIAGNOSIS_LEVELS = tuple(f"diagnosis_{level}" for level in range(1, 6))
 _CONFIRMATION_COLUMNS = ("dx_type", "diagnosis_confirm_type")
+_OTHER = ""
+"""Stands for a diagnosis that is none of the seven, until all tables are read."""
 # What tables may contradict each other in.
 _NAMES = ("lesion_id", "patient_id", "diagnosis")
 _NOTHING: dict[str, dict | None] = {**dict.fromkeys(_NAMES), "metadata": {}}
@@ -76,17 +78,16 @@ def read_metadata(
     """
     tables = _usable(paths, collection, required)
     rows = {image_id: {**_NOTHING, **facts} for image_id, facts in (known or {}).items()}
-    places: dict[str, tuple[Path, int]] = {}
-    blank: dict[str, list[str]] = {}
+    lacks: dict[str, dict[str, tuple[Path, int]]] = {}  # by image the columns it is blank in
     contradictory: set[str] = set()
     faulty: set[str] = set()
-    faults = _Rows()
+    faults = RowProblems()
     for table in tables:
         listed: dict[str, dict] = {}
         for number, row in table.rows:
             image_id = image_name(row[table.image_column])
             facts, fault = _facts(row, table.named, table.categories)
-            problem = None
+            place, problem = (table.path, number), None
             if not image_id:
                 problem = f"no {table.image_column}"
             elif image_id in listed and facts == listed[image_id]:
@@ -97,23 +98,32 @@ def read_metadata(
             else:
                 listed[image_id] = facts
                 rows[image_id] = _together(rows.get(image_id), facts)
-                places.setdefault(image_id, (table.path, number))
-                columns = [n for n in _DIAGNOSIS_COLUMNS if row.get(n, " ").lower() in UNKNOWN]
-                blank.setdefault(image_id, []).extend(columns)
+                blank = lacks.setdefault(image_id, {})
+                if "lesion_id" in row or "lesion_id" not in blank:
+                    blank["lesion_id"] = place
+                for column in _DIAGNOSIS_COLUMNS:
+                    if row.get(column, " ").lower() in UNKNOWN:
+                        blank.setdefault(column, place)
                 if fault:
-                    faults.add(fault, image_id, (table.path, number))
+                    faults.add(fault, image_id, place)
                     faulty.add(image_id)
             if problem:
                 collection.problems.append(Problem(table.path, f"line {number}: {problem}"))
     collection.diagnoses_listed += len(faulty | {i for i, row in rows.items() if row["diagnosis"]})
     columns = list(dict.fromkeys(name for table in tables for name in table.columns))
-    lacking = _Rows()
+    lacking = RowProblems()
     for image_id, row in rows.items():
-        wanted = ["lesion_id"] if "lesion_id" in columns and row["lesion_id"] is None else []
-        if row["diagnosis"] is None and image_id not in faulty:
-            wanted += blank[image_id]
-        if wanted and image_id in places:
-            lacking.add(" and no ".join(wanted), image_id, places[image_id])
+        row["diagnosis"] = row["diagnosis"] or None
+        wanted: dict[tuple[Path, int], list[str]] = {}
+        for column, place in lacks.get(image_id, {}).items():
+            if column == "lesion_id":
+                lacking_it = column in columns and row[column] is None
+            else:
+                lacking_it = row["diagnosis"] is None and image_id not in faulty
+            if lacking_it:
+                wanted.setdefault(place, []).append(column)
+        for place, names in wanted.items():
+            lacking.add(" and no ".join(names), image_id, place)
     collection.problems += faults.problems("{what} of {image} is unknown and not used")
     collection.problems += lacking.problems("{image} has no {what}", "{image} have no {what}")
     if "lesion_id" not in columns:
@@ -240,30 +250,6 @@ def _look_at_groups(rows, path, collection):
             collection.problems.append(Problem(path, reason))
 
 
-class _Rows:
-    """Rows of which the same is to be said, told of together: a table may have thousands."""
-
-    def __init__(self):
-        self._rows: dict[tuple[Path, str], list[tuple[int, str]]] = {}
-
-    def add(self, what: str, image_id: str, place: tuple[Path, int]) -> None:
-        path, number = place
-        self._rows.setdefault((path, what), []).append((number, image_id))
-
-    def problems(self, of_one: str, of_several: str | None = None) -> list[Problem]:
-        """One for each kind of row, the most frequent first; `{what}` and `{image}` in them."""
-        problems = []
-        for (path, what), rows in sorted(self._rows.items(), key=lambda item: -len(item[1])):
-            (number, image), count = rows[0], len(rows)
-            if count == 1:
-                reason = f"line {number}: {of_one.format(what=what, image=image)}"
-            else:
-                images = f"{count:,} images, such as {image} in line {number},"
-                reason = (of_several or of_one).format(what=what, image=images)
-            problems.append(Problem(path, reason))
-        return problems
-
-
 def _note_columns(table, collection, diagnosed):
     """Says which columns of a table mean something here, and that none is of diagnoses."""
     read = table.known | {table.image_column, *_CONFIRMATION_COLUMNS}
@@ -275,27 +261,34 @@ def _note_columns(table, collection, diagnosed):
 
 
 def _facts(row, named, categories):
-    """A row as `read_metadata` returns it, and a diagnosis that is none of the seven, as text."""
+    """A row as `read_metadata` returns it, and a diagnosis that is none of the seven, as text.
+
+    Such a diagnosis is `_OTHER`; one of the archive's broad words, such as "Benign", is unknown.
+    """
     columns = [column for column in named if column not in _DIAGNOSIS_LEVELS]
     names = [row[column] for column in columns if row[column].lower() not in UNKNOWN]
     levels = [row.get(column, "") for column in reversed(_DIAGNOSIS_LEVELS)]
     levels = [name for name in levels if name.lower() not in UNKNOWN]
     found, fault = [category_of(name) for name in names], None
+    unknown = _OTHER if names else None
     if not names and levels:
         found = [next(filter(None, map(category_of, levels)), None)]
         names = levels[:1]
     name, diagnosis = (names[0], found[0]) if names else ("", None)
+    marked = [column for column in categories if _is_marked(row[column])]
     if name and diagnosis is None:
-        fault = f"the diagnosis ({columns[0] if columns else 'dx'}) {name!r}"
+        fault, diagnosis = f"the diagnosis ({columns[0] if columns else 'dx'}) {name!r}", unknown
     elif len(set(found)) > 1:
-        fault, diagnosis = f"the diagnosis ({' by dx, '.join(names)} by diagnosis)", None
-    if not name and categories:
-        marked = [column for column in categories if _is_marked(row[column])]
-        if len({categories[column] for column in marked}) == 1:
-            diagnosis = categories[marked[0]]
-        else:
-            marked += [n for n in _OTHER_CATEGORIES if not marked and _is_marked(row.get(n, ""))]
-            fault = f"the category ({' and '.join(marked) or 'none of these columns is 1'})"
+        fault, diagnosis = f"the diagnosis ({' by dx, '.join(names)} by diagnosis)", _OTHER
+    elif name and {categories[column] for column in marked} - {diagnosis}:
+        fault = f"the diagnosis ({name!r} by name, 1 for {' and '.join(marked)})"
+        diagnosis = _OTHER
+    elif not name and len({categories[column] for column in marked}) == 1:
+        diagnosis = categories[marked[0]]
+    elif not name and categories:
+        marked += [n for n in _OTHER_CATEGORIES if not marked and _is_marked(row.get(n, ""))]
+        fault = f"the category ({' and '.join(marked) or 'none of these columns is 1'})"
+        diagnosis = _OTHER if marked else None
     metadata = patient_in(row)
     if kind := next(filter(None, (row.get(name) for name in _CONFIRMATION_COLUMNS)), None):
         metadata["confirmation"] = CONFIRMATIONS.get(kind.lower(), kind)

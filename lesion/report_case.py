@@ -103,7 +103,7 @@ def data_url(image: np.ndarray, side: int) -> str:
     content, picture = io.BytesIO(), Image.fromarray(image)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     # Full resolution of colours, as the lines are thin and coloured.
-    picture.save(content, "JPEG", quality=80, subsampling=0, optimize=True)
+    picture.save(content, "JPEG", quality=80, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
 
 

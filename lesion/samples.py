@@ -36,6 +36,8 @@ class Sample:
         metadata: `age`, `sex`, `site`, `confirmation` (of the diagnosis) where known.
         part: the part of the challenge (`PARTS`) that the image belongs to.
         patient_id: whose lesion it is, where known.
+        copies_of: further `("lesion", lesion_id)` and `("patient", patient_id)` under which copies
+            of the image are listed, which are left out (`lesion.checks`).
     """
 
     collection: str
@@ -48,6 +50,14 @@ class Sample:
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     part: str | None = None
     patient_id: str | None = None
+    copies_of: set[tuple[str, str]] = field(default_factory=set, compare=False)
+
+    @property
+    def known_by(self) -> list[tuple[str, str]]:
+        """All lesions and patients it is of, in the form of `copies_of`."""
+        own = [("lesion", self.lesion_id), ("patient", self.patient_id)]
+        named = [(kind, name) for kind, name in own if name is not None]
+        return named + sorted(self.copies_of.difference(named))
 
     @property
     def key(self) -> str:
@@ -124,6 +134,30 @@ def said_of(problems: Sequence[Problem]) -> list[str]:
 def printable(text: str) -> str:
     """Text with names of files, which need not be Unicode, as a terminal takes it."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+class RowProblems:
+    """Rows of tables of which the same is to be said, told of together: there may be thousands."""
+
+    def __init__(self):
+        self._rows: dict[tuple[Path, str], list[tuple[int, str]]] = {}
+
+    def add(self, what: str, image_id: str, place: tuple[Path, int]) -> None:
+        path, number = place
+        self._rows.setdefault((path, what), []).append((number, image_id))
+
+    def problems(self, of_one: str, of_several: str | None = None) -> list[Problem]:
+        """One for each kind of row, the most frequent first; `{what}` and `{image}` in them."""
+        problems = []
+        for (path, what), rows in sorted(self._rows.items(), key=lambda item: -len(item[1])):
+            (number, image), count = rows[0], len(rows)
+            if count == 1:
+                reason = f"line {number}: {of_one.format(what=what, image=image)}"
+            else:
+                images = f"{count:,} images, such as {image} in line {number},"
+                reason = (of_several or of_one).format(what=what, image=images)
+            problems.append(Problem(path, reason))
+        return problems
 
 
 @dataclass

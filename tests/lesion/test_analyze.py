@@ -86,6 +86,16 @@ def test_bad_file_is_a_problem_and_stops_nothing(folder, darkness, out):
     assert records == ["b.json", "c.json"], "what was found before is no longer this image's"
 
 
+def test_file_that_is_not_there_keeps_its_results(folder, darkness, out):
+    """It may be on a disk that is not connected at the moment."""
+    analyze_all(darkness, [folder / "a.png"], out)
+    before = names(out)
+    (folder / "a.png").unlink()
+    (problem,) = analyze_all(darkness, [folder / "a.png"], out)
+    assert "no such file" in problem.reason
+    assert names(out) == before
+
+
 @pytest.mark.parametrize(("letters", "compiled"), [("ab", False), ("abc", True)])
 def test_networks_are_compiled_for_more_than_a_few_images(
     folder, darkness, command, monkeypatch, letters, compiled

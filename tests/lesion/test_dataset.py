@@ -18,8 +18,10 @@ from lesion.boundary_data import LesionDataset
 from lesion.cache import ImageCache
 from lesion.checks import check_samples
 from lesion.dataset import main
+from lesion.grouping import grouped, marks_of
 from lesion.layouts import find_collections, find_samples
 from lesion.samples import ATTRIBUTES, DatasetError, Problem, said_of
+from lesion.splits import Split
 
 REPOSITORY = Path(__file__).parents[2]
 TASK1 = "ISIC2018_Task1_Training_GroundTruth"
@@ -266,6 +268,23 @@ class TestCopies:
         one, two = (check_samples(each, used=used) for each in find_collections(roots))
         assert (ids(one), ids(two)) == (["a"], [])
         assert f"the same bytes as {roots[0] / 'images' / 'a.jpg'}" in str(two.problems[-1])
+
+    @pytest.mark.parametrize("lesion", ["1", ""])
+    def test_what_is_of_a_copys_lesion_or_patient_is_not_divided(self, tmp_path, lesion):
+        root = self.copied(tmp_path)
+        for name in "cd":
+            save_image(root / "images" / f"{name}.jpg")
+            save_mask(root / "masks" / f"{name}.png")
+        (root / "m.csv").write_text(f"image,lesion_id,patient_id\na,{lesion},\nb,2,7\nc,2,\nd,,7\n")
+        checked = check_samples(find_samples(root))
+        assert ids(checked) == ["a", "c", "d"]
+        assert len(grouped(checked.samples)) == 1
+        twice = f"; lesion {root.name}/1 there and {root.name}/2 here are taken for one"
+        assert str(checked.problems[-1]).endswith("a.jpg" + (twice if lesion else ""))
+        names = [f"{root.name}/2", f"patient {root.name}/7"]
+        assert marks_of(checked.samples[0])[-2:] == names
+        split = Split({"train": [checked.samples[0].key]}, 0, {"train": 1.0})
+        assert split.with_marks(checked.samples).has_learned(checked.samples[1])
 
 
 def test_mask_without_image(tmp_path):

@@ -527,6 +527,19 @@ def test_masks_without_any_truth(command, dataset, tmp_path, capsys):
     assert "Not scored, for want of a mask, but predicted: 2 images." in capsys.readouterr().out
 
 
+def test_predictions_do_not_lie_among_the_truth(command, dataset, tmp_path, capsys):
+    """Nor where what is scored has no mask, so that nothing would be replaced."""
+    root = dataset(images=2)
+    (root / "masks" / "i1.png").unlink()
+    Split({"train": ["first/i0"], "test": ["first/i1"]}, 0, {"train": 0.5, "test": 0.5}).save(
+        tmp_path / "split.json"
+    )
+    options = (f"--split={tmp_path / 'split.json'}", f"--predictions={root / 'masks'}")
+    code, result = command("--dataset", root, *options)
+    assert (code, result) == (2, None)
+    assert "give another folder with --predictions" in capsys.readouterr().err
+
+
 def test_predictions_do_not_replace_the_truth(command, dataset, capsys):
     root = dataset()
     before = (root / "masks" / "i0.png").read_bytes()

@@ -149,6 +149,45 @@ class TestDiagnoses:
         (problem,) = collection.problems
         assert "(nv by dx, melanoma by diagnosis) of a is unknown" in problem.reason
 
+    @pytest.mark.parametrize("dx", ["nv", "nevus"])
+    def test_name_and_column_of_one_row(self, tmp_path, dx):
+        rows, collection = read(
+            tmp_path, f"image,lesion_id,dx,mel,nv\na,1,{dx},0,1\nb,2,{dx},1,0\nc,3,{dx},0,0\n"
+        )
+        assert [rows[name]["diagnosis"] for name in "abc"] == ["NV", None, "NV"]
+        (problem,) = collection.problems
+        assert f"({dx!r} by name, 1 for mel) of b is unknown" in problem.reason
+
+    @pytest.mark.parametrize(
+        ("first", "second", "kept"),
+        [
+            ("dx\na,squamous cell carcinoma", "dx\na,bkl", False),
+            ("MEL,NV\na,1,1", "dx\na,nv", False),
+            ("MEL,SCC\na,0,1", "dx\na,mel", False),
+            ("dx\na,scc", "dx\na,squamous cell carcinoma", True),
+            ("MEL,NV\na,0,0", "dx\na,nv", True),
+            ("diagnosis_1\na,Benign", "dx\na,nv", True),  # is broader
+        ],
+    )
+    def test_one_of_the_seven_and_another_contradict_each_other(
+        self, tmp_path, first, second, kept
+    ):
+        for texts in ((first, second), (second, first)):
+            paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+            for path, text in zip(paths, texts, strict=True):
+                path.write_text(f"image,{text}\n")
+            collection = Collection("ours", tmp_path, "plain", "all", [])
+            rows, contradictory = read_metadata(paths, collection)
+            assert (set(rows), contradictory) == (({"a"}, set()) if kept else (set(), {"a"}))
+            names_it = second.partition("\na,")[2] == "nv"
+            assert not kept or rows["a"]["diagnosis"] == ("NV" if names_it else None)
+
+    def test_folder_and_table_contradict_each_other(self, tmp_path):
+        (tmp_path / "m.csv").write_text("image,dx\na,squamous cell carcinoma\n")
+        known = {"a": {"diagnosis": "MEL"}}
+        collection = Collection("ours", tmp_path, "classes", "all", [])
+        assert read_metadata([tmp_path / "m.csv"], collection, known=known) == ({}, {"a"})
+
     def test_categories_with_decimal_commas(self, tmp_path):
         rows, _ = read(tmp_path, 'image;MEL;NV\na;"1,0";"0,0"\n')
         assert rows["a"]["diagnosis"] == "MEL"
@@ -156,6 +195,19 @@ class TestDiagnoses:
     def test_how_they_were_confirmed_in_the_archives_words(self, tmp_path):
         rows, _ = read(tmp_path, "isic_id,dx,diagnosis_confirm_type\na,nv,Histopathology\n")
         assert rows["a"]["metadata"] == {"confirmation": "histo"}
+
+
+class TestProblems:
+    def test_of_several_tables_the_one_with_the_column_is_named(self, tmp_path):
+        paths = [tmp_path / "truth.csv", tmp_path / "lesions.csv"]
+        paths[0].write_text("image,diagnosis\na,\nb,nv\n")
+        paths[1].write_text("image,diagnosis,lesion_id\nc,nv,3\na,,1\nb,nv,\n")
+        collection = Collection("ours", tmp_path, "plain", "all", [])
+        read_metadata(paths, collection)
+        assert [str(problem) for problem in collection.problems] == [
+            f"{paths[0]}: line 2: a has no diagnosis",
+            f"{paths[1]}: line 4: b has no lesion_id",
+        ]
 
 
 class TestNotes:

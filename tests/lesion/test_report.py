@@ -14,6 +14,7 @@ from PIL import Image
 
 from lesion import NOTICE, report
 from lesion.report import page_of_another, write_report
+from lesion.report_case import data_url
 from lesion.samples import Problem
 from mrcnn.images import write_image
 
@@ -205,6 +206,14 @@ def test_pictures_are_reduced_and_described(write):
     assert sizes == [(120, 3), (512, 15), (512, 15)]
     assert thumbnail["alt"] == ""  # its name stands beside it
     assert all("ISIC_0000001.jpg" in picture["alt"] for picture in pictures)
+
+
+def test_pictures_of_noise():
+    """JPEGs of them are larger than their pixels are many."""
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    content = base64.b64decode(data_url(noise, 512).partition(",")[2])
+    with Image.open(io.BytesIO(content)) as decoded:
+        assert np.asarray(decoded).shape == noise.shape
 
 
 def test_table_has_headers_and_values_to_sort_by(write):

@@ -17,6 +17,7 @@ from lesion.weights import companion, find_weights, member_files, shipped_name, 
 from mrcnn.arrays import load_arrays
 
 FOLDER = Path(__file__).resolve().parents[2] / "weights"
+CARD = FOLDER / "MODEL_CARD.md"
 SHIPPED = [
     task
     for task in TASKS
@@ -44,6 +45,33 @@ def test_as_many_networks_are_joined_by_make_as_are_shipped():
     joined = recipe.partition("--out=")[0].count("--weights=")
     ensemble = json.loads((FOLDER / "lesion_diagnosis.ensemble.json").read_text())
     assert joined == len(ensemble["members"])
+
+
+def test_documents_tell_what_was_measured_last():
+    """Of the diagnosis, whose figures change with every choice of networks or views."""
+    docs = FOLDER.parent / "docs"
+    told, alone = (
+        json.loads((docs / "runs" / "diagnosis_shipped" / f"{name}.json").read_text())
+        for name in ("evaluation", "evaluation_images_alone")
+    )
+    accuracy = told["balanced_accuracy"], alone["balanced_accuracy"]
+    auc = told["melanoma_auc"], alone["melanoma_auc"]
+    training, analysis, readme, card = (
+        path.read_text(encoding="utf-8")
+        for path in (docs / "training.md", docs / "analysis.md", FOLDER.parent / "README.md", CARD)
+    )
+    both = "balanced accuracy {:.3f} and {:.3f}, melanoma AUC {:.3f} and {:.3f}"
+    assert both.format(*accuracy, *auc) in training
+    assert f"reaches {accuracy[1]:.3f} and {auc[1]:.3f}" in readme
+    for text in (readme, card):
+        assert f"balanced accuracy {accuracy[0]:.3f} (" in text
+    answered = told["answered"]
+    kept = answered["images_of"]["MEL"]
+    missed = round(kept * (1 - answered["recall"]["MEL"]))
+    assert told["risk"] == 0.1
+    assert f"at 0.1, {kept} images of melanoma of the test part were not referred" in analysis
+    assert f"and {missed} of these" in analysis
+    assert f"of the {kept} images of melanoma among them {missed}" in card
 
 
 def test_all_together_are_small():

@@ -57,7 +57,7 @@ def suggest_anchors(dataset: Dataset, config: Config, limit: int | None = 1000) 
     scales = _log_centres(np.sqrt(height * width), len(config.BACKBONE_STRIDES))
     ratios = _log_centres(width / height, len(config.RPN_ANCHOR_RATIOS))
     scales = tuple(max(1, round(scale)) for scale in scales)
-    ratios = [round(ratio, 2) for ratio in ratios]
+    ratios = [float(f"{ratio:.3g}") for ratio in ratios]  # of thin objects far below 0.01, too
     return AnchorSuggestion(
         {"RPN_ANCHOR_SCALES": scales, "RPN_ANCHOR_RATIOS": ratios},
         len(boxes),

@@ -5,7 +5,6 @@ attributes: `format`, `format_version` and `metadata` (JSON). Nothing read from 
 executed, and no link out of it is followed.
 """
 
-import contextlib
 import json
 import mmap
 import os
@@ -72,6 +71,14 @@ class StoredArray:
             return self.dataset[()]
 
 
+def metadata_text(metadata: Mapping) -> str:
+    """Metadata as they are stored; WeightsError for what JSON has no form for."""
+    try:
+        return json.dumps(dict(metadata), default=_json_value)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"The metadata cannot be written as JSON: {error}.") from error
+
+
 def save_arrays(
     path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping | None = None
 ) -> None:
@@ -87,17 +94,10 @@ def save_arrays(
     Raises:
         WeightsError: if the metadata holds something JSON has no form for.
     """
-    try:
-        text = json.dumps(dict(metadata or {}), default=_json_value)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(
-            f"The metadata for {path} cannot be written as JSON: {error}."
-        ) from error
+    text = metadata_text(metadata or {})  # before anything is written
     with atomic_path(path, durable=True) as temporary, _full_disk_named(path):
         with _new_file(temporary) as file:
-            file.attrs["format"] = FORMAT
-            file.attrs["format_version"] = FORMAT_VERSION
-            file.attrs["metadata"] = text
+            file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, metadata=text)
             for name, array in arrays.items():
                 array = np.asarray(array)
                 array = array if array.dtype.kind in "fiub" else array.astype(np.float32)
@@ -128,7 +128,7 @@ def _without_times(kind):
     return settings
 
 
-@contextlib.contextmanager
+@contextmanager
 def _full_disk_named(path):
     """HDF5 tells of a disk that is full, where it closes a file, by a RuntimeError."""
     try:

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from mrcnn.arrays import metadata_text
 from mrcnn.config import Config
 from mrcnn.distribution import process_share
 from mrcnn.files import atomic_path
@@ -160,7 +161,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         run: the `mrcnn.runs.InRun`, whose `checkpoint_path` has `{epoch:04d}` in it.
-        metadata: stored with the weights.
+        metadata: stored with the weights; WeightsError if JSON has no form for it.
         keep: number of weights files to keep, the latest; None keeps all.
     """
 
@@ -168,6 +169,7 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         if keep is not None and keep < 1:
             raise ValueError(f"`keep_checkpoints` must be at least 1, or None; received {keep}.")
+        metadata_text(metadata)  # rather now than when the first epoch is over
         self.run = run
         self.metadata = metadata
         self.keep = keep

@@ -174,7 +174,9 @@ class Detector:
         self.config = model.config
         _check(self.config)
         self.network = model.keras_model.inference
-        self.limit = limit or self.config.DETECTION_MAX_INSTANCES
+        if limit is not None and (not isinstance(limit, int | np.integer) or limit < 1):
+            raise ValueError(f"`limit` is a number of detections, at least 1; received {limit!r}.")
+        self.limit = int(limit or self.config.DETECTION_MAX_INSTANCES)
         self.mask_threshold = mask_threshold
         names = model.class_names or map(str, range(self.config.NUM_CLASSES))
         self.class_names = ["", *list(names)[1:]]

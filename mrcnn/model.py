@@ -231,7 +231,7 @@ class MaskRCNN(InRun, Detecting, LookInside):
             seed: of order, augmentation and sampling.
             workers: threads that prepare batches; by default one for each core, up to 8.
             keep_checkpoints: number of checkpoints to keep, the latest; None keeps all.
-            metadata: stored with the weights besides the configuration.
+            metadata: by names of their own, stored with the weights besides the configuration.
 
         Returns:
             The Keras `History`, or None if the run had reached `epochs` before.
@@ -240,8 +240,8 @@ class MaskRCNN(InRun, Detecting, LookInside):
             mrcnn.callbacks.NonFiniteLossError: naming the images of the batch.
             mrcnn.data.SampleError: naming an image that cannot be used.
             RuntimeError: if the network was built for inference.
-            ValueError: if no layer would learn, or a callback is to change a rate that follows a
-                schedule.
+            ValueError: if no layer would learn, a callback is to change a rate that follows a
+                schedule, or `metadata` has a name that is taken or what JSON has no form for.
         """
         if self.mode != "training":
             raise RuntimeError("Build the network with mode='training' to train it.")
@@ -258,6 +258,10 @@ class MaskRCNN(InRun, Detecting, LookInside):
                 *(epochs, self.log_dir, self.epoch),
             )
             return None
+        if own := sorted({*self.metadata(), "epoch", "logs"}.intersection(metadata or {})):
+            raise ValueError(
+                f"`metadata` goes beside what is stored anyway; call {' and '.join(own)} otherwise."
+            )
         callbacks.refuse_rate_callbacks(self.config, custom_callbacks or [])
         batches = Batches(
             train_dataset,

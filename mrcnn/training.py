@@ -20,6 +20,7 @@ from mrcnn.config import Config
 from mrcnn.distribution import ReplicatedAdamW, ReplicatedSGD, replica_count
 from mrcnn.tensors import Tensor
 from mrcnn.weights import (
+    WeightsError,
     assign_weights,
     load_arrays,
     named_weights,
@@ -211,10 +212,14 @@ def find_state(folder: str | os.PathLike, epoch: int) -> tuple[Path | None, int]
 
     Returns:
         path of the state file and the epoch to continue from; None and `epoch` where the file is
-        missing or of another epoch, as after the weights of an earlier one were loaded.
+        missing, damaged or of another epoch, as after the weights of an earlier one were loaded.
     """
     path = Path(folder) / STATE_FILE
-    reached = read_metadata(path).get("epoch") if path.exists() else None
+    reached = None
+    try:
+        reached = read_metadata(path).get("epoch") if path.exists() else None
+    except WeightsError as error:
+        logger.warning("The state of the training is damaged: %s", error)
     # One epoch behind: killed between the renaming of the weights and of the state.
     if reached in (epoch, epoch - 1):
         logger.info("Continuing at epoch %d of %s.", reached, folder)

@@ -88,6 +88,10 @@ def _check_anchors(config):
             "RPN_ANCHOR_SCALES needs one scale per level of BACKBONE_STRIDES; received "
             f"{config.RPN_ANCHOR_SCALES} for {config.BACKBONE_STRIDES}."
         )
+    for name in ("RPN_ANCHOR_SCALES", "RPN_ANCHOR_RATIOS"):
+        values = np.asarray(getattr(config, name), float)
+        if not values.size or not (np.isfinite(values) & (values > 0)).all():
+            raise ValueError(f"{name} are numbers above 0; received {getattr(config, name)}.")
 
 
 def _check_heads(config):

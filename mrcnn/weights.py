@@ -220,6 +220,7 @@ def _matched(targets, entries, excluded, model, report):
             shapes[name] = (entries[position].shape, tuple(weight.variable.shape))
         else:
             found[name] = entries[position]
+    used |= {n for n, e in enumerate(entries) if index.get(e.names[0]) in used}  # listed twice
     report.unused = [e.names[0] for number, e in enumerate(entries) if number not in used]
     return found, shapes
 

@@ -23,6 +23,13 @@ class TestSuggestion:
         assert suggestion.settings == {"RPN_ANCHOR_SCALES": (8, 32), "RPN_ANCHOR_RATIOS": [1.0]}
         assert suggestion.boxes == 6
 
+    def test_ratios_of_thin_objects(self, config, rectangles):
+        data = rectangles([[(1, (0, 3, 999, 5))]], size=(1000, 1000))
+        suggestion = suggest_anchors(
+            data, config(IMAGE_MAX_DIM=1024, IMAGE_MIN_DIM=1024, IMAGE_RESIZE_MODE="square")
+        )
+        assert suggestion.settings["RPN_ANCHOR_RATIOS"] == [pytest.approx(2 / 999, rel=0.01)]
+
     def test_ratios_are_width_to_height(self, config, rectangles):
         images = [[(1, (0, 0, 10, 40))], [(1, (0, 0, 40, 10))]]
         suggestion = suggest_anchors(

@@ -717,6 +717,13 @@ class TestNetwork:
         with pytest.raises(FileExistsError, match="shapes.weights.h5 exists"):
             training.keras_model.save_weights(tmp_path / name, overwrite=False)
 
+    def test_whole_model_in_the_old_format_of_keras(self, inference, tmp_path, caplog):
+        """It lists twice what a layer is wrapped in."""
+        inference.keras_model.save(tmp_path / "whole.h5")
+        report = inference.keras_model.load_weights(tmp_path / "whole.h5")
+        assert len(report.loaded) == len(inference.keras_model.weights)
+        assert not report.unused and "lacks" not in caplog.text
+
     @pytest.mark.parametrize("top", ["", "model_weights/"], ids=["weights", "whole model"])
     def test_checkpoint_that_matterport_wrote(self, training, tmp_path, top):
         """It is read by its Keras 2 names, and the run goes on in its folder after its epoch."""

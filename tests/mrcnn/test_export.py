@@ -236,6 +236,12 @@ class TestSavedModel:
         np.testing.assert_allclose(lines[:, 4], expected["scores"], atol=1e-4)
 
 
+@pytest.mark.parametrize("limit", [0, -1, 2.0, "3"])
+def test_limit_that_is_no_number_of_detections(model, limit):
+    with pytest.raises(ValueError, match=f"`limit`.*received {limit!r}"):
+        export.Detector(model, limit)
+
+
 def test_limit_reaches_the_graph(monkeypatch):
     written = {}
     monkeypatch.setattr(export, "Detector", lambda model, limit: (model.name, limit))

@@ -161,6 +161,15 @@ class TestTrain:
             model.train(rectangles(), None, 1e-4, 3, "heads", custom_callbacks=[Look()])
         assert seen == ["mask_rcnn_tiny_0001.h5", "mask_rcnn_tiny_0002.h5"]
 
+    @pytest.mark.parametrize("name", ["config", "class_names", "epoch", "logs"])
+    def test_metadata_of_a_name_that_is_taken(self, model, rectangles, name):
+        with pytest.raises(ValueError, match=f"`metadata`.*call {name} otherwise"):
+            model.train(rectangles(), None, 0.1, 9, "all", metadata={name: "mine", "my_own": 1})
+
+    def test_metadata_that_cannot_be_stored(self, model, rectangles):
+        with pytest.raises(WeightsError, match="metadata cannot be written as JSON"):
+            model.train(rectangles(), None, 0.1, 9, "all", metadata={"thing": object()})
+
     def test_epochs_reached_need_no_training(self, whole, rectangles, caplog):
         assert whole.model.train(rectangles(), None, 0.01, epochs=3, layers="all") is None
         assert "Nothing is trained: `epochs` is the number of the last, 3" in caplog.text

@@ -504,7 +504,7 @@ def test_a_failed_save_leaves_the_old_file(model, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(h5py.File, "create_dataset", fail)
+    monkeypatch.setattr(h5py.Group, "create_dataset", fail)
     with pytest.raises(OSError, match="No space left"):
         save_weights(model, tmp_path / "w.h5", {"epoch": 2})
     assert read_metadata(tmp_path / "w.h5") == {"epoch": 1}

@@ -18,7 +18,7 @@ from lesion.checks import check_samples
 from lesion.layouts import find_collections
 from lesion.options import add_datasets, positive
 from lesion.patient import known_of
-from lesion.printing import CommandParser
+from lesion.printing import CommandParser, stoppable
 from lesion.samples import (
     ATTRIBUTES,
     DIAGNOSES,
@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@stoppable
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 2, or with --strict 1 for any problem."""
     parser = build_parser()

@@ -15,7 +15,7 @@ if not __package__:  # run as a script: import the packages beside it, not the m
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from lesion.options import positive
-from lesion.printing import CommandParser
+from lesion.printing import CommandParser, stoppable
 
 # The seeds keep the phantoms that are learned from and those that are shown apart.
 TRAINING_SEED, SHOWN_SEED = 1, 2
@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@stoppable
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     from lesion import analyze, evaluate, train

@@ -172,6 +172,10 @@ def _refuse(parser, arguments):
     arguments.out = arguments.out or Path("evaluation") / arguments.task
     if arguments.out.exists() and not arguments.out.is_dir():
         parser.error(f"--out {arguments.out} is a file; give a folder.")
+    copy = arguments.json
+    among = copy and copy.resolve().parent == arguments.out.resolve()
+    if among and copy.suffix in (".csv", ".png"):
+        parser.error(f"--json {copy} may be a table or a figure of the evaluation; name another.")
 
 
 def _boundary_weights(arguments):

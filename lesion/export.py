@@ -10,6 +10,7 @@ Exit codes:
     0    the SavedModel is written
     2    the command, the weights or the folder cannot be used
     3    the SavedModel cannot be written, as on a full disk; nothing of it is left
+    130  stopped by Ctrl-C; nothing of it is left
 """
 
 import sys
@@ -22,7 +23,7 @@ import argparse
 from typing import Any
 
 from lesion import NOTICE
-from lesion.printing import CommandParser
+from lesion.printing import CommandParser, stoppable
 from lesion.samples import TASKS
 
 # TensorFlow is loaded within functions, so that a mistyped command answers at once.
@@ -79,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@stoppable
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:

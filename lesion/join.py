@@ -16,7 +16,7 @@ if not __package__:  # run as a script: import the packages beside it, not the m
 from lesion import NOTICE
 from lesion.layouts import find_collections
 from lesion.options import add_datasets
-from lesion.printing import CommandParser
+from lesion.printing import CommandParser, stoppable
 from lesion.splits import SPLIT_FILE, Split, SplitError
 from lesion.weights import member_files, require_different, split_of, write_ensemble
 from mrcnn.files import require_writable
@@ -132,6 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@stoppable
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

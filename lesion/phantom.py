@@ -7,6 +7,7 @@ the lesion's boundary (Task 1) and, if asked for, five dermoscopic attributes (T
 """
 
 import argparse
+import io
 import re
 import sys
 import zlib
@@ -29,7 +30,7 @@ from lesion.phantom_attributes import (
     distribute_attributes,
     draw_attributes,
 )
-from lesion.printing import CommandParser
+from lesion.printing import CommandParser, stoppable
 from lesion.samples import ATTRIBUTES
 from mrcnn.files import atomic_path
 from mrcnn.images import write_image
@@ -232,8 +233,10 @@ def write_phantoms(
         number = seed * (MAX_ID + 1) + index
         wanted = shown.get(index, () if attributes else None)
         phantom = draw_phantom(number, height, width, index in shown, wanted)
+        content = io.BytesIO()  # to be written in one piece, or to fail, as on a full disk
+        Image.fromarray(phantom.image).save(content, "JPEG", quality=JPEG_QUALITY)
         with atomic_path(_image_path(out, name)) as temporary:
-            Image.fromarray(phantom.image).save(temporary, quality=JPEG_QUALITY)
+            temporary.write_bytes(content.getvalue())
         write_image(_mask_path(out, name), phantom.mask)
         for attribute, mask in phantom.attributes.items():
             write_image(_attribute_path(out, name, attribute), mask)
@@ -356,6 +359,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@stoppable
 def main(argv: list[str] | None = None) -> int:
     """Draw as the arguments say; 2 when they cannot be followed."""
     arguments = build_parser().parse_args(argv)

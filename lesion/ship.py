@@ -35,7 +35,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 
 from lesion import NOTICE
-from lesion.printing import CommandParser
+from lesion.printing import CommandParser, stoppable
 from lesion.provenance import describe_data
 from lesion.samples import TASKS
 from lesion.splits import RUN_FILE, SPLIT_FILE, Split
@@ -360,6 +360,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@stoppable
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:

@@ -25,7 +25,7 @@ from lesion.splits import RUN_FILE, SPLIT_FILE, UNLABELLED, Split
 from lesion.train_options import RUN_SETTINGS, check_arguments, parse, training_of
 from lesion.training_split import choose_split, refuse_seen_folds
 from lesion.weights import checked_metadata
-from mrcnn.files import write_json
+from mrcnn.files import require_writable, write_json
 from mrcnn.runs import InRun, find_last
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     print(NOTICE)
     try:
+        require_writable(arguments.logs)
         if _trains_several(arguments):
             _train_several(arguments)
         else:
@@ -57,8 +58,13 @@ def main(argv: list[str] | None = None) -> int:
         # Before it has a checkpoint, this run is not the last one.
         run = getattr(arguments, "run", None)
         kept = arguments.weights == "last" or (run and any(run.glob("*_[0-9]*.h5")))
-        way = "--weights=last" if kept and not _trains_several(arguments) else "The same command"
-        print(f"Stopped. {way} continues from the last epoch.", file=sys.stderr)
+        if _trains_several(arguments):
+            way = "The same command continues from the last epoch."
+        elif kept:
+            way = "--weights=last continues from the last epoch."
+        else:
+            way = "No epoch was completed: the same command begins anew."
+        print(f"Stopped. {way}", file=sys.stderr)
         return 130
     return 0
 

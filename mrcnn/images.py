@@ -274,8 +274,11 @@ def write_image(path: str | os.PathLike, array: np.ndarray, description: str | N
         options["pnginfo"].add_text("Description", description)
     elif description:
         options["comment"] = description.encode("utf-8")
+    # Into memory first: of a JPEG Pillow does not notice that the disk took only a part.
+    content, kind = io.BytesIO(), "PNG" if suffix == ".png" else "JPEG"
+    Image.fromarray(np.ascontiguousarray(array)).save(content, kind, **options)
     with atomic_path(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(array)).save(temporary, **options)
+        temporary.write_bytes(content.getvalue())
 
 
 @contextmanager

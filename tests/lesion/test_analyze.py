@@ -306,7 +306,8 @@ def test_full_disk_stops_the_run(folder, command, out, monkeypatch, capsys):
 @pytest.mark.parametrize("place", ["picture", "record", "report"])
 def test_full_disk_leaves_nothing_half_written(folder, command, out, monkeypatch, capsys, place):
     def full(path, *arguments, **options):
-        Path(path).write_bytes(b"half")
+        with open(path, "wb") as file:
+            file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def full_report(*arguments):
@@ -315,7 +316,7 @@ def test_full_disk_leaves_nothing_half_written(folder, command, out, monkeypatch
 
     with monkeypatch.context() as patch:
         if place == "picture":
-            patch.setattr("PIL.Image.Image.save", lambda image, path, **_: full(path))
+            patch.setattr(Path, "write_bytes", full)
         elif place == "record":
             patch.setattr(Path, "write_text", full)
         else:

@@ -1,3 +1,4 @@
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -47,6 +48,17 @@ def test_arguments_and_exit_code_are_passed_on(monkeypatch):
     monkeypatch.setattr(cli.importlib, "import_module", {"lesion.train": fake}.__getitem__)
     assert cli.main(["train", "--dataset", "x", "--help"]) == 3
     assert received == [["--dataset", "x", "--help"]]
+
+
+@pytest.mark.parametrize("name", ["phantom", "dataset", "join", "export", "ship", "demo"])
+def test_stopped_commands_say_so(name, monkeypatch, capsys):
+    def stop():
+        raise KeyboardInterrupt
+
+    module = importlib.import_module(f"lesion.{name}")
+    monkeypatch.setattr(module, "build_parser", stop)
+    assert module.main([]) == 130
+    assert capsys.readouterr().err == "Stopped.\n"
 
 
 def test_runs_as_a_script_from_any_directory(tmp_path):

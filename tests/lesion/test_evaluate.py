@@ -574,6 +574,7 @@ def test_limit_takes_the_first_of_each_data_set(command, dataset):
         (["--dataset", "first", "--method=semantic"], "--method is for --task=attributes"),
         (["--dataset", "first", "--heat-maps=3"], "--heat-maps is for --task=diagnosis"),
         (["--dataset", "first", "--json", "first"], "--json first is a folder"),
+        (["--dataset", "first", "--out=o", "--json=o/jaccard.csv"], "o/jaccard.csv may be a table"),
         (["--dataset", "first", "--split={split}"], "Part 'test' has no image"),
     ],
 )

@@ -438,8 +438,8 @@ class TestFullDisk:
 
     def test_exit_codes_are_documented_alike(self):
         document = (SCRIPT.parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
-        listed = dict(re.findall(r"^\| `(\d)` \| (.+?)\.? \|$", document, flags=re.MULTILINE))
-        assert listed == dict(re.findall(r"^    (\d) +(.+)$", export.__doc__, flags=re.MULTILINE))
+        listed = dict(re.findall(r"^\| `(\d+)` \| (.+?)\.? \|$", document, flags=re.MULTILINE))
+        assert listed == dict(re.findall(r"^    (\d+) +(.+)$", export.__doc__, flags=re.MULTILINE))
 
 
 def test_runs_as_a_script_from_any_directory(tmp_path):

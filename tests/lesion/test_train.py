@@ -407,7 +407,16 @@ class TestDiverged:
         assert main(["--dataset=x", "--weights=last"]) == 130
         assert "--weights=last" in capsys.readouterr().err
         assert main(["--dataset=x"]) == 130  # before the first checkpoint
-        assert "The same command" in capsys.readouterr().err
+        assert "No epoch was completed: the same command begins" in capsys.readouterr().err
+        monkeypatch.setattr(train_module, "_train_several", interrupt)
+        assert main(["--dataset=x", "--task=diagnosis", "--members=2"]) == 130
+        assert "The same command continues" in capsys.readouterr().err
+
+    def test_place_of_the_runs_is_looked_at_first(self, monkeypatch, tmp_path, capsys):
+        monkeypatch.setattr(train_module, "train", pytest.fail)
+        (tmp_path / "logs").write_text("a file")
+        assert main(["--dataset=x", f"--logs={tmp_path / 'logs'}"]) == 2
+        assert f"{tmp_path / 'logs'} is no folder" in capsys.readouterr().err
 
 
 class TestSamples:

@@ -399,6 +399,19 @@ class TestWriteImage:
         image = read_image(tmp_path / "a.jpg")
         assert np.abs(image.astype(int) - CORNERS).mean() < 3
 
+    @pytest.mark.parametrize("suffix", [".jpg", ".png"])
+    def test_disk_that_takes_only_a_part(self, tmp_path, suffix):
+        resource = pytest.importorskip("resource")
+        noise = np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8)
+        usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, usual[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                write_image(tmp_path / f"a{suffix}", noise)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        assert not list(tmp_path.iterdir())
+
     def test_mask_becomes_0_and_255(self, tmp_path):
         mask = np.array([[True, False]])
         write_image(tmp_path / "a.png", mask)

@@ -14,6 +14,7 @@ import numpy as np
 from lesion import __version__
 from lesion.analysis import Analysis, Source, size_and_time
 from lesion.dicom import DicomImage, is_dicom, read_dicom
+from lesion.measurements import checked_scale
 from lesion.nearby import SMALL, WHOLE, box_of, diagnoses_of, part_to_show, put_back, shown
 from lesion.patient import checked_patient, takes_patients, told
 from lesion.quality import QualityWarning, assess
@@ -110,6 +111,7 @@ class Analyzer:
     def _referral_of_loaded(self, risk, sensitivity):
         """What a predictor that is loaded already refers by; ValueError if more is asked for."""
         predictor = self._found["diagnosis"]
+        risk, sensitivity = (None if n is None else float(n) for n in (risk, sensitivity))
         if predictor is None or isinstance(predictor, tuple):
             return risk, sensitivity
         if risk is not None or sensitivity is not None:
@@ -247,16 +249,14 @@ class Analyzer:
             file that cannot be read, or the number of an array that is no image.
 
         Raises:
-            TypeError: `images` is the path of one.
+            TypeError: `images` is the path of one, `patients` is one, or one is no mapping.
             ValueError: a patient has a key that is none of `lesion.patient.NAMES`.
         """
         if isinstance(images, (str, os.PathLike)):
             raise TypeError(f"analyze_many takes several images; give [{str(images)!r}].")
-        if millimetres_per_pixel is not None and not 0 < millimetres_per_pixel < float("inf"):
-            raise ValueError(
-                "`millimetres_per_pixel` must be a number above 0 or None, received "
-                f"{millimetres_per_pixel}."
-            )
+        if isinstance(patients, Mapping):
+            raise TypeError("analyze_many takes a patient for each image: a list of mappings.")
+        millimetres_per_pixel = checked_scale(millimetres_per_pixel)
         require_several(images)
         given = patients is not None
         # The caller may fill the same memory with the next image.

@@ -8,6 +8,7 @@ has been compared with what dermatologists see.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from numbers import Real
 
 import numpy as np
 from scipy import ndimage
@@ -115,7 +116,8 @@ def measure(
     Raises:
         ValueError: for another type or shape, or a scale that is no positive number.
     """
-    _check(image, mask, millimetres_per_pixel)
+    _check(image, mask)
+    millimetres_per_pixel = checked_scale(millimetres_per_pixel)
     area = int(np.count_nonzero(mask))
     result = Measurements(area, area / mask.size, millimetres_per_pixel=millimetres_per_pixel)
     if not area:
@@ -144,7 +146,19 @@ def measure(
     )
 
 
-def _check(image, mask, millimetres_per_pixel):
+def checked_scale(millimetres_per_pixel: float | None) -> float | None:
+    """A scale as a Python number, which JSON takes; ValueError for what is none."""
+    if millimetres_per_pixel is None:
+        return None
+    if not isinstance(millimetres_per_pixel, Real) or not 0 < millimetres_per_pixel < np.inf:
+        raise ValueError(
+            "`millimetres_per_pixel` must be a number above 0 or None, received "
+            f"{millimetres_per_pixel!r}."
+        )
+    return float(millimetres_per_pixel)
+
+
+def _check(image, mask):
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
             "`image` must be uint8 [height, width, 3], "
@@ -154,11 +168,6 @@ def _check(image, mask, millimetres_per_pixel):
         raise ValueError(
             "`mask` must be bool and as large as the image, "
             f"received {mask.dtype} {mask.shape} for an image {image.shape}."
-        )
-    if millimetres_per_pixel is not None and not 0 < millimetres_per_pixel < np.inf:
-        raise ValueError(
-            "`millimetres_per_pixel` must be a positive number or None, "
-            f"received {millimetres_per_pixel}."
         )
 
 

@@ -70,8 +70,11 @@ def checked_patient(patient: Mapping[str, object] | None) -> Mapping[str, object
     """What somebody tells of a patient, as it is.
 
     Raises:
+        TypeError: if it is no mapping.
         ValueError: if a key is none of `NAMES`, so that what it tells would be passed over.
     """
+    if patient is not None and not isinstance(patient, Mapping):
+        raise TypeError(f"`patient` is a mapping such as {{'age': 50}}; received {patient!r}.")
     known = {*sum(NAMES.values(), ()), "confirmation"}  # which samples of data sets have besides
     if unknown := sorted(map(str, (patient or {}).keys() - known)):
         raise ValueError(

@@ -268,7 +268,7 @@ def test_bad_image_is_named(analyzer, tmp_path):
         analyzer.analyze(np.zeros((3, 4, 5, 6)))
 
 
-@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), "0.02"])
 def test_scale_must_be_a_length(analyzer, large, scale):
     with pytest.raises(ValueError, match="`millimetres_per_pixel` must be"):
         analyzer.analyze(large[0], millimetres_per_pixel=scale)
@@ -526,6 +526,19 @@ def test_an_array_that_is_no_image_costs_no_other(analyzer, large):
 def test_one_path_is_not_several(analyzer):
     with pytest.raises(TypeError, match=r"give \['mole.jpg'\]"):
         next(analyzer.analyze_many("mole.jpg"))
+
+
+def test_patients_that_are_none(analyzer, large):
+    with pytest.raises(TypeError, match="`patient` is a mapping.*received '50'"):
+        analyzer.analyze(large[0], "50")
+    with pytest.raises(TypeError, match="a patient for each image"):
+        list(analyzer.analyze_many([large[0]], {"age": 50}))
+
+
+def test_settings_of_numpy_are_stored(darkness, large):
+    analyzer = Analyzer(darkness, Corner(), "none", risk=np.float32(0.5))
+    found = analyzer.analyze(large[0], millimetres_per_pixel=np.float32(0.5))
+    assert json.loads(json.dumps(found.to_dict()))["settings"]["risk"] == 0.5
 
 
 def test_patients_of_whom_something_would_be_passed_over(analyzer, large):

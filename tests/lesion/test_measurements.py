@@ -274,13 +274,18 @@ class TestScaleAndFrame:
         assert result.equivalent_diameter_mm == pytest.approx(2, rel=0.01)
         assert result.millimetres_per_pixel == 0.02
 
+    @pytest.mark.parametrize("scale", [np.float32(0.5), np.int64(2), 2])
+    def test_scale_of_another_type(self, scale):
+        result = measured(np.eye(9, dtype=bool), millimetres_per_pixel=scale)
+        assert json.loads(json.dumps(result.to_dict()))["millimetres_per_pixel"] == float(scale)
+
     def test_no_millimetres_without_a_scale(self):
         result = measured(drawn(lambda x, y: x**2 + y**2 < 50**2))
         assert result.area_mm2 is result.diameter_mm is result.equivalent_diameter_mm is None
 
-    @pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf")])
+    @pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), "0.02"])
     def test_impossible_scale_is_refused(self, scale):
-        with pytest.raises(ValueError, match="`millimetres_per_pixel` must be a positive number"):
+        with pytest.raises(ValueError, match="`millimetres_per_pixel` must be a number above 0"):
             measured(np.ones((5, 5), bool), millimetres_per_pixel=scale)
 
     @pytest.mark.parametrize("side", [np.s_[0, 5], np.s_[-1, 5], np.s_[5, 0], np.s_[5, -1]])

@@ -136,10 +136,13 @@ def _contradict(sample: Sample, first: Sample, task: str) -> bool:
 def _duplicate(sample: Sample, first: Sample, task: str) -> str:
     name = first.image.name if first.image.parent == sample.image.parent else first.image
     if not _contradict(sample, first, task):
-        two = None not in (sample.lesion_id, first.lesion_id)
-        two = two and ("lesion", sample.lesion_id) not in first.known_by
-        lesions = f"; lesion {first.lesion_id} there and {sample.lesion_id} here are taken for one"
-        return f"duplicate: the same bytes as {name}{lesions if two else ''}"
+        said = f"duplicate: the same bytes as {name}"
+        known = None not in (sample.lesion_id, first.lesion_id)
+        if known and ("lesion", sample.lesion_id) not in first.known_by:
+            said += (
+                f"; lesion {first.lesion_id} there and {sample.lesion_id} here are taken for one"
+            )
+        return said
     left = "neither is" if first.collection == sample.collection else "this one is not"
     return (
         f"duplicate: the same bytes as {name}, and another diagnosis ({first.diagnosis} there, "

@@ -111,18 +111,18 @@ def read_metadata(
                 collection.problems.append(Problem(table.path, f"line {number}: {problem}"))
     collection.diagnoses_listed += len(faulty | {i for i, row in rows.items() if row["diagnosis"]})
     columns = list(dict.fromkeys(name for table in tables for name in table.columns))
+    for row in rows.values():
+        row["diagnosis"] = row["diagnosis"] or None
     lacking = RowProblems()
     for image_id, row in rows.items():
-        row["diagnosis"] = row["diagnosis"] or None
-        wanted: dict[tuple[Path, int], list[str]] = {}
+        wanted = {"lesion_id"} if "lesion_id" in columns and row["lesion_id"] is None else set()
+        if row["diagnosis"] is None and image_id not in faulty:
+            wanted.update(_DIAGNOSIS_COLUMNS)
+        by_place: dict[tuple[Path, int], list[str]] = {}
         for column, place in lacks.get(image_id, {}).items():
-            if column == "lesion_id":
-                lacking_it = column in columns and row[column] is None
-            else:
-                lacking_it = row["diagnosis"] is None and image_id not in faulty
-            if lacking_it:
-                wanted.setdefault(place, []).append(column)
-        for place, names in wanted.items():
+            if column in wanted:
+                by_place.setdefault(place, []).append(column)
+        for place, names in by_place.items():
             lacking.add(" and no ".join(names), image_id, place)
     collection.problems += faults.problems("{what} of {image} is unknown and not used")
     collection.problems += lacking.problems("{image} has no {what}", "{image} have no {what}")

@@ -155,16 +155,13 @@ class MaskRCNNNetwork(_Network):
         from mrcnn.callbacks import EpochOfBatches
         from mrcnn.data import Batches
 
-        if isinstance(x, Batches):
-            callbacks = [EpochOfBatches(x), *keras.tree.flatten(callbacks or [])]
+        given = keras.tree.flatten(callbacks or [])
+        if isinstance(x, Batches) and not any(isinstance(c, EpochOfBatches) for c in given):
+            callbacks = [EpochOfBatches(x), *given]
         return super().fit(x, *data, callbacks=callbacks, **settings)
 
     def fit_generator(
-        self,
-        generator: Any,
-        steps_per_epoch: int | None = None,
-        epochs: int = 1,
-        **settings: Any,
+        self, generator: Any, steps_per_epoch: int | None = None, epochs: int = 1, **settings: Any
     ) -> keras.callbacks.History:
         """`fit`, which takes generators; what said how batches are prepared is not needed."""
         for unused in ("max_queue_size", "workers", "use_multiprocessing"):

@@ -103,14 +103,20 @@ def compute_overlaps(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     Zero where a union is empty (padding against padding).
     """
     xp = _namespace(boxes1)
-    if xp is np and boxes1.dtype.kind != "f":
-        boxes1, boxes2 = boxes1.astype(np.float64), boxes2.astype(np.float64)
+    if xp is np:
+        boxes1, boxes2 = _wide_enough(boxes1), _wide_enough(boxes2)
     first, second = boxes1[..., :, None, :], boxes2[..., None, :, :]
     height = xp.minimum(first[..., 2], second[..., 2]) - xp.maximum(first[..., 0], second[..., 0])
     width = xp.minimum(first[..., 3], second[..., 3]) - xp.maximum(first[..., 1], second[..., 1])
     intersection = xp.maximum(height, 0) * xp.maximum(width, 0)
     union = box_area(first) + box_area(second) - intersection
     return xp.where(union > 0, intersection / xp.where(union > 0, union, 1), 0)
+
+
+def _wide_enough(boxes: np.ndarray) -> np.ndarray:
+    """Boxes of a type whose areas neither wrap around nor overflow."""
+    boxes = np.asarray(boxes)
+    return boxes if boxes.dtype in (np.float32, np.float64) else boxes.astype(np.float64)
 
 
 def compute_iou(

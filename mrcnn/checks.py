@@ -21,13 +21,13 @@ class DatasetCheck:
 
     Attributes:
         images: number of images that were looked at.
-        instances: number of instances by the name of their class, crowds apart.
+        instances: number of instances by the name of their class, crowds and empty masks apart.
         crowds: number of regions that show a crowd.
         without_instances: ids of images that show nothing.
         crowded: ids of images with more instances than `MAX_GT_INSTANCES`, which a training takes
             a part of.
-        problems: a sentence for each thing that stops a training or makes it pointless; it names
-            the image.
+        problems: a sentence for each thing that stops a training, makes it pointless or is left
+            out of it; it names the image.
         dark: what messages call the images that are almost black, all values being below 20 of
             255. Their numbers may have been of 12 bits, and taken for 16.
     """
@@ -84,12 +84,21 @@ def check_dataset(
         except SampleError as error:
             problems.append(str(error))
             continue
-        for number, class_id in enumerate(class_ids):
-            if not masks[:, :, number].any():
+        filled = masks.any(axis=(0, 1))
+        source = dataset.image_info[image_id]["source"]
+        own = dataset.source_class_ids.get(source, np.abs(class_ids))
+        named = f"Image {image_id} ({reference_of(dataset, image_id)})"
+        for number, class_id in enumerate(np.abs(class_ids)):
+            name = dataset.class_names[class_id]
+            if not filled[number]:
+                problems.append(f"{named}: the mask of instance {number} ({name}) is empty.")
+            if class_id not in own:
                 problems.append(
-                    f"Image {image_id} ({reference_of(dataset, image_id)}): the mask of instance "
-                    f"{number} ({dataset.class_names[abs(class_id)]}) is empty."
+                    f"{named}: instance {number} is of class {class_id} ({name}), which is none of "
+                    f"its source {source!r}. Is it that source's own number? "
+                    f'map_source_class_id("{source}.{class_id}") gives the one that is used here.'
                 )
+        class_ids = class_ids[filled]
         if image.dtype == np.uint8 and image.max() < _DARK:
             dark.append(str(reference_of(dataset, image_id)))
         instances.update(dataset.class_names[class_id] for class_id in class_ids if class_id > 0)

@@ -111,6 +111,8 @@ def load_sample(
         SampleError: naming the image, if it or its masks cannot be used.
     """
     reference = reference_of(dataset, image_id)
+    if not hasattr(dataset, "num_classes"):
+        raise SampleError(f"Image {image_id} ({reference}) is of a data set without prepare().")
     with NamedInFailure(dataset, image_id, "loaded"):
         image = as_channels(dataset.load_image(image_id), channels)
         mask, class_ids = dataset.load_mask(image_id)
@@ -130,7 +132,7 @@ def load_sample(
     if not class_ids.all():  # a blank mask of the background says that an image shows nothing
         something = (class_ids != 0) | mask.any(axis=(0, 1))
         mask, class_ids = mask[:, :, something], class_ids[something]
-    highest = len(dataset.class_info) - 1
+    highest = dataset.num_classes - 1
     if np.abs(class_ids).max(initial=0) > highest or not class_ids.all():
         raise SampleError(
             f"Image {image_id} ({reference}) has class ids {class_ids.tolist()}; the data set "
@@ -179,6 +181,13 @@ def problems_of(dataset: Dataset, config: Config | None = None) -> Iterator[str]
     if not len(dataset.image_ids):
         yield "The data set holds no image. Add images with add_image() and call prepare()."
         return
+    now = len(dataset.image_info), len(dataset.class_info)
+    if now != (dataset.num_images, dataset.num_classes):
+        yield (
+            f"The data set has {now[0]} images and {now[1]} classes with the background, and had "
+            f"{dataset.num_images} and {dataset.num_classes} when prepare() numbered them. Call it "
+            "again, after the last add_class() and add_image()."
+        )
     if getattr(dataset.load_mask, "__func__", None) is Dataset.load_mask:
         yield (
             f"{type(dataset).__name__} has no load_mask() of its own, so that no image would show "

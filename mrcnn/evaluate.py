@@ -25,7 +25,7 @@ def reported_order(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         boxes: [detections, 4]; those that are all zero are padding and left out.
         scores: float [detections]; the best comes first, equal ones in their order.
     """
-    filled = np.flatnonzero(_is_filled(np.asarray(boxes)))
+    filled = np.flatnonzero(_is_filled(boxes))
     return filled[np.argsort(-np.asarray(scores)[filled], kind="stable")]
 
 
@@ -160,8 +160,9 @@ def compute_recall(
     return len(found) / len(gt_boxes), positive_ids
 
 
-def _is_filled(boxes: np.ndarray) -> np.ndarray:
-    return np.any(boxes != 0, axis=1)
+def _is_filled(boxes: np.ndarray | Sequence) -> np.ndarray:
+    boxes = np.asarray(boxes)
+    return boxes.any(axis=tuple(range(1, boxes.ndim)))  # none at all may have but one axis
 
 
 def _compared(
@@ -174,9 +175,9 @@ def _compared(
     instances = np.flatnonzero(_is_filled(gt_boxes))
     predictions = reported_order(pred_boxes, pred_scores)
     return (
-        gt_class_ids[instances],
-        pred_class_ids[predictions],
-        pred_scores[predictions],
+        np.asarray(gt_class_ids)[instances],
+        np.asarray(pred_class_ids)[predictions],
+        np.asarray(pred_scores)[predictions],
         compute_overlaps_masks(
             some_masks(pred_masks, predictions), some_masks(gt_masks, instances)
         ),

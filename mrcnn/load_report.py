@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 logger = logging.getLogger(__name__)
 
+_OF_THE_MAP = ("mrcnn_semantic", "mrcnn_presence")
 _BEYOND_THE_BACKBONE = re.compile("mrcnn_|rpn_|fpn_")
 _SHOWN = 6  # layers that a message names
 
@@ -85,10 +86,12 @@ def warn_of_gaps(
     """
     unused = [name for name in report.unused_layers if name not in set(exclude)]
     if unused and not report.is_of_backbone:
+        of_the_map = all(name.startswith(_OF_THE_MAP) for name in unused)
         logger.warning(
             "%s has %d layers that this network lacks: %s. It is of another network, for example "
-            "of another BACKBONE; %s.",
+            "of another %s; %s.",
             *(report.source, len(unused), _named(unused)),
+            "SEMANTIC_BRANCH" if of_the_map else "BACKBONE",
             "the training begins without them" if training else "detections suffer",
         )
     if not training and report.missing_layers:

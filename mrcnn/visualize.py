@@ -205,7 +205,10 @@ def display_differences(
     Args:
         As of `compute_matches` and `display_instances`.
     """
-    gt_mask, pred_mask = np.asarray(gt_mask), np.asarray(pred_mask)
+    gt_box, gt_class_id, gt_mask, pred_box, pred_class_id, pred_score, pred_mask = map(
+        np.asarray, (gt_box, gt_class_id, gt_mask, pred_box, pred_class_id, pred_score, pred_mask)
+    )
+    gt_box, pred_box = np.reshape(gt_box, (-1, 4)), np.reshape(pred_box, (-1, 4))
     check_counts("gt_box", len(gt_box), gt_class_id=len(gt_class_id), gt_mask=gt_mask.shape[-1])
     check_counts(
         "pred_box",

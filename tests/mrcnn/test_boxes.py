@@ -180,6 +180,13 @@ class TestOverlaps:
         overlaps = compute_overlaps(boxes[:1], boxes)
         np.testing.assert_allclose(overlaps, [[1, 100**2 / (200**2 + 150**2 - 100**2), 0]])
 
+    @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.float16])
+    @pytest.mark.parametrize("other", [np.int64, np.float32, np.float64])
+    def test_types_may_be_mixed(self, kind, other):
+        boxes = np.array([[0, 0, 200, 250]])
+        assert compute_overlaps(boxes.astype(other), boxes.astype(kind)) == 1
+        assert compute_overlaps(boxes.astype(kind), boxes.astype(other)) == 1
+
     @TWO_KINDS
     def test_padding_overlaps_nothing(self, kind):
         padding = kind(np.zeros((2, 4), np.float32))

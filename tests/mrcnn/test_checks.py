@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from mrcnn.checks import check_dataset
 from mrcnn.dataset import Dataset
@@ -86,3 +87,49 @@ def test_load_mask_of_another_name():
     dataset.add_image("toys", 0, "a.png")
     dataset.prepare()
     assert "Misspelt has no load_mask() of its own" in check_dataset(dataset).problems[0]
+
+
+def test_class_of_another_source(tiny_config):
+    """Its own number, given without map_source_class_id, which is the most usual mistake."""
+
+    class Two(Dataset):
+        def load_image(self, image_id):
+            return np.full((48, 60, 3), 90, np.uint8)
+
+        def load_mask(self, image_id):
+            return np.ones((48, 60, 1), bool), np.array([1])
+
+    dataset = Two()
+    for source, name in (("a", "cat"), ("b", "dog")):
+        dataset.add_class(source, 1, name)
+        dataset.add_image(source, 0, None)
+    dataset.prepare()
+    (problem,) = check_dataset(dataset, tiny_config()).problems
+    assert problem.startswith("Image 1 (b.0): instance 0 is of class 1 (cat), which is none of its")
+    assert 'map_source_class_id("b.1") gives' in problem
+
+
+@pytest.mark.parametrize("more", ["class", "image"])
+def test_what_is_added_after_it_was_prepared(rectangles, tiny_config, more):
+    dataset = rectangles([[(1, BOX)]])
+    if more == "class":
+        dataset.add_class("toys", 3, "blue")
+    else:
+        dataset.add_image("toys", 1, "late.png")
+    (problem,) = check_dataset(dataset, tiny_config()).problems
+    assert "had 1 and 3 when prepare() numbered them. Call it again" in problem
+
+
+def test_class_that_was_added_after_it_was_prepared_is_not_known(rectangles):
+    dataset = rectangles([[(3, BOX)]])
+    dataset.add_class("toys", 3, "blue")
+    dataset.load_image = lambda image_id: np.full((48, 60, 3), 90, np.uint8)
+    assert "has class ids [3]; the data set knows 1..2" in check_dataset(dataset).problems[1]
+
+
+def test_empty_masks_are_no_instances(rectangles):
+    dataset = rectangles([[(1, BOX)], [(2, BOX)]])
+    dataset.load_mask = lambda image_id: (np.zeros((48, 60, 1), bool), np.array([1]))
+    found = check_dataset(dataset)
+    assert (found.instances, found.without_instances) == ({"red": 0, "green": 0}, [0, 1])
+    assert "No image shows an instance" in found.problems[-1]

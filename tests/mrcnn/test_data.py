@@ -484,6 +484,12 @@ class TestRefused:
         with pytest.raises(ValueError, match="no image.*prepare"):
             Batches(rectangles([]), tiny_config())
 
+    def test_image_of_a_data_set_that_was_not_prepared(self, tiny_config):
+        dataset = Dataset()
+        dataset.add_image("toys", 1, "a.png")
+        with pytest.raises(SampleError, match=r"Image 0 \(a.png\) .* without prepare\(\)"):
+            load_image_gt(dataset, tiny_config(), 0)
+
     def test_data_set_that_was_not_prepared(self, rectangles, tiny_config):
         dataset = type(rectangles()).__base__()
         dataset.add_image("toys", 0, "image0.png")

@@ -131,6 +131,15 @@ class TestMatches:
             np.testing.assert_array_equal(array, copy)
 
 
+def test_lists_do_as_arrays_do():
+    boxes, masks = [[0, 0, 2, 2], [4, 4, 8, 8]], np.zeros((8, 8, 2), bool)
+    masks[:2, :2, 0] = masks[4:, 4:, 1] = True
+    assert compute_ap(boxes, [1, 2], masks, boxes, [1, 2], [0.9, 0.8], masks)[0] == 1
+    nothing = [], [], np.zeros((8, 8, 0), bool)
+    assert compute_ap(boxes, [1, 2], masks, nothing[0], nothing[1], [], nothing[2])[0] == 0
+    assert compute_ap(*nothing, boxes, [1, 2], [0.9, 0.8], masks)[0] == 0
+
+
 def test_order_of_what_is_reported():
     boxes = np.int32([[0, 0, 9, 9], [0, 0, 0, 0], [1, 1, 5, 5], [2, 2, 6, 6], [3, 3, 7, 7]])
     scores = [0.4, 0.9, 0.6, 0.4, 0.8]

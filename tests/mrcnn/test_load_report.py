@@ -34,6 +34,12 @@ def test_layers_of_which_a_vector_alone_is_unused_do_not_count(caplog):
     assert told(caplog, loaded=HEADS, unused=["conv1/bias", "seed_generator/0"]) == []
 
 
+def test_file_with_a_map_that_the_network_lacks(caplog):
+    layers = ["mrcnn_semantic/kernel", "mrcnn_semantic_p2_1/kernel", "mrcnn_presence/kernel"]
+    (text,) = told(caplog, loaded=HEADS, unused=layers)
+    assert "for example of another SEMANTIC_BRANCH; the training begins without them." in text
+
+
 def test_excluded_layers_do_not_count_in_training(caplog):
     report = {"loaded": HEADS, "unused": ["mrcnn_semantic/kernel"], "excluded": ["mrcnn_x/kernel"]}
     assert told(caplog, exclude=["mrcnn_semantic", "mrcnn_x"], **report) == []

@@ -391,6 +391,13 @@ def test_differences_without_ground_truth_or_without_predictions(instances):
     assert len(of_type(axes, Polygon)) == 2
 
 
+def test_differences_of_lists(instances):
+    image, boxes, masks, class_ids, _ = instances
+    given = boxes.tolist(), class_ids.tolist()
+    axes = visualize.display_differences(image, *given, masks, *given, [0.9, 0.8], masks, NAMES)
+    assert texts(axes) == ["0.90 / 1.00", "0.80 / 1.00"]
+
+
 def test_differences_of_other_numbers_are_an_error(instances):
     image, boxes, masks, class_ids, _ = instances
     with pytest.raises(ValueError, match="2 pred_box but 1 pred_score"):

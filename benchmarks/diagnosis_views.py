@@ -65,7 +65,10 @@ def main(argv: list[str] | None = None) -> None:
 
     collections = find_collections(arguments.dataset, task="diagnosis")
     everything = [sample for collection in collections for sample in collection.samples]
-    split = Split.load(arguments.split or split_of(arguments.weights[0], everything))
+    file = arguments.split or split_of(arguments.weights[0], everything)
+    if file is None:
+        parser.error("There is no split beside the weights that knows these data sets.")
+    split = Split.load(file)
     samples = select_samples(collections, split, arguments.part, arguments.limit)
     labels = np.array([DIAGNOSES.index(sample.diagnosis) for sample in samples])
     answers = {way: {} for way in WAYS}

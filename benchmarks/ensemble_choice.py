@@ -123,7 +123,10 @@ def main(argv: list[str] | None = None) -> None:
 
     collections = find_collections(arguments.dataset, task="diagnosis")
     everything = [sample for collection in collections for sample in collection.samples]
-    split = Split.load(arguments.split or split_of(arguments.weights[0], everything))
+    file = arguments.split or split_of(arguments.weights[0], everything)
+    if file is None:
+        parser.error("There is no split beside the weights that knows these data sets.")
+    split = Split.load(file)
     samples = split.select(everything, "validation")
     labels = np.array([DIAGNOSES.index(sample.diagnosis) for sample in samples])
     networks = [probabilities_of(path, samples, arguments.keep) for path in arguments.weights]

@@ -48,12 +48,11 @@ from lesion.results import (
     find_images,
     forget,
     is_done,
-    is_foreign,
     output_stems,
     record_of_another,
     write_results,
 )
-from lesion.results_table import TABLE, write_results_table
+from lesion.results_table import TABLE, table_of_another, write_results_table
 from lesion.samples import Problem
 from lesion.writing import writing_alone
 from mrcnn.images import ImageError
@@ -250,8 +249,8 @@ def _run(
                     f"{foreign} is no result of `lesion analyze`, and one of {path} would replace "
                     "it; choose another folder with --out."
                 )
-        table = out / TABLE if is_foreign(out / TABLE) else None
-        if foreign := page_of_another(out / REPORT, len(stems)) or table:
+        others = page_of_another(out / REPORT, len(stems)), table_of_another(out / TABLE)
+        if foreign := next(filter(None, others), None):
             raise ValueError(
                 f"{foreign} is no report of `lesion analyze`, which would replace it; choose "
                 "another folder with --out."

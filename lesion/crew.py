@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lesion.samples import DatasetError
+from lesion.weights import read_settings
 from mrcnn.files import write_json
 from mrcnn.runs import find_last
 
@@ -45,7 +46,7 @@ def keep_settings(
     """
     path = folder / SETTINGS_FILE
     settings = json.loads(json.dumps({name: getattr(arguments, name) for name in names}))
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+    before = read_settings(path) or settings
     usual = getattr(arguments, "usual", {})
     for name, value in settings.items():
         if name not in before and not (usual.get(name, value) or value):
@@ -60,7 +61,7 @@ def keep_settings(
     take_changeable(arguments, changeable or {}, before)
     settings |= {name: getattr(arguments, name) for name in changeable or {}}
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
+    write_json(path, settings, durable=True)
 
 
 def _is_one_file(*values):

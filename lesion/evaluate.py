@@ -26,7 +26,13 @@ from typing import Any
 
 from lesion import NOTICE
 from lesion.attribute_thresholds import METHODS
-from lesion.evaluation_folder import SUMMARY, clear_folder, refuse_folder, weights_in
+from lesion.evaluation_folder import (
+    SUMMARY,
+    clear_folder,
+    refuse_copy,
+    refuse_folder,
+    weights_in,
+)
 from lesion.evaluation_tasks import load_predictor_of, score, write_figures
 from lesion.nearby import NearbyAttributes, NearbyDiagnosis
 from lesion.options import add_datasets, add_referral, add_views, natural, positive
@@ -207,6 +213,8 @@ def _run(parser, arguments, held):
     try:  # what "last" means now, it means to the end
         held.enter_context(writing_alone(*folders))
         refuse_folder(arguments.out, arguments.dataset, arguments.task)
+        if arguments.json:
+            refuse_copy(arguments.json)
         arguments.weights = [str(weights_path(w, arguments.task)) for w in arguments.weights]
         if boundary != NONE:
             boundary = str(weights_path(boundary, "boundary"))

@@ -39,6 +39,15 @@ def refuse_folder(out: Path, datasets: Sequence[str], task: str) -> None:
         )
 
 
+def refuse_copy(file: Path) -> None:
+    """Raises ValueError where a copy of the summary would replace a file that is none."""
+    if file.is_file() and file.stat().st_size and not _summary_in(file):
+        raise ValueError(
+            f"--json={file} is there, and no result of `lesion evaluate`, which would replace it; "
+            "name another."
+        )
+
+
 def weights_in(out: Path) -> str | None:
     """Name of the weights of which a folder holds the results; None where it holds none."""
     earlier = _earlier(out)
@@ -57,8 +66,12 @@ def clear_folder(out: Path, task: str) -> None:
 
 def _earlier(out):
     """The summary that an earlier evaluation wrote; None where there is none of ours."""
+    return _summary_in(out / SUMMARY)
+
+
+def _summary_in(file):
     try:
-        content = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
         return content if content["task"] in _FILES and content["weights"]["name"] else None
     except (OSError, ValueError, LookupError, TypeError):
         return None

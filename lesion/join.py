@@ -18,7 +18,13 @@ from lesion.layouts import find_collections
 from lesion.options import add_datasets
 from lesion.printing import CommandParser, stoppable
 from lesion.splits import SPLIT_FILE, Split, SplitError
-from lesion.weights import member_files, require_different, split_of, write_ensemble
+from lesion.weights import (
+    find_weights,
+    member_files,
+    require_different,
+    split_of,
+    write_ensemble,
+)
 from mrcnn.files import require_writable
 
 TASK = "diagnosis"
@@ -36,8 +42,8 @@ def join(weights: Sequence[str | Path], datasets: Sequence[str | Path], out: str
         lesion.splits.SplitError: if the members were trained on different splits, or have no
             validation part, or the data sets lack images of it; if the folder has another split.
         ValueError: if there is only one, or one of them twice.
-        mrcnn.weights.WeightsError: as `lesion.weights.member_files`, and if a member is not at the
-            end of its training.
+        mrcnn.weights.WeightsError: as `lesion.weights.member_files` and `find_weights`, and if a
+            member is not at the end of its training.
         FileNotFoundError: likewise.
     """
     members = member_files(weights, TASK)
@@ -45,6 +51,8 @@ def join(weights: Sequence[str | Path], datasets: Sequence[str | Path], out: str
         raise ValueError(
             f"An ensemble takes at least two networks, received {', '.join(map(str, members))}."
         )
+    for path in members:
+        find_weights(path, TASK)
     require_different(members)
     collections = find_collections(datasets, task=TASK)
     samples = [sample for collection in collections for sample in collection.samples]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lesion.results import OVERLAY, RECORD
+from lesion.results import OVERLAY, RECORD, is_foreign
 from lesion.samples import ATTRIBUTES, DIAGNOSES
 from lesion.tables import write_table
 
@@ -38,6 +38,17 @@ def write_results_table(path: Path, records: Iterable[Mapping]) -> None:
         records: as `lesion.results.write_results` wrote them, with their `outputs`.
     """
     write_table(path, HEADER, map(_row, records))
+
+
+def table_of_another(path: Path) -> Path | None:
+    """The file where a table is to go, if it is none that `write_results_table` wrote.
+
+    That of no image has its header alone, and so no row with the notice.
+    """
+    if not is_foreign(path):
+        return None
+    header = ",".join((*HEADER, "notice")).encode()
+    return None if path.read_bytes().strip() == header else path
 
 
 def _row(record):

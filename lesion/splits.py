@@ -170,7 +170,7 @@ class Split:
             "parts": {name: list(keys) for name, keys in self.parts.items()},
             **({"marks": dict(self.marks)} if self.marks else {}),
         }
-        write_json(path, content)
+        write_json(path, content, durable=True)  # as the weights beside it are
 
     @classmethod
     def load(cls, path: str | Path) -> "Split":
@@ -345,7 +345,8 @@ def carried_over(
     """A split's parts for the samples that it knows; the rest is drawn.
 
     Images of the ISIC archive are known in folders of other names, too. Lesions stay together: with
-    the part that learned from one of their images, if any did.
+    the part that learned from one of their images, if any did. Where nothing is to be tested on by
+    the fractions, what was is learned from, but for the test part of a challenge.
 
     Returns:
         None if the split has none of the images.
@@ -357,6 +358,8 @@ def carried_over(
         if UNLABELLED in own:  # learned from without a diagnosis, which they have here
             own.add("train")
         name = next((name for name in fractions if name in own), None)  # the training's first
+        if name == "test" and not fractions["test"] and all(s.part != "test" for s in group):
+            name = "train"
         if name is None:
             rest += group
         else:

@@ -11,14 +11,19 @@ from mrcnn.images import write_image
 
 
 def refuse_masks_in(folder: str | Path | None, samples: Sequence[Sample]) -> None:
-    """Raises ValueError if predictions in a folder would replace the samples' own masks."""
+    """Raises ValueError if a folder of predictions is one of the data sets' images or masks.
+
+    Args:
+        folder: of the predictions; None: there are none.
+        samples: of the data sets.
+    """
     if folder is None:
         return
-    truths = (path for s in samples for path in (s.mask, *s.attributes.values()) if path)
-    if Path(folder).resolve() in {path.parent.resolve() for path in truths}:
+    own = (path for s in samples for path in (s.image, s.mask, *s.attributes.values()) if path)
+    if Path(folder).resolve() in {path.parent.resolve() for path in own}:
         raise ValueError(
-            f"{folder} holds the masks of the data set, which predictions have the names of and "
-            "would replace; give another folder with --predictions."
+            f"{folder} holds images or masks of a data set, which predictions would replace or "
+            "be taken for; give another folder with --predictions."
         )
 
 

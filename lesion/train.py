@@ -5,7 +5,6 @@ python lesion/train.py --task=boundary|attributes|diagnosis --dataset=DIR
 """
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ from lesion.samples import TRUTHS, DatasetError, Sample, said_of
 from lesion.splits import RUN_FILE, SPLIT_FILE, UNLABELLED, Split
 from lesion.train_options import RUN_SETTINGS, check_arguments, parse, training_of
 from lesion.training_split import choose_split, refuse_seen_folds
-from lesion.weights import checked_metadata
+from lesion.weights import checked_metadata, read_settings
 from mrcnn.files import require_writable, write_json
 from mrcnn.runs import InRun, find_last
 
@@ -118,7 +117,7 @@ def _divide(arguments, task, samples, last):
 
 def _refuse_other_data(last, counts):
     """DatasetError where a run would go on with other numbers of images than it was begun with."""
-    before = {**counts, **(_settings_of(last).get("images", {}) if last else {})}
+    before = {**counts, **((last and _settings_of(last).get("images")) or {})}
     if before != counts:
         raise DatasetError(
             f"The run that is to go on has learned from {before['train']} images with a truth and "
@@ -135,7 +134,7 @@ def _keep_run(arguments, task, model, split, counts):
     split.save(folder / SPLIT_FILE)
     settings = (*RUN_SETTINGS, *task.RUN_SETTINGS)
     kept = {name: getattr(arguments, name) for name in settings}
-    write_json(folder / RUN_FILE, {**kept, "images": counts})
+    write_json(folder / RUN_FILE, {**kept, "images": counts}, durable=True)
     arguments.run = folder
     print(f"Run: {folder}")
 
@@ -245,6 +244,11 @@ def _last_run(arguments, task):
     """The last checkpoint; the run's own settings replace those given."""
     last = find_last(arguments.logs, arguments.task)
     kept = _settings_of(last)
+    if not kept:
+        logger.warning(
+            "%s is missing: the run goes on with the settings of this command.",
+            Path(last).parent / RUN_FILE,
+        )
     if kept:  # what is younger than the run had its usual value in it
         kept = getattr(arguments, "usual", {}) | kept
     changeable = getattr(task, "CHANGEABLE", {})
@@ -260,8 +264,7 @@ def _last_run(arguments, task):
 
 
 def _settings_of(last):
-    run = Path(last).parent / RUN_FILE
-    return json.loads(run.read_text(encoding="utf-8")) if run.exists() else {}
+    return read_settings(Path(last).parent / RUN_FILE)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ def build_parser(task: str = "boundary") -> argparse.ArgumentParser:
         type=share,
         default=training.FRACTIONS["test"],
         metavar="SHARE",
-        help="of the lesions, set aside to test on; 0 where a test set is at hand (%(default)s)",
+        help="of the lesions, set aside to test on; 0 where a test set is at hand: then what the "
+        "weights it starts from had set aside is learned from, too (%(default)s)",
     )
     parser.add_argument(
         "--seed",

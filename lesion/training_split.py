@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from lesion.samples import Sample
-from lesion.splits import SPLIT_FILE, UNLABELLED, Split, carried_over, learned_keys, split_by_parts
+from lesion.splits import (
+    SPLIT_FILE,
+    UNLABELLED,
+    Split,
+    SplitError,
+    carried_over,
+    learned_keys,
+    split_by_parts,
+)
 from lesion.weights import learned_by, member_files, own_split
 
 logger = logging.getLogger(__name__)
@@ -27,11 +35,16 @@ def choose_split(
     Raises:
         ValueError: if `--split` is another than the run has learned by so far, or scores start
             weights, or what a teacher taught, on what these have learned from.
-        lesion.splits.SplitError: if a split file cannot be used.
+        lesion.splits.SplitError: if a split file cannot be used, or the run's own is missing.
     """
     begun = Path(last).parent / SPLIT_FILE if last else None
     if begun and begun.exists():
         return _kept(arguments, begun)
+    if begun and not arguments.split:
+        raise SplitError(
+            f"{begun} is missing, which says what this run has learned from. Put it back or give "
+            f"it by --split, or start a run of its own by --weights={last}."
+        )
     sources = _sources(arguments, task, last)
     if arguments.split:
         split = Split.load(arguments.split)
@@ -67,12 +80,16 @@ def _drawn(arguments, samples, task, sources):
         known = earlier.among(samples)
         parts = {earlier.part_of(sample) for sample in known}
         divided = any(_seen(earlier, earlier, samples).values())  # as before patients were known
-        if len(known) == len(samples) and UNLABELLED not in parts and not divided:
+        tested = [s for s in known if earlier.part_of(s) == "test" and s.part != "test"]
+        freed = bool(tested) and not arguments.test_share
+        if len(known) == len(samples) and UNLABELLED not in parts and not (divided or freed):
             logger.info("The split is that of %s.", option)
             return earlier
         carried = carried_over(earlier, samples, fractions, arguments.split_seed)
         if carried:
             logger.info("The split is that of %s, as far as it knows the images.", option)
+            if freed:
+                logger.info("What it set aside to test on is learned from now (--test-share=0).")
             return carried
     return split_by_parts(samples, fractions, arguments.split_seed)
 

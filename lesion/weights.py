@@ -223,6 +223,26 @@ def _read_json(path):
         raise WeightsError(f"{path} is no whole JSON text ({error}). Fetch it again.") from error
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings that a run, or an ensemble, keeps in its folder; none where there is no file.
+
+    Raises:
+        ValueError: if the file holds something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        content = error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} does not hold the settings of a training ({content}). Move it away, and give "
+            "the settings that the training was begun with."
+        )
+    return content
+
+
 def joint_sha256(hashes: Sequence[str], calibration: Mapping | None = None) -> str:
     """One SHA-256 for several files: that of theirs, one after the other; of one file its own.
 

@@ -125,14 +125,16 @@ def _write_through(path):
         os.close(handle)
 
 
-def write_json(path: str | os.PathLike, content: Any, indent: int | None = 1) -> None:
-    """Writes plain values as JSON text, whole or not at all.
+def write_json(
+    path: str | os.PathLike, content: Any, indent: int | None = 1, durable: bool = False
+) -> None:
+    """Writes plain values as JSON text, whole or not at all; `durable` as for `atomic_path`.
 
     Raises:
         ValueError: for a number that is not finite, which JSON has no word for.
     """
     text = json.dumps(content, indent=indent, allow_nan=False) + "\n"
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -463,6 +463,14 @@ def test_reports_of_others_are_not_replaced(folder, command, out, capsys, name):
     assert [path.name for path in out.iterdir()] == [name]
 
 
+def test_table_of_no_image_is_replaced(folder, command, out, tmp_path):
+    """As when nothing could be read: a share that was not there."""
+    assert command(tmp_path / "gone.png") == 1
+    assert len((out / "results.csv").read_text().splitlines()) == 1
+    assert command(folder) == 0
+    assert len((out / "results.csv").read_text().splitlines()) > 1
+
+
 @pytest.mark.parametrize("name", ["a.json", "a_segmentation.png"])
 def test_files_that_are_no_results_are_not_replaced(folder, command, out, capsys, name):
     """Annotations of another program, and masks of a data set, have the names of results."""

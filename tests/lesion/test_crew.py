@@ -94,6 +94,13 @@ def test_settings_stay_the_same(tmp_path):
         keep_settings(tmp_path / "members", arguments, ["task", "seed"])
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+def test_settings_that_cannot_be_read(tmp_path, content):
+    (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(ValueError, match=r"settings\.json does not hold the settings of a train"):
+        keep_settings(tmp_path, argparse.Namespace(seed=1), ["seed"])
+
+
 def test_an_option_younger_than_the_folder_had_its_usual_value(tmp_path):
     keep_settings(tmp_path, argparse.Namespace(seed=1), ["seed"])
     younger = argparse.Namespace(seed=1, mixing=0.4, usual={"mixing": 0.0})

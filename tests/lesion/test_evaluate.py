@@ -201,6 +201,27 @@ def test_json_goes_where_it_is_asked_to_as_well(command, dataset, tmp_path):
     assert json.loads((tmp_path / "here" / "r.json").read_text()) == result
 
 
+def test_json_replaces_a_result_and_nothing_else(command, dataset, tmp_path, capsys):
+    root = dataset()
+    assert command("--dataset", root, "--json", tmp_path / "r.json")[0] == 0
+    assert command("--dataset", root, "--json", tmp_path / "r.json")[0] == 0
+    (tmp_path / "r.json").write_text("image,dx\ni0,nv\n")
+    with pytest.raises(SystemExit) as stop:
+        command("--dataset", root, "--json", tmp_path / "r.json")
+    assert stop.value.code == 2
+    assert "r.json is there, and no result of `lesion evaluate`" in capsys.readouterr().err
+    assert (tmp_path / "r.json").read_text() == "image,dx\ni0,nv\n"
+
+
+@pytest.mark.parametrize("name", ["images", "masks"])
+def test_predictions_do_not_go_among_the_data_set(command, dataset, capsys, name):
+    root = dataset()
+    before = sorted((root / name).iterdir())
+    assert command("--dataset", root, "--predictions", root / name)[0] == 2
+    assert f"{root / name} holds images or masks of a data set" in capsys.readouterr().err
+    assert sorted((root / name).iterdir()) == before
+
+
 def test_images_that_the_data_set_cannot_offer_are_no_success(command, dataset, tmp_path):
     root = dataset()
     shutil.copy(root / "images" / "i0.png", root / "images" / "i0.bmp")  # another of that id

@@ -356,6 +356,23 @@ class TestImagesOfTheArchive:
         assert parts[:3] == ["train", "test", "train"]  # the third shows the first one's lesion
         assert set(parts[3:]) == {"train", "test"}
 
+    def test_what_was_to_be_tested_on_is_learned_from_where_nothing_is(self):
+        own = [sample("ISIC_0000000"), sample("ISIC_0000001"), sample("ISIC_0000002")]
+        names = ("train", "validation", "test")
+        split = Split({part: [s.key] for part, s in zip(names, own, strict=True)}, 0, {})
+        carried = carried_over(split, own, {"train": 0.9, "validation": 0.1, "test": 0.0})
+        assert carried.parts == {
+            "train": ["set/ISIC_0000000", "set/ISIC_0000002"],
+            "validation": ["set/ISIC_0000001"],
+            "test": [],
+        }
+
+    def test_test_part_of_a_challenge_is_never_learned_from(self):
+        own = replace(sample("ISIC_0000000"), part="test")
+        split = Split({"train": [], "test": [own.key]}, 0, {})
+        carried = carried_over(split, [own], {"train": 1.0, "test": 0.0})
+        assert carried.parts == {"train": [], "test": [own.key]}
+
     def test_what_was_learned_from_earlier_stays_known(self):
         drawn = split_samples(images(4), HALVES)
         both = drawn.with_learned(self.split)

@@ -16,7 +16,7 @@ from lesion import train as train_module
 from lesion.boundary import BoundaryConfig
 from lesion.options import choose_precision
 from lesion.samples import TASKS, DatasetError
-from lesion.splits import Split
+from lesion.splits import Split, SplitError
 from lesion.train import load_samples, main
 from lesion.train_options import RUN_SETTINGS, build_parser, parse, training_of
 from lesion.training_split import choose_split
@@ -376,6 +376,27 @@ class TestSplit:
         assert parts("--seed=1") == parts("--seed=2") == parts()
         assert parts("--split-seed=1") != parts()
 
+    def test_what_start_weights_set_aside_is_learned_from_only_where_asked(
+        self, phantoms, tmp_path
+    ):
+        start = tmp_path / "start.weights.h5"
+        given = parse(arguments(phantoms, "--test-share=0.25", logs=tmp_path))
+        samples = load_samples(given)
+        earlier = choose_split(given, samples, boundary_training)
+        earlier.save(tmp_path / "start.split.json")
+
+        def goes_on(*options):
+            command = arguments(phantoms, *options, logs=tmp_path)
+            command = [each for each in command if not each.startswith("--weights")]
+            given = parse([*command, f"--weights={start}"])
+            return choose_split(given, samples, boundary_training).parts
+
+        assert goes_on() == goes_on("--test-share=0.5") == earlier.parts
+        every = goes_on("--test-share=0")
+        assert every["validation"] == earlier.parts["validation"]
+        assert every["train"] == sorted(earlier.parts["train"] + earlier.parts["test"])
+        assert every["test"] == []
+
     def test_one_that_an_earlier_version_wrote_is_kept(self, phantoms, tmp_path):
         """Which left a copy of what is learned from in the test part."""
         keys = {"train": ["ham/ISIC_0000001"], "test": ["isic/ISIC_0000001"]}
@@ -383,6 +404,11 @@ class TestSplit:
         given = parse(arguments(phantoms, f"--split={tmp_path / 'split.json'}", logs=tmp_path))
         split = choose_split(given, [], boundary_training, str(tmp_path / "last.h5"))
         assert split.parts == keys
+
+    def test_one_that_is_missing_is_not_drawn_anew(self, phantoms, tmp_path):
+        given = parse(arguments(phantoms, logs=tmp_path))
+        with pytest.raises(SplitError, match=r"split\.json is missing, which says what this run"):
+            choose_split(given, [], boundary_training, str(tmp_path / "last.h5"))
 
     def test_too_large_a_test_share(self, phantoms, tmp_path, capsys):
         code = main(arguments(phantoms, "--test-share=0.8", logs=tmp_path))

@@ -207,8 +207,8 @@ def require_truths(
         new = f" {_UNLISTED.format(selection.unused)}" if selection.unused else ""
         raise ValueError(
             f"The weights have learned from all {selection.left_out} images that their split "
-            "knows, or from others of their lesions. Give others, or --split=none to score these "
-            f"nevertheless.{new}"
+            "knows, or from others of their lesions. Give others; --part=validation scores those "
+            f"that they were chosen and calibrated by, if any, --split=none scores all.{new}"
         )
     if not selection.samples:
         raise ValueError(f"Part {selection.part!r} has no image.")

@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from lesion.boundary import load_predictor
 from lesion.phantom import draw_phantom
 from lesion.samples import TASKS
 from lesion.splits import Split
+from lesion.train_options import parse
 from lesion.weights import companion, find_weights, member_files, shipped_name, shipped_weights
 from mrcnn.arrays import load_arrays
 
@@ -40,11 +44,24 @@ def test_there_are_some_of_every_task():
     assert list(TASKS) == SHIPPED
 
 
-def test_as_many_networks_are_joined_by_make_as_are_shipped():
-    recipe = (FOLDER.parent / "Makefile").read_text().partition("lesion/join.py")[2]
-    joined = recipe.partition("--out=")[0].count("--weights=")
-    ensemble = json.loads((FOLDER / "lesion_diagnosis.ensemble.json").read_text())
-    assert joined == len(ensemble["members"])
+@pytest.mark.parametrize("task", SHIPPED)
+def test_make_repeats_the_trainings(task):
+    """Those that the records tell of: of each network the last one, in their order."""
+    command = ["make", "--dry-run", f"train-{task}", "DATA=."]
+    told = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=True)
+    lines = re.sub(r"\$\(ls ([^)]*?)/\w*\*/[^)]*\)", r"\1", told.stdout).replace("\\\n", " ")
+    words = [shlex.split(line) for line in lines.splitlines() if " lesion/" in line]
+    runs = [parse(each[2:]) for each in words if each[1] == "lesion/train.py"]
+    joined = [word.partition("=")[2] for word in words[-1] if word.startswith("--weights=")]
+    by_logs = {run.logs: run for run in runs}
+    last = [by_logs[logs] for logs in joined] if words[-1][1] == "lesion/join.py" else runs[-1:]
+    members = member_files(["lesion"], task)
+    for path, run in zip(members, last, strict=True):
+        settings = json.loads(companion(path, ".json").read_text())["settings"]
+        given = {name: value for name, value in vars(run).items() if value is not None}
+        again = {name: given[name] for name in settings if name in given}
+        assert {"seed", "epochs", "steps", "learning_rate", "image_size"} <= set(again)
+        assert again == {name: settings[name] for name in again}
 
 
 def test_documents_tell_what_was_measured_last():
@@ -52,7 +69,7 @@ def test_documents_tell_what_was_measured_last():
     docs = FOLDER.parent / "docs"
     told, alone = (
         json.loads((docs / "runs" / "diagnosis_shipped" / f"{name}.json").read_text())
-        for name in ("evaluation", "evaluation_images_alone")
+        for name in ("validation", "validation_images_alone")
     )
     accuracy = told["balanced_accuracy"], alone["balanced_accuracy"]
     auc = told["melanoma_auc"], alone["melanoma_auc"]
@@ -69,7 +86,8 @@ def test_documents_tell_what_was_measured_last():
     kept = answered["images_of"]["MEL"]
     missed = round(kept * (1 - answered["recall"]["MEL"]))
     assert told["risk"] == 0.1
-    assert f"at 0.1, {kept} images of melanoma of the test part were not referred" in analysis
+    images = told["images_of"]["MEL"]
+    assert f"at 0.1, {kept} of the {images} images of melanoma of the validation part" in analysis
     assert f"and {missed} of these" in analysis
     assert f"of the {kept} images of melanoma among them {missed}" in card
 
@@ -92,7 +110,9 @@ class TestEach:
 
     def test_split_has_all_parts(self, task, name):
         parts = Split.load(companion(FOLDER / name, ".split.json")).parts
-        assert set(parts) == {"train", "validation", "test"} and parts["train"] and parts["test"]
+        assert set(parts) == {"train", "validation", "test"}
+        # The diagnosis has learned from what it had been tested on.
+        assert parts["train"] and parts["validation" if task == "diagnosis" else "test"]
 
 
 def test_each_file_belongs_to_what_is_shipped():
@@ -101,12 +121,12 @@ def test_each_file_belongs_to_what_is_shipped():
 
 
 @pytest.mark.parametrize("task", SHIPPED)
-def test_no_member_has_learned_from_the_common_test_part(task):
-    common = companion(shipped_weights(task), ".split.json")
-    test = set(Split.load(common).parts["test"])
+def test_no_member_has_learned_from_what_is_scored(task):
+    common = Split.load(companion(shipped_weights(task), ".split.json")).parts
     for path in member_files(["lesion"], task):
         parts = Split.load(companion(path, ".split.json")).parts
-        assert not test & {*parts["train"], *parts["validation"]}
+        assert not {*common["test"]} & {*parts["train"], *parts["validation"]}
+        assert not {*common["validation"]} & {*parts["train"]}
 
 
 def overlap(first, second):

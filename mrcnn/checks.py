@@ -84,7 +84,7 @@ def check_dataset(
         except SampleError as error:
             problems.append(str(error))
             continue
-        filled = masks.any(axis=(0, 1))
+        filled = np.asarray(masks.any(axis=(0, 1)))
         source = dataset.image_info[image_id]["source"]
         own = dataset.source_class_ids.get(source, np.abs(class_ids))
         named = f"Image {image_id} ({reference_of(dataset, image_id)})"

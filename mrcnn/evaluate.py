@@ -161,8 +161,8 @@ def compute_recall(
 
 
 def _is_filled(boxes: np.ndarray | Sequence) -> np.ndarray:
-    boxes = np.asarray(boxes)
-    return boxes.any(axis=tuple(range(1, boxes.ndim)))  # none at all may have but one axis
+    boxes = np.asarray(boxes)  # of which none at all may have but one axis
+    return np.asarray(boxes.any(axis=tuple(range(1, boxes.ndim))))
 
 
 def _compared(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import timing  # noqa: F401  (puts the repository on the path)
-from ensemble_choice import figures_of
+from ensemble_choice import figures_of, split_for
 from tqdm import tqdm
 
 from lesion import NOTICE
@@ -21,9 +21,7 @@ from lesion.diagnosis import DiagnosisPredictor, load_classifier
 from lesion.layouts import find_collections
 from lesion.samples import DIAGNOSES, Sample
 from lesion.selection import select_samples
-from lesion.splits import Split
 from lesion.tables import aligned
-from lesion.weights import split_of
 from mrcnn.files import write_json
 from mrcnn.images import read_image
 
@@ -65,10 +63,7 @@ def main(argv: list[str] | None = None) -> None:
 
     collections = find_collections(arguments.dataset, task="diagnosis")
     everything = [sample for collection in collections for sample in collection.samples]
-    file = arguments.split or split_of(arguments.weights[0], everything)
-    if file is None:
-        parser.error("There is no split beside the weights that knows these data sets.")
-    split = Split.load(file)
+    split = split_for(parser, arguments, everything)
     samples = select_samples(collections, split, arguments.part, arguments.limit)
     labels = np.array([DIAGNOSES.index(sample.diagnosis) for sample in samples])
     answers = {way: {} for way in WAYS}

@@ -7,6 +7,7 @@ light, focus, noise and compression (`robustness.py`) with one. All choices of t
 scored by the log loss of their mean, with a temperature for each choice.
 """
 
+import argparse
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -105,6 +106,16 @@ def figures_of(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float
     }
 
 
+def split_for(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, samples: Sequence[Sample]
+) -> Split:
+    """The split that is named, or lies beside the first weights; ends the command without one."""
+    file = arguments.split or split_of(arguments.weights[0], samples)
+    if file is None:
+        parser.error("There is no split beside the weights that knows these data sets.")
+    return Split.load(file)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", action="append", required=True, type=Path, metavar="PATH")
@@ -123,10 +134,7 @@ def main(argv: list[str] | None = None) -> None:
 
     collections = find_collections(arguments.dataset, task="diagnosis")
     everything = [sample for collection in collections for sample in collection.samples]
-    file = arguments.split or split_of(arguments.weights[0], everything)
-    if file is None:
-        parser.error("There is no split beside the weights that knows these data sets.")
-    split = Split.load(file)
+    split = split_for(parser, arguments, everything)
     samples = split.select(everything, "validation")
     labels = np.array([DIAGNOSES.index(sample.diagnosis) for sample in samples])
     networks = [probabilities_of(path, samples, arguments.keep) for path in arguments.weights]

@@ -112,7 +112,7 @@ def load_sample(
     """
     reference = reference_of(dataset, image_id)
     if not hasattr(dataset, "num_classes"):
-        raise SampleError(f"Image {image_id} ({reference}) is of a data set without prepare().")
+        raise SampleError(f"Image {image_id} ({reference}) cannot be loaded: call prepare() first.")
     with NamedInFailure(dataset, image_id, "loaded"):
         image = as_channels(dataset.load_image(image_id), channels)
         mask, class_ids = dataset.load_mask(image_id)

@@ -487,7 +487,7 @@ class TestRefused:
     def test_image_of_a_data_set_that_was_not_prepared(self, tiny_config):
         dataset = Dataset()
         dataset.add_image("toys", 1, "a.png")
-        with pytest.raises(SampleError, match=r"Image 0 \(a.png\) .* without prepare\(\)"):
+        with pytest.raises(SampleError, match=r"Image 0 \(a.png\) .*: call prepare\(\) first"):
             load_image_gt(dataset, tiny_config(), 0)
 
     def test_data_set_that_was_not_prepared(self, rectangles, tiny_config):

@@ -65,6 +65,7 @@ def fit(
     stage = stopped or stage
     compile_network((stage.last_epoch - stage.first_epoch) * len(batches))
     if run.state_path:
+        logger.info("Continuing at epoch %d of %s.", run.epoch, run.log_dir)
         as_loaded = fingerprint(run.keras_model) == run.loaded
         # A stage that begins takes the weights as they are, an average that the file has, too;
         # unless they are of an epoch that is trained again.

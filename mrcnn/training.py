@@ -222,7 +222,6 @@ def find_state(folder: str | os.PathLike, epoch: int) -> tuple[Path | None, int]
         logger.warning("The state of the training is damaged: %s", error)
     # One epoch behind: killed between the renaming of the weights and of the state.
     if reached in (epoch, epoch - 1):
-        logger.info("Continuing at epoch %d of %s.", reached, folder)
         return path, reached
     logger.warning("No state of epoch %d in %s: the optimizer starts anew.", epoch, path)
     return None, epoch

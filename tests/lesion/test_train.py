@@ -173,6 +173,10 @@ class TestContinue:
             f"mask_rcnn_boundary_{epoch:04d}.h5" for epoch in (2, 3, 4)
         }
 
+    def test_it_says_where_it_goes_on(self, runs):
+        said = [(runs / f"{name}.txt").read_text() for name in ("whole", "cut")]
+        assert ["Continuing at epoch" in text for text in said] == [False, True]
+
     def test_split_is_the_one_given(self, runs, phantoms):
         for name in ("whole", "cut"):
             split = Split.load(run_of(runs / name) / "split.json")
@@ -202,6 +206,7 @@ def test_goes_on_from_weights_in_a_run_of_its_own(
 ):
     """As `make train-boundary` does, with a map that the start has not learned."""
     monkeypatch.setattr("mrcnn.network.build_backbone", five_convolutions)
+    caplog.set_level("INFO")
     usual = ["--backbone=mobilenet", "--epochs=1", "--head-epochs=0", "--steps=1", "--batch=2"]
     usual += ["--image-size=64", f"--split={phantoms.split}"]
     usual += [f"--cache={tmp_path / 'cache'}"]
@@ -212,6 +217,8 @@ def test_goes_on_from_weights_in_a_run_of_its_own(
         caplog.text
     )
     assert caplog.text.count("goes on with") == 1
+    assert "Epochs 1 to 1 on" in caplog.text
+    assert "Continuing at epoch" not in caplog.text
     first, second = (read_arrays(checkpoint(tmp_path / n, 1)) for n in ("first", "second"))
     assert {name for name in second if name not in first} >= {"mrcnn_semantic/kernel"}
     step = np.abs(second["block1/kernel"] - first["block1/kernel"]).max()

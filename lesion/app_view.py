@@ -22,7 +22,7 @@ from lesion import NOTICE
 from lesion.analysis import Analysis
 from lesion.analyzer import Analyzer
 from lesion.attribute_overlay import ATTRIBUTE_COLORS, ATTRIBUTE_LABELS, DASHED, attribute_overlay
-from lesion.folders import ANALYSED_SUFFIXES
+from lesion.folders import ANALYSED_SUFFIXES, image_stem
 from lesion.overlay import PREDICTION_COLOR, boundary_overlay
 from lesion.patient import unrecognised
 from lesion.report import write_report
@@ -126,7 +126,7 @@ def result_html(analysis: Analysis) -> str:
     name = escape(case_name(record))
     height, width = analysis.image.shape[:2]
     report = base64.b64encode(report_html(analysis).encode("utf-8", "replace")).decode("ascii")
-    stem = escape(Path(case_name(record)).stem)
+    stem = escape(image_stem(case_name(record)))
     return f"""{_RESULT} aria-label="Result. {NOTICE}">
 <header><div><h2>{name}</h2>
 <p class="about">{width:,} × {height:,} pixels</p></div>
@@ -142,7 +142,7 @@ def result_html(analysis: Analysis) -> str:
 def report_html(analysis: Analysis) -> str:
     """The report of `lesion analyze` for this image; its pictures are in it."""
     record = analysis.to_dict()
-    stem = Path(case_name(record)).stem
+    stem = image_stem(case_name(record))
     with tempfile.TemporaryDirectory(prefix="lesion_app_") as folder:
         record["outputs"] = {}
         for name, picture in _drawn(analysis).items():

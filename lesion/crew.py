@@ -184,19 +184,36 @@ def _start(train, member, log, cores):
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
     # A daemon ends with this process, whatever ends it.
     process = context.Process(target=_run, args=(train, member, log, cores), daemon=True)
-    process.start()
+    # From its first moment on, as it loads for seconds; `_run` says why it is not to see this one.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
     return _Running(process, log, start, cores)
 
 
 def _require_success(ended):
     """Raises MemberFailed with what a training said last if it was stopped by an error."""
     ended.process.join()
-    if ended.process.exitcode:
-        said = _last_line(ended.log, ended.start)
-        raise MemberFailed(
-            f"A training stopped with code {ended.process.exitcode}: {said} All that it said is in "
-            f"{ended.log}. The same command goes on from the last epochs."
-        )
+    code = ended.process.exitcode
+    if not code:
+        return
+    if code < 0:  # what it said last has nothing to do with it
+        way = f"was ended from outside ({_signal_name(-code)}); if memory ran out, give fewer --jobs."
+    else:
+        way = f"stopped with code {code}: {_last_line(ended.log, ended.start)}"
+    raise MemberFailed(
+        f"A training {way} All that it said is in {ended.log}. The same command goes on from the "
+        "last epochs."
+    )
+
+
+def _signal_name(number):
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _last_line(log, start):
@@ -225,7 +242,10 @@ def _run(train, member, log, cores):
     os.dup2(file.fileno(), 2)
     sys.stdout = sys.stderr = file
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=file)
-    train(member)
+    try:
+        train(member)
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")
 
 
 def _end_with_parent():

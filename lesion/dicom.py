@@ -238,10 +238,12 @@ def _complete(source):
 def _check(dataset):
     """Refuses what is no single photograph of a size that can be handled."""
     kind = dataset.get("SOPClassUID")
+    if not kind:
+        raise ImageError("the DICOM file does not say what it holds; it may be cut off.")
     if kind not in SOP_CLASSES:
         # A UID that is not in the standard has itself for a name; in a damaged file it may be
         # anything.
-        known = kind and kind.name != kind
+        known = kind.name != kind
         raise ImageError(
             f"this is DICOM of another kind ({kind.name if known else 'an unknown one'}); expected "
             f"{' or '.join(SOP_CLASSES.values())}."

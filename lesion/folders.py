@@ -15,12 +15,21 @@ IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".w
 """Of the images of a data set."""
 ANALYSED_SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".dcm", ".gif")))
 """Of those that `lesion analyze` reads."""
+_IMAGE_SUFFIX = re.compile(rf"(?<=.)({'|'.join(map(re.escape, ANALYSED_SUFFIXES))})$", re.I)
 _TABLE_SUFFIXES = {".csv", ".tab", ".tsv"}
 _SPREADSHEET_SUFFIXES = {".ods", ".xls", ".xlsx"}
 
 
 def _any(_: str) -> bool:
     return True
+
+
+def image_stem(name: str) -> str:
+    """The name of a file without its suffix, if it is an image's.
+
+    Other points are part of the name, as in those of DICOM files, which may be a UID alone.
+    """
+    return _IMAGE_SUFFIX.sub("", name)
 
 
 def entries(root: Path, accepts: Callable[[str], object] = _any) -> list[Path]:

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesion.folders import ANALYSED_SUFFIXES
+from lesion.folders import image_stem
 from lesion.patient import NAMES, UNKNOWN
 from lesion.samples import Collection, DatasetError, Problem, RowProblems
 from lesion.tables import columns_of, read_table
 from lesion.vocabulary import category_of
 
-_IMAGE_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, ANALYSED_SUFFIXES))})$", re.IGNORECASE)
 _IMAGE_COLUMNS = (
     *("image_id", "image", "isic_id", "image name", "image_name", "bcn_filename", "filename"),
     *("file_name", "file", "image_file", "image_path", "img_id", "derm", "id"),
@@ -321,11 +320,10 @@ def is_number(number, text):
 def image_name(path: str) -> str:
     """The name of an image file, without its folder, and without its suffix if it is an image's.
 
-    Other points are part of the name, as in those of DICOM files. Letters with marks are single
-    characters (Unicode's form C), while some systems write them as several.
+    Letters with marks are single characters (Unicode's form C), while some systems write them as
+    several.
     """
-    name = _IMAGE_SUFFIX.sub("", re.split(r"[/\\]", path)[-1])
-    return unicodedata.normalize("NFC", name)
+    return unicodedata.normalize("NFC", image_stem(re.split(r"[/\\]", path)[-1]))
 
 
 def rows_of(names: Iterable[str], rows: Iterable[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from lesion import NOTICE
+from lesion.folders import image_stem
 from lesion.overlay import PREDICTION_COLOR
 from lesion.report_case import (
     DIAGNOSIS_NAMES,
@@ -223,7 +224,7 @@ def _case(record: Mapping, index: int, folder: Path, pictures) -> str:
     path = record["source"]["path"] if record["source"] else case_name(record)
     about = f"{path}, {size['width']:,} × {size['height']:,} pixels"
     stem = outputs["overlay"].removesuffix(OVERLAY)
-    if stem != Path(case_name(record)).stem:
+    if stem != image_stem(case_name(record)):
         # Another image of the same name made the results take a number.
         about += f", results in {stem}_…"
     addresses = {

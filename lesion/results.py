@@ -21,7 +21,7 @@ from pathlib import Path
 from lesion import NOTICE
 from lesion.analysis import SCHEMA_VERSION, Analysis, size_and_time
 from lesion.dicom import write_segmentation
-from lesion.folders import ANALYSED_SUFFIXES
+from lesion.folders import ANALYSED_SUFFIXES, image_stem
 from lesion.quality import QualityWarning
 from lesion.samples import ATTRIBUTES
 from mrcnn.files import sha256_of, write_json
@@ -234,19 +234,20 @@ def _real(path: str | Path) -> Path:
 
 
 def output_stems(paths: Iterable[str | Path]) -> dict[Path, str]:
-    """What each image's results are named after: its stem, numbered where another has it, too.
+    """What each image's results are named after: `image_stem`, numbered where another has it, too.
 
     Case is ignored, as some file systems do. A number never takes a name that an image has itself.
     A name too long for what is added to it is cut.
     """
     images = list(dict.fromkeys(map(Path, paths)))
-    own = {path.stem.casefold() for path in images}
+    own = {image_stem(path.name).casefold() for path in images}
     last_number: Counter[str] = Counter()
     taken: set[str] = set()
     stems = {}
     for path in images:
-        stem = base = _cut(path.stem)
-        while stem.casefold() in taken or (stem != path.stem and stem.casefold() in own):
+        whole = image_stem(path.name)
+        stem = base = _cut(whole)
+        while stem.casefold() in taken or (stem != whole and stem.casefold() in own):
             last_number[base.casefold()] += 1
             stem = f"{base}_{last_number[base.casefold()] + 1}"
         taken.add(stem.casefold())

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         run = getattr(arguments, "run", None)
         kept = arguments.weights == "last" or (run and any(run.glob("*_[0-9]*.h5")))
         if _trains_several(arguments):
-            way = "The same command continues from the last epoch."
+            way = "The same command goes on from the epochs that were completed."
         elif kept:
             way = "--weights=last continues from the last epoch."
         else:

@@ -115,15 +115,19 @@ def warn_of_lost_run(path: str | os.PathLike, epoch: int | None, name: str | Non
 
 
 def find_last(model_dir: str | os.PathLike, name: str | None) -> str:
-    """Path of the latest checkpoint of the latest run that has one.
+    """Path of the latest checkpoint of the latest run that has one; later runs are warned of.
 
     Raises:
         FileNotFoundError: if no run of this name in `model_dir` has a checkpoint.
     """
     name, root = (name or "mask_rcnn").lower(), Path(model_dir)
+    without = []
     for _, run in _dated_runs(root, name):
         if epochs := checkpoints_of(run, name):
+            for later in without:
+                logger.warning("%s is passed over: no epoch of it was completed.", later)
             return str(epochs[max(epochs)])
+        without.append(run)
     raise FileNotFoundError(
         f"No checkpoint of {name!r} found in {root.absolute()}. Train first, or give the path of a "
         "weights file."

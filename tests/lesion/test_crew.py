@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ def stand_in(arguments):
     if arguments.seed == 13:
         _pid_in(Path(arguments.logs).with_name("member-99") / "pid")  # the other has begun
         raise FloatingPointError("The loss is no number.")
+    if arguments.seed == 14:
+        os.kill(os.getpid(), signal.SIGKILL)
     if arguments.seed > 90:  # to be stopped long before
         (Path(arguments.logs) / "pid").write_text(str(os.getpid()))
         try:
@@ -127,23 +130,51 @@ def test_stopped_members_clear_up(tmp_path):
     with pytest.raises(MemberFailed):
         train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (13, 99)), stand_in)
     assert (tmp_path / "member-99" / "cleared").exists()
+    said = (tmp_path / "member-99" / LOG_FILE).read_text().splitlines()
+    assert said == ["Seed 99, from imagenet", "Stopped."]
 
 
-@two_cores
-def test_members_end_with_their_parent(tmp_path):
-    script = (
+def script_of(folder, seeds):
+    """Command and environment of a process that trains two members beside each other."""
+    (folder / "script.py").write_text(
         "from pathlib import Path\n"
         "from test_crew import arguments_of, settings_of, stand_in\n"
         "from lesion.crew import train_all\n"
         "if __name__ == '__main__':\n"
-        f"    logs = Path({str(tmp_path)!r})\n"
-        "    train_all(arguments_of(logs, 2), settings_of(logs, (98, 99)), stand_in)\n"
+        f"    logs = Path({str(folder)!r})\n"
+        f"    train_all(arguments_of(logs, 2), settings_of(logs, {seeds}), stand_in)\n"
     )
-    (tmp_path / "script.py").write_text(script)
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    command = [sys.executable, folder / "script.py"]
+    return command, {**os.environ, "PYTHONPATH": path}
+
+
+@two_cores
+@pytest.mark.skipif(os.name != "posix", reason="signals of a group are POSIX's")
+def test_interrupted_while_they_begin_members_say_nothing(tmp_path):
+    """Ctrl-C reaches the whole group; what it finds importing is not to answer for itself."""
+    command, environment = script_of(tmp_path, (98, 99))
     parent = subprocess.Popen(
-        [sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": path}
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
+    while "Member 2 of 2" not in parent.stdout.readline():
+        assert parent.poll() is None
+    time.sleep(0.2)  # for the second to be started, which takes seconds to import
+    os.killpg(parent.pid, signal.SIGINT)
+    _, said = parent.communicate(timeout=600)
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert "spawn_main" not in said
+
+
+@two_cores
+def test_members_end_with_their_parent(tmp_path):
+    command, environment = script_of(tmp_path, (98, 99))
+    parent = subprocess.Popen(command, env=environment)
     pids = [_pid_in(tmp_path / f"member-{seed}" / "pid") for seed in (98, 99)]
     parent.kill()
     parent.wait()
@@ -181,6 +212,17 @@ def test_failure_is_told_and_stops_the_others(tmp_path):
     with pytest.raises(MemberFailed, match=r"The loss is no number.*member-13.*goes on"):
         train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (13, 99)), stand_in)
     assert not (tmp_path / "member-99" / "diagnosis20260101T0000").exists()
+
+
+@two_cores
+@pytest.mark.skipif(os.name != "posix", reason="ended by a signal of POSIX")
+def test_member_that_is_killed_is_no_fault_of_what_it_said(tmp_path):
+    with pytest.raises(MemberFailed) as caught:
+        train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (14, 3)), stand_in)
+    assert "was ended from outside (SIGKILL); if memory ran out, give fewer --jobs" in str(
+        caught.value
+    )
+    assert "Seed 14" not in str(caught.value)
 
 
 def test_changeable_settings_are_kept_unless_others_are_given(tmp_path):

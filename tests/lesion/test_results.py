@@ -34,6 +34,12 @@ def test_number_does_not_take_another_images_name():
     assert list(output_stems(paths).values()) == ["a", "a_3", "a_2", "A_4"]
 
 
+def test_points_are_part_of_a_name_that_is_a_uid():
+    names = ["1.2.840.113619.1", "1.2.840.113619.2", "scan.v2.JPG", ".png"]
+    expected = [*names[:2], "scan.v2", ".png"]
+    assert list(output_stems(names).values()) == expected
+
+
 @given(st.lists(st.tuples(st.sampled_from("pq"), st.text("aAb_23", min_size=1, max_size=5))))
 def test_no_two_images_share_a_stem(parts):
     paths = {Path(folder, f"{stem}.png") for folder, stem in parts}

@@ -235,10 +235,12 @@ class TestFindLast:
             make(tmp_path / f"cell20260304T1205{number}", 1)
         assert Path(find_last(tmp_path, "cell")).parent.name == "cell20260304T1205-10"
 
-    def test_run_without_checkpoint_is_passed_over(self, tmp_path):
+    def test_run_without_checkpoint_is_passed_over_and_named(self, tmp_path, caplog):
+        make(tmp_path / "cell20260304T1100")
         first = make(tmp_path / "cell20260304T1205", 3)
-        make(tmp_path / "cell20260304T1300")
+        later = make(tmp_path / "cell20260304T1300")
         assert Path(find_last(tmp_path, "cell")).parent == first
+        assert caplog.messages == [f"{later} is passed over: no epoch of it was completed."]
 
     def test_epochs_are_numbers(self, tmp_path):
         make(tmp_path / "cell20260304T1205", 9999, 10000)

@@ -94,7 +94,7 @@ def main() -> None:
     print(NOTICE)
     if arguments.json:
         content = {"part": arguments.part, "limit": arguments.limit, "views": results}
-        write_json(arguments.json, content)
+        write_json(arguments.json, {**content, "notice": NOTICE})
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import timing  # noqa: F401  (puts the repository on the path)
-from ensemble_choice import figures_of, split_for
+from ensemble_choice import figures_of, labels_of, split_for
 from tqdm import tqdm
 
 from lesion import NOTICE
 from lesion.calibration import Calibration
 from lesion.diagnosis import DiagnosisPredictor, load_classifier
 from lesion.layouts import find_collections
-from lesion.samples import DIAGNOSES, Sample
+from lesion.samples import Sample
 from lesion.selection import select_samples
 from lesion.tables import aligned
 from mrcnn.files import write_json
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     everything = [sample for collection in collections for sample in collection.samples]
     split = split_for(parser, arguments, everything)
     samples = select_samples(collections, split, arguments.part, arguments.limit)
-    labels = np.array([DIAGNOSES.index(sample.diagnosis) for sample in samples])
+    labels = labels_of(parser, samples)
     answers = {way: {} for way in WAYS}
     for path in arguments.weights:
         predictor = load_classifier(path, views=8)
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     print(NOTICE)
     if arguments.json:
         content = {"part": arguments.part, "images": len(samples), "networks": results}
-        write_json(arguments.json, content)
+        write_json(arguments.json, {**content, "notice": NOTICE})
 
 
 if __name__ == "__main__":

@@ -116,6 +116,14 @@ def split_for(
     return Split.load(file)
 
 
+def labels_of(parser: argparse.ArgumentParser, samples: Sequence[Sample]) -> np.ndarray:
+    """The categories' numbers int [images]; ends the command where melanoma has no AUC."""
+    labels = np.array([DIAGNOSES.index(sample.diagnosis) for sample in samples], int)
+    if len({*(labels == MELANOMA)}) < 2:
+        parser.error(f"{len(samples)} images show melanoma in all or in none: there is no AUC.")
+    return labels
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", action="append", required=True, type=Path, metavar="PATH")
@@ -136,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     everything = [sample for collection in collections for sample in collection.samples]
     split = split_for(parser, arguments, everything)
     samples = split.select(everything, "validation")
-    labels = np.array([DIAGNOSES.index(sample.diagnosis) for sample in samples])
+    labels = labels_of(parser, samples)
     networks = [probabilities_of(path, samples, arguments.keep) for path in arguments.weights]
     rows = []
     for count in range(1, (arguments.most or len(networks)) + 1):

@@ -48,9 +48,11 @@ def main() -> None:
     for root in arguments.dataset:
         collection = find_samples(root, task="boundary")
         masked = [sample for sample in collection.samples if sample.mask]
-        chosen = masked[:: max(1, -(-len(masked) // arguments.limit))]
+        chosen = masked[:: max(1, -(-len(masked) // max(1, arguments.limit)))]
         masks = [read_mask(sample.mask) for sample in tqdm(chosen, desc=collection.name)]
         masks = [mask for mask in masks if mask.any()]
+        if not masks:
+            parser.error(f"{root} has no mask of a lesion.")
         for size in (28, 56, 112):
             values = [
                 boundary_metrics(through_grid(mask, size, arguments.box_scale), mask)["jaccard"]

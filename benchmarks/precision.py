@@ -52,8 +52,9 @@ def main() -> None:
     dataset = Rectangles(images=20, size=(arguments.size, arguments.size), classes=3, instances=3)
     precisions = ("float32", "mixed_bfloat16")
     curves = {name: train(settings(name), dataset, arguments.steps) for name in precisions}
-    for stop in range(arguments.steps // 5, arguments.steps + 1, arguments.steps // 5):
-        part = slice(stop - arguments.steps // 5, stop)
+    fifth = max(1, arguments.steps // 5)
+    for stop in range(fifth, arguments.steps + 1, fifth):
+        part = slice(stop - fifth, stop)
         exact, rough = (curves[precision][part].mean() for precision in precisions)
         print(
             f"steps {part.start + 1:4d} to {stop:4d}: mean loss {exact:.4f} in float32, "

@@ -108,7 +108,7 @@ def augmentation(arguments: argparse.Namespace) -> Callable:
 def datasets(
     arguments: argparse.Namespace, parts: Sequence[Sequence[Sample]], cache: ImageCache
 ) -> Sequence[Any]:
-    """The training part, rare attributes repeated, and the validation part."""
+    """The training part, rare attributes repeated, and the validation part, if it has images."""
     from lesion.attributes_data import AttributesDataset
 
     training, validation = (
@@ -122,7 +122,7 @@ def datasets(
         len(parts[0]),
         training.num_images,
     )
-    return training, validation
+    return training, validation if validation.num_images else None
 
 
 def finish(

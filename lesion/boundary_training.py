@@ -142,13 +142,13 @@ def _has(arguments, option):
 def datasets(
     arguments: argparse.Namespace, parts: Sequence[Sequence[Sample]], cache: ImageCache
 ) -> Sequence[Any]:
-    """Each part's samples as `mrcnn` wants them."""
+    """Each part's samples as `mrcnn` wants them; None for one without images."""
     from lesion.boundary_data import LesionDataset
 
     prepared = [LesionDataset(samples, cache) for samples in parts]
     for part in prepared:
         part.prepare()
-    return prepared
+    return [part if part.num_images else None for part in prepared]
 
 
 def augmentation(arguments: argparse.Namespace) -> Callable:

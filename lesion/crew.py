@@ -200,7 +200,8 @@ def _require_success(ended):
     if not code:
         return
     if code < 0:  # what it said last has nothing to do with it
-        way = f"was ended from outside ({_signal_name(-code)}); if memory ran out, give fewer --jobs."
+        name = _signal_name(-code)
+        way = f"was ended from outside ({name}); if memory ran out, give fewer --jobs."
     else:
         way = f"stopped with code {code}: {_last_line(ended.log, ended.start)}"
     raise MemberFailed(

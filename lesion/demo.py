@@ -77,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
         ]
     )
     if code:
+        if code == 130:  # what the training says of continuing is not for its folder here
+            print("The demo begins anew when it is called again.", file=sys.stderr)
         return code
     weights = find_last(logs, "boundary")
 

@@ -254,8 +254,9 @@ def _last_run(arguments, task):
     changeable = getattr(task, "CHANGEABLE", {})
     for name, value in kept.items():
         known = (name in RUN_SETTINGS or name in task.RUN_SETTINGS) and name not in changeable
-        if known and value != getattr(arguments, name):
-            logger.info("The run continues with its own %s: %s.", name, value)
+        if known and value != (given := getattr(arguments, name)):
+            if value or given:  # a check may have made 0 of what was not given
+                logger.info("The run continues with its own %s: %s.", name, value)
             setattr(arguments, name, value)
     if changeable:
         kept = {**checked_metadata(Path(last)), **_settings_of(last)}

@@ -8,8 +8,8 @@ import numpy as np
 from mrcnn.anchors import compute_backbone_shapes, generate_anchors
 from mrcnn.boxes import clip_boxes, compute_overlaps
 from mrcnn.config import Config
-from mrcnn.data import every_nth
-from mrcnn.dataset import Dataset
+from mrcnn.data import NamedInFailure, problems_of
+from mrcnn.dataset import Dataset, every_nth
 from mrcnn.masks import extract_bboxes
 from mrcnn.molding import resize_for
 
@@ -45,11 +45,17 @@ def suggest_anchors(dataset: Dataset, config: Config, limit: int | None = 1000) 
         limit: largest number of images to look at, every n-th of the data set; None takes all.
 
     Raises:
-        ValueError: if these images show nothing.
+        ValueError: if these images show nothing, or the data set cannot be used.
+        mrcnn.data.SampleError: if the masks of an image cannot be loaded.
     """
+    if problem := next(problems_of(dataset), None):
+        raise ValueError(problem)
     ids = every_nth(dataset.image_ids, limit)
     rng = np.random.default_rng(0)  # of crops
-    images = [_boxes_in_network(*dataset.load_mask(image_id), config, rng) for image_id in ids]
+    images = []
+    for image_id in ids:
+        with NamedInFailure(dataset, image_id, "loaded"):
+            images.append(_boxes_in_network(*dataset.load_mask(image_id), config, rng))
     boxes = np.concatenate([np.zeros((0, 4)), *(boxes for boxes, _ in images)])
     if not len(boxes):
         raise ValueError(f"The {len(ids)} images looked at show no instance to fit anchors to.")
@@ -68,6 +74,8 @@ def suggest_anchors(dataset: Dataset, config: Config, limit: int | None = 1000) 
 
 def _boxes_in_network(masks, class_ids, config, rng):
     """Boxes float [n, 4] of one image's instances in the network's input, and its shape."""
+    if len(class_ids) != masks.shape[-1]:
+        raise ValueError(f"{masks.shape[-1]} masks have {len(class_ids)} class ids.")
     boxes = extract_bboxes(masks)[np.asarray(class_ids) > 0].astype(np.float64)
     if not len(boxes):
         return boxes, config.IMAGE_SHAPE

@@ -122,7 +122,14 @@ def _by_keras(layer, image, masks, rng):
             if isinstance(part, keras.layers.RandomElasticTransform):
                 _mend_random_elastic_transform(type(part))
         with keras.device("cpu:0"):  # a GPU is busy with the training
-            data = layer(data, training=True)
+            try:
+                data = layer(data, training=True)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise TypeError(
+                    f"Keras's {type(layer).__name__} cannot change an image together with its "
+                    "masks. Leave it out, or call it from a function of your own, (image, masks, "
+                    "rng) -> (image, masks)."
+                ) from error
     image = np.clip(keras.ops.convert_to_numpy(data["images"])[0], 0, 255)
     if "segmentation_masks" in data:
         masks = keras.ops.convert_to_numpy(data["segmentation_masks"])[0] >= 0.5

@@ -269,7 +269,13 @@ def _cut_history(path, epoch):
         return
     # A row cut short by the kill has no end.
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    lines = [line for line in lines if line.endswith("\n")]
-    kept = lines[:1] + [row for row in lines[1:] if int(next(csv.reader([row]))[0]) < epoch]
+    lines = [line for line in lines if line.endswith("\n") and line.strip()]
+    try:
+        kept = lines[:1] + [row for row in lines[1:] if int(next(csv.reader([row]))[0]) < epoch]
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not as it was written, with an epoch at the start of each row "
+            f"({error}). Restore it, or move it away to begin a new one."
+        ) from error
     with atomic_path(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")

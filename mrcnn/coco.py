@@ -245,7 +245,8 @@ def _images(file, content, folder):
                 f"{where} has height {height} and width {width}, more than the "
                 f"{mrcnn.images.MAX_PIXELS:,} pixels allowed; raise mrcnn.images.MAX_PIXELS."
             )
-        path = folder / _value(where, entry, "file_name", str)
+        # Files written on Windows have its separators.
+        path = folder / _value(where, entry, "file_name", str).replace("\\", "/")
         records[image_id] = {"path": path, "height": height, "width": width, "annotations": []}
     return records
 

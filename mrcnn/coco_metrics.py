@@ -16,8 +16,8 @@ import numpy as np
 
 from mrcnn.coco import CocoDataset, coco_masks
 from mrcnn.config import Config
-from mrcnn.data import every_nth, load_sample, problems_of
-from mrcnn.dataset import Dataset
+from mrcnn.data import load_sample, problems_of
+from mrcnn.dataset import Dataset, every_nth
 from mrcnn.evaluate import compute_matches
 from mrcnn.masks import one_mask, some_masks
 from mrcnn.weights import named_weights

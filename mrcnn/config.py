@@ -68,7 +68,7 @@ class Config:
     NAME: str | None = None  # of the run; lower-cased in names of log folders and checkpoints
     GPU_COUNT: int = 1
     IMAGES_PER_GPU: int = 2
-    # Rounded up, so that they may be quotients; None: every image once
+    # Rounded up, so that they may be quotients; None or 0: every image once
     STEPS_PER_EPOCH: float | None = 1000
     VALIDATION_STEPS: float | None = 50
 

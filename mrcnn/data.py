@@ -92,7 +92,9 @@ def load_image_gt(
     if use_mini_mask:
         mask = minimize_mask(bbox, mask, config.MINI_MASK_SHAPE)
     active = np.zeros(dataset.num_classes, np.int32)
-    active[dataset.source_class_ids[dataset.image_info[image_id]["source"]]] = 1
+    if (source := dataset.image_info[image_id]["source"]) not in dataset.source_class_ids:
+        raise SampleError(next(problems_of(dataset)))
+    active[dataset.source_class_ids[source]] = 1
     meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
     return image, meta, class_ids, bbox, mask
 
@@ -203,11 +205,6 @@ def problems_of(dataset: Dataset, config: Config | None = None) -> Iterator[str]
             f"The data set has images of the source {min(bare)!r}, of which it knows no class. "
             "Give add_class() the source that add_image() has."
         )
-
-
-def every_nth(ids: np.ndarray, limit: int | None) -> np.ndarray:
-    """At most `limit` of the ids, from all over them; None takes all."""
-    return ids if limit is None else ids[:: max(1, -(-len(ids) // limit))]
 
 
 def default_workers() -> int:

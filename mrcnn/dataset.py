@@ -101,3 +101,8 @@ class Dataset:
             bool masks [height, width, instances] and int32 class ids [instances].
         """
         return np.zeros((0, 0, 0), bool), np.zeros(0, np.int32)
+
+
+def every_nth(ids: np.ndarray, limit: int | None) -> np.ndarray:
+    """At most `limit` of the ids, from all over them; None takes all."""
+    return ids if limit is None else ids[:: max(1, -(-len(ids) // limit))]

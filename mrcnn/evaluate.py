@@ -115,25 +115,26 @@ def compute_ap_range(
     iou_thresholds: Sequence[float] | None = None,
     verbose: int = 1,
 ) -> float:
-    """Mean of `compute_ap` over IoU thresholds; by default 0.50, 0.55, ..., 0.95.
+    """Mean of `compute_ap` over IoU thresholds; by default, and of none, 0.50, 0.55, ..., 0.95.
 
     Args:
         As `compute_ap`; `verbose` prints the value at every threshold, and their mean.
     """
-    thresholds = np.arange(0.5, 1.0, 0.05) if iou_thresholds is None else iou_thresholds
+    if iou_thresholds is None or not len(iou_thresholds):
+        iou_thresholds = np.arange(0.5, 1.0, 0.05).tolist()
     gt_class_ids, pred_class_ids, _, overlaps = _compared(
         gt_box, gt_class_id, gt_mask, pred_box, pred_class_id, pred_score, pred_mask
     )
     overlaps = np.where(pred_class_ids[:, np.newaxis] == gt_class_ids, overlaps, -1.0)
     precisions = []
-    for threshold in thresholds:
+    for threshold in iou_thresholds:
         _, pred_match = _matched(overlaps, threshold)
         precisions.append(_average_precision(pred_match, overlaps.shape[1])[0])
         if verbose:
             log(f"AP @{threshold:.2f}: {precisions[-1]:.3f}")
     mean = float(np.mean(precisions))
     if verbose:
-        log(f"AP @{thresholds[0]:.2f}-{thresholds[-1]:.2f}: {mean:.3f}")
+        log(f"AP @{iou_thresholds[0]:.2f}-{iou_thresholds[-1]:.2f}: {mean:.3f}")
     return mean
 
 

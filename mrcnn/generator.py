@@ -15,7 +15,7 @@ from mrcnn.boxes import denorm_boxes, norm_boxes
 from mrcnn.config import Config
 from mrcnn.data import Batches
 from mrcnn.dataset import Dataset
-from mrcnn.targets import DetectionTargetLayer
+from mrcnn.targets import PixelDetectionTargetLayer
 
 
 def generate_random_rois(
@@ -50,7 +50,7 @@ def build_detection_targets(
     gt_masks: np.ndarray,
     config: Config,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Targets of given regions of one image, by `mrcnn.targets.DetectionTargetLayer`.
+    """Targets of given regions of one image, by `mrcnn.targets.PixelDetectionTargetLayer`.
 
     Args:
         rpn_rois: int [n, 4] in pixels.
@@ -68,7 +68,7 @@ def build_detection_targets(
     config = copy.copy(config)
     config.SAMPLE_NEGATIVES_ALWAYS = True
     size, padding = config.IMAGE_SHAPE[:2], (0, 1)  # a row of padding, where there is no instance
-    layer = DetectionTargetLayer(config, seed=np.random.randint(2**31))
+    layer = PixelDetectionTargetLayer(config, size, seed=np.random.randint(2**31))
     outputs = layer(
         norm_boxes(rpn_rois, size)[None],
         np.pad(gt_class_ids, padding)[None],

@@ -327,8 +327,8 @@ def label_map(masks: np.ndarray | CompactMasks) -> np.ndarray:
     """Masks that may overlap as one map, in which every pixel is of one instance.
 
     Args:
-        masks: bool [height, width, instances] or `CompactMasks`, the best first, as
-            `MaskRCNN.detect` gives them.
+        masks: bool or probabilities [height, width, instances] or `CompactMasks`, the best first,
+            as `MaskRCNN.detect` gives them; what is 0.5 or more is inside.
 
     Returns:
         int32 [height, width]: the number of the first instance that covers a pixel, counted from 1;
@@ -338,9 +338,9 @@ def label_map(masks: np.ndarray | CompactMasks) -> np.ndarray:
         labels = np.zeros(masks.image_shape, np.int32)
         for index in reversed(range(len(masks))):
             y1, x1, y2, x2 = masks.boxes[index]
-            labels[y1:y2, x1:x2][masks.parts[index].astype(bool)] = index + 1
+            labels[y1:y2, x1:x2][masks.parts[index] >= 0.5] = index + 1
         return labels
-    masks = np.asarray(masks, bool)
+    masks = np.asarray(masks) >= 0.5
     if not masks.shape[2]:
         return np.zeros(masks.shape[:2], np.int32)
     return np.where(masks.any(axis=2), masks.argmax(axis=2) + 1, 0).astype(np.int32)

@@ -50,12 +50,17 @@ class MaskRCNN(InRun, Detecting, LookInside):
         class_names: names by class id, from the data set or the weights file; or None.
 
     Raises:
+        TypeError: for a configuration that is a class, or no `model_dir`.
         ValueError: for another mode or a configuration that contradicts itself.
         RuntimeError: if TensorFlow was told to run as its first version did.
     """
 
     def __init__(self, mode: str, config: Config, model_dir: str | os.PathLike):
         require_eager()
+        if isinstance(config, type):
+            raise TypeError(f"config is a class; give an instance of it: {config.__name__}().")
+        if model_dir is None:
+            raise TypeError("model_dir is the folder of the trainings' folders; received None.")
         if mode not in ("training", "inference"):
             raise ValueError(f"mode must be 'training' or 'inference'; received {mode!r}.")
         self.mode = mode
@@ -207,7 +212,9 @@ class MaskRCNN(InRun, Detecting, LookInside):
         epochs: int,
         layers: str,
         augmentation: Callable | Literal[False] | None = None,
-        custom_callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        custom_callbacks: Sequence[keras.callbacks.Callback]
+        | keras.callbacks.Callback
+        | None = None,
         no_augmentation_sources: str | Iterable[str] | None = None,
         seed: int = 0,
         workers: int | None = None,
@@ -225,8 +232,8 @@ class MaskRCNN(InRun, Detecting, LookInside):
             epochs: number of the last epoch, not a number of further ones.
             layers: "heads", "3+", "4+", "5+", "all" or a regular expression of layer names.
             augmentation: see `mrcnn.augment.augment_instances`; None or False for none.
-            custom_callbacks: further Keras callbacks; the weights of an epoch are written before
-                they see its end.
+            custom_callbacks: further Keras callbacks, or one; the weights of an epoch are written
+                before they see its end.
             no_augmentation_sources: names of sources whose images are not augmented.
             seed: of order, augmentation and sampling.
             workers: threads that prepare batches; by default one for each core, up to 8.
@@ -250,6 +257,8 @@ class MaskRCNN(InRun, Detecting, LookInside):
                 "train has no regions for a network with USE_RPN_ROIS=False; data_generator with "
                 "random_rois makes some, for keras_model.fit."
             )
+        if isinstance(custom_callbacks, keras.callbacks.Callback):
+            custom_callbacks = [custom_callbacks]
         workers = default_workers() if workers is None else workers
         if self.epoch >= epochs:
             logger.warning(
@@ -275,7 +284,7 @@ class MaskRCNN(InRun, Detecting, LookInside):
         )
         self.class_names = list(train_dataset.class_names)
         validation = None
-        if val_dataset is not None and val_dataset.image_info:
+        if val_dataset is not None:
             validation = Batches(
                 val_dataset,
                 self.config,

@@ -257,13 +257,16 @@ def mold_inputs(
         windows: int [n, (y1, x1, y2, x2)], of each image in its input.
 
     Raises:
-        ValueError: if an image cannot be used, or the mode makes inputs of different sizes.
+        ValueError: if an image cannot be used, there is none, or the mode makes inputs of
+            different sizes.
     """
     if config.IMAGE_RESIZE_MODE == "crop":
         raise ValueError(
             "IMAGE_RESIZE_MODE='crop' takes a random part of an image, which is for training "
             "alone: detect with a configuration that has 'square' or 'pad64'."
         )
+    if not len(images):
+        raise ValueError("There is no image to mold.")
     parts = []
     active = np.zeros(config.NUM_CLASSES, np.int32)
     for image in images:
@@ -271,6 +274,13 @@ def mold_inputs(
         resized, window, scale, _, _ = resize_for(image, config)
         meta = compose_image_meta(0, image.shape, resized.shape, window, scale, active)
         parts.append((mold_image(resized, config), meta, window))
+    sizes = {molded.shape[:2] for molded, _, _ in parts}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{len(images)} images make inputs of {len(sizes)} sizes {sorted(sizes)} by "
+            f"IMAGE_RESIZE_MODE={config.IMAGE_RESIZE_MODE!r}; a batch has one. Give one at a time, "
+            "or use 'square'."
+        )
     molded, metas, windows = map(np.stack, zip(*parts, strict=True))
     return molded, metas, windows
 

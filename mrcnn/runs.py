@@ -121,7 +121,7 @@ def find_last(model_dir: str | os.PathLike, name: str | None) -> str:
         FileNotFoundError: if no run of this name in `model_dir` has a checkpoint.
     """
     name, root = (name or "mask_rcnn").lower(), Path(model_dir)
-    without = []
+    without: list[Path] = []
     for _, run in _dated_runs(root, name):
         if epochs := checkpoints_of(run, name):
             for later in without:

@@ -35,8 +35,9 @@ def display_table(table: Iterable[Iterable[Any]]) -> None:
 def display_weight_stats(model: MaskRCNN) -> None:
     """Shows shape, extremes and spread of each weight of a `MaskRCNN`.
 
-    Marked are weights that are all the same, but for biases, which begin so ("dead?"), beyond
-    1,000 ("overflow?"), or not finite.
+    Marked are weights that are all the same, but for biases and the statistics of batch
+    normalization, which begin so and may stay so ("dead?"), beyond 1,000 ("overflow?"), or not
+    finite.
     """
     table = [["WEIGHT NAME", "SHAPE", "MIN", "MAX", "STD"]]
     for name, weight in named_weights(model.keras_model).items():
@@ -45,7 +46,7 @@ def display_weight_stats(model: MaskRCNN) -> None:
         alert = ""
         if not np.isfinite([low, high]).all():
             alert = " *** not finite"
-        elif low == high and not name.endswith("/bias"):
+        elif low == high and not name.endswith(("/bias", "/moving_mean", "/moving_variance")):
             alert = " *** dead?"
         elif max(-low, high) > 1000:
             alert = " *** overflow?"

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
-from mrcnn.boxes import box_refinement, compute_overlaps, scale_boxes
+from mrcnn.boxes import box_refinement, compute_overlaps, denorm_boxes_graph, scale_boxes
 from mrcnn.config import Config
 from mrcnn.distribution import own_rows
 from mrcnn.roi_align import crop_and_resize, framed_samples
@@ -245,6 +245,31 @@ class DetectionTargetLayer(keras.layers.Layer):
         masks = masks[..., 0] if config.MASK_SOFT_TARGETS else ops.round(masks[..., 0])
         masks = ops.reshape(masks, (-1, count, *side))
         return masks * ops.cast(is_positive, "float32")[..., None, None]
+
+
+class PixelDetectionTargetLayer(DetectionTargetLayer):
+    """The same targets with boxes compared in whole pixels, as they are drawn.
+
+    The network's normalised boxes are a pixel shorter at their ends (`mrcnn.boxes.norm_boxes`),
+    which small boxes feel: matterport's function for given regions compared pixels.
+
+    Args:
+        config, seed: as there.
+        size: (height, width) of the network's input.
+    """
+
+    def __init__(self, config: Config, size: Sequence[int] | np.ndarray, seed: int = 0):
+        super().__init__(config, seed)
+        self._size = size
+
+    def _label(self, proposals, gt_class_ids, gt_boxes):
+        return super()._label(self._pixels(proposals), gt_class_ids, self._pixels(gt_boxes))
+
+    def _deltas(self, rois, gt_boxes, is_positive):
+        return super()._deltas(self._pixels(rois), self._pixels(gt_boxes), is_positive)
+
+    def _pixels(self, boxes):
+        return ops.cast(denorm_boxes_graph(boxes, self._size), "float32")
 
 
 def _aligned_crops(boxes, frames, image_size, mask_size, samples):

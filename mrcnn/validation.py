@@ -142,6 +142,11 @@ def _check_numbers(config):
     for name in AT_LEAST_ONE:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1; received {getattr(config, name)}.")
+    for name in ("STEPS_PER_EPOCH", "VALIDATION_STEPS"):
+        if (value := getattr(config, name)) is not None and value < 0:
+            raise ValueError(
+                f"{name} is a number of batches, or None for every image once; received {value}."
+            )
     for name in SHARES:
         value = getattr(config, name)
         if value is None and name == "DETECTION_MIN_CONFIDENCE":  # no threshold, to matterport

@@ -154,6 +154,8 @@ def display_instances(
     # Empty ones count as none, as in matterport's.
     colors = random_colors(count) if colors is None or not len(colors) else colors
     captions = None if captions is None or not len(captions) else captions
+    if count and masks is None:
+        raise ValueError("masks is None: outlines need them. Use draw_boxes() for boxes alone.")
     if count:
         check_counts("boxes", count, masks=np.shape(masks)[-1], class_ids=len(class_ids))
         check_at_least("boxes", count, scores=scores, colors=colors, captions=captions)

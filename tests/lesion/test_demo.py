@@ -44,6 +44,12 @@ def test_a_command_that_fails(steps, command, name):
     assert bool(steps.analyze) == (name == "analyze")
 
 
+def test_stopped_training_is_not_to_be_continued(steps, command, capsys):
+    steps.codes["train"] = 130
+    assert command() == 130
+    assert "The demo begins anew" in capsys.readouterr().err
+
+
 def test_more_phantoms_than_there_are_names(steps, command, capsys):
     assert command("--images=1000001") == 2
     assert capsys.readouterr().err.startswith("lesion demo: ")

@@ -5,6 +5,8 @@ from mrcnn.anchor_fit import suggest_anchors
 from mrcnn.anchors import anchors_of
 from mrcnn.boxes import compute_overlaps
 from mrcnn.config import Config
+from mrcnn.data import SampleError
+from mrcnn.dataset import Dataset
 
 
 class TestSuggestion:
@@ -113,3 +115,15 @@ class TestSuggestion:
     def test_nothing_to_fit(self, config, rectangles):
         with pytest.raises(ValueError, match="2 images looked at show no instance"):
             suggest_anchors(rectangles([[], []]), config())
+
+    def test_classes_that_are_not_those_of_the_masks(self, config, rectangles):
+        dataset = rectangles([[(1, (0, 0, 9, 9))]])
+        dataset.load_mask = lambda image_id: (np.zeros((8, 8, 0), bool), np.ones(1, np.int32))
+        with pytest.raises(SampleError, match=r"Image 0 .*0 masks have 1 class ids"):
+            suggest_anchors(dataset, config())
+
+    def test_data_set_that_was_not_prepared(self, config, rectangles):
+        dataset = Dataset()
+        dataset.add_image("toys", 0, "image0.png")
+        with pytest.raises(ValueError, match=r"call prepare\(\)"):
+            suggest_anchors(dataset, config())

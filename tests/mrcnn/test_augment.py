@@ -328,6 +328,13 @@ class TestRefused:
             with pytest.raises(TypeError, match=f"{name} blends several images"):
                 require_augmentation(augmentation)
 
+    @pytest.mark.parametrize(
+        "layer", [keras.layers.RandomGrayscale(), keras.layers.Rescaling(1 / 255)], ids=type
+    )
+    def test_what_takes_no_masks(self, rectangles, layer):
+        with pytest.raises(TypeError, match="cannot change an image together with its masks"):
+            augment_instances(layer, *rectangles, np.random.default_rng(0))
+
     @pytest.mark.parametrize("thing", ["fliplr", 0.5, [RandomFlip], {"flip": True}])
     def test_anything_else(self, rectangles, thing):
         with pytest.raises(

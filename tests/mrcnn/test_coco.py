@@ -95,6 +95,12 @@ class TestNumbers:
         np.testing.assert_array_equal(dataset.image_ids, [0, 1, 2])
         assert dataset.image_reference(1).endswith("b.png")
 
+    def test_separators_of_windows(self, folder, load, content):
+        (folder / "sub").mkdir()
+        (folder / "a.png").rename(folder / "sub" / "a.png")
+        content["images"][0]["file_name"] = "sub\\a.png"
+        assert load().load_image(0).shape == (*SIZE, 3)
+
     def test_choice_of_classes(self, load):
         dataset = load(class_ids=[3])
         assert dataset.class_names == ["BG", "car"]

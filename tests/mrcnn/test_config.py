@@ -234,6 +234,8 @@ class TestValidation:
             ({"MAX_GT_INSTANCES": 0}, "MAX_GT_INSTANCES must be at least 1"),
             ({"GPU_COUNT": 0}, "GPU_COUNT must be at least 1"),
             ({"DETECTION_MAX_INSTANCES": 0}, "DETECTION_MAX_INSTANCES must be at least 1"),
+            ({"STEPS_PER_EPOCH": -1}, "STEPS_PER_EPOCH is a number of batches.*received -1"),
+            ({"VALIDATION_STEPS": -0.5}, "VALIDATION_STEPS is a number.*received -0.5"),
             ({"DETECTION_NMS_THRESHOLD": 30}, "DETECTION_NMS_THRESHOLD .* received 30. Of a perc"),
             ({"RPN_NMS_THRESHOLD": -0.1}, "RPN_NMS_THRESHOLD .* between 0 and 1; received -0.1"),
             ({"RPN_NMS_THRESHOLD": None}, "RPN_NMS_THRESHOLD .* between 0 and 1; received None"),

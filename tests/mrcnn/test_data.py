@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn.checks import check_dataset
-from mrcnn.data import Batches, FailuresRaised, SampleError, every_nth, load_image_gt
+from mrcnn.data import Batches, FailuresRaised, SampleError, load_image_gt
 from mrcnn.dataset import Dataset
 from mrcnn.masks import extract_bboxes
 
@@ -237,10 +237,11 @@ class TestUnusableSample:
 
     def test_source_without_a_class(self, rectangles, tiny_config):
         dataset = rectangles()
-        dataset.add_image("photographs", 9, "photo.png", instances=[])
-        dataset.prepare()
+        dataset.image_info[0]["source"] = "photographs"
         with pytest.raises(ValueError, match="source 'photographs', of which it knows no class"):
             Batches(dataset, tiny_config())
+        with pytest.raises(SampleError, match="source 'photographs', of which it knows no class"):
+            load_image_gt(dataset, tiny_config(), 0)
 
     def test_reference_of_the_data_set_is_used(self, rectangles, tiny_config):
         dataset = rectangles()
@@ -469,14 +470,6 @@ class TestAugmentation:
         )
         images = [*batch(batches, 0)["image"], batch(batches, 1)["image"][0]]
         assert [bool(image.any()) for image in images] == [False, True, True]
-
-
-@pytest.mark.parametrize(
-    ("limit", "ids"), [(None, range(7)), (7, range(7)), (4, [0, 2, 4, 6]), (3, [0, 3, 6]), (1, [0])]
-)
-def test_images_from_all_over_a_data_set(limit, ids):
-    assert every_nth(np.arange(7), limit).tolist() == list(ids)
-    assert not len(every_nth([], limit))
 
 
 class TestRefused:

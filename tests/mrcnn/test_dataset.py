@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mrcnn.dataset import Dataset
+from mrcnn.dataset import Dataset, every_nth
 from mrcnn.images import write_image
 
 
@@ -90,3 +90,11 @@ class TestImages:
         assert masks.shape == (0, 0, 0)
         assert class_ids.shape == (0,)
         assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("limit", "ids"), [(None, range(7)), (7, range(7)), (4, [0, 2, 4, 6]), (3, [0, 3, 6]), (1, [0])]
+)
+def test_images_from_all_over_a_data_set(limit, ids):
+    assert every_nth(np.arange(7), limit).tolist() == list(ids)
+    assert not len(every_nth([], limit))

@@ -196,9 +196,10 @@ class TestRange:
         value = compute_ap_range(*instances((LEFT, 1)), *found, [0.5, 0.6, 0.7, 0.9], verbose=0)
         assert value == 0.75
 
-    def test_default_thresholds(self):
+    @pytest.mark.parametrize("thresholds", [None, [], np.array([])], ids=["None", "list", "array"])
+    def test_default_thresholds(self, thresholds):
         found = predictions(((0, 0, 10, 6), 1, 0.9))  # IoU 0.6: 0.5, 0.55 and perhaps 0.6
-        value = compute_ap_range(*instances((LEFT, 1)), *found, verbose=0)
+        value = compute_ap_range(*instances((LEFT, 1)), *found, thresholds, verbose=0)
         assert value in (pytest.approx(0.2), pytest.approx(0.3))
 
     def test_equals_compute_ap_at_each_threshold(self, golden):

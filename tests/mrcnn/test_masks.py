@@ -8,6 +8,7 @@ from skimage.transform import resize as skimage_resize
 from mrcnn.evaluate import compute_ap
 from mrcnn.masks import (
     CompactMasks,
+    compact_masks,
     compute_overlaps_masks,
     expand_mask,
     extract_bboxes,
@@ -397,6 +398,13 @@ class TestLabelMap:
         labels = label_map(masks)
         assert labels.dtype == np.int32
         np.testing.assert_array_equal(labels, expected)
+
+    def test_probabilities_are_inside_from_a_half_on(self):
+        soft = np.array([[[0.49, 0.9], [0.5, 0.9], [0.2, 0.1]]], np.float32)
+        np.testing.assert_array_equal(label_map(soft), [[2, 1, 0]])
+        whole = (0, 0, 1, 3)
+        compact = compact_masks([soft[..., 0], soft[..., 1]], [whole] * 2, (1, 3), threshold=None)
+        np.testing.assert_array_equal(label_map(compact), [[2, 1, 0]])
 
     def test_nothing_found(self):
         assert not label_map(np.zeros((4, 6, 0), bool)).any()

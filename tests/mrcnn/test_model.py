@@ -16,6 +16,7 @@ import pytest
 
 import mrcnn.model
 from mrcnn.callbacks import NonFiniteLossError
+from mrcnn.config import Config
 from mrcnn.data import Batches, SampleError
 from mrcnn.model import MaskRCNN
 from mrcnn.tiling import detect_tiles
@@ -90,6 +91,15 @@ def noise(*shape, dtype=np.uint8):
 def model(tiny_config, tmp_path_factory):
     """A network of its own, which no test trains."""
     return MaskRCNN("training", tiny_config(**RECIPE), tmp_path_factory.mktemp("model"))
+
+
+@pytest.mark.parametrize(
+    ("config", "folder", "message"),
+    [(Config, "logs", r"give an instance of it: Config\(\)"), (Config(), None, "received None")],
+)
+def test_what_no_network_is_made_of(config, folder, message):
+    with pytest.raises(TypeError, match=message):
+        MaskRCNN("inference", config, folder)
 
 
 class TestTrain:
@@ -277,6 +287,13 @@ class TestTrain:
         with pytest.raises(KeyboardInterrupt, match="None"):
             model.train(rectangles(), None, 0.001, 1, "all", augmentation=False)
 
+    def test_one_callback_may_stand_alone(self, model, rectangles, monkeypatch):
+        given = []
+        monkeypatch.setattr("mrcnn.model.fit", lambda *arguments: given.append(arguments[-1]))
+        callback = keras.callbacks.TerminateOnNaN()
+        model.train(rectangles(), None, 0.001, 1, "all", custom_callbacks=callback)
+        assert given == [[callback]]
+
     def test_other_number_of_classes(self, tiny_config, rectangles, tmp_path):
         model = MaskRCNN("training", tiny_config(NUM_CLASSES=2), tmp_path)
         with pytest.raises(ValueError, match="3 classes"):
@@ -287,6 +304,10 @@ class TestTrain:
         validation.add_image("toys", 0, "image0.png")
         with pytest.raises(ValueError, match="prepare"):
             model.train(rectangles(), validation, 0.001, 1, "all")
+
+    def test_validation_set_without_images(self, model, rectangles):
+        with pytest.raises(ValueError, match="holds no image"):
+            model.train(rectangles(), rectangles([]), 0.001, 1, "all")
 
     def test_regions_of_its_own_are_needed(self, tiny_config, rectangles, tmp_path):
         model = MaskRCNN("training", tiny_config(USE_RPN_ROIS=False), tmp_path)

@@ -326,6 +326,15 @@ class TestMoldInputs:
         with pytest.raises(ValueError, match="'crop' takes a random part"):
             mold_inputs([NOISE], Config(IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=64))
 
+    def test_no_image(self):
+        with pytest.raises(ValueError, match="no image"):
+            mold_inputs([], Config())
+
+    def test_sizes_that_make_no_batch(self):
+        config = Config(IMAGE_RESIZE_MODE="pad64", IMAGE_MIN_DIM=0, IMAGE_MIN_SCALE=1)
+        with pytest.raises(ValueError, match=r"inputs of 2 sizes \[\(128, 192\), \(192, 128"):
+            mold_inputs([NOISE, NOISE.transpose(1, 0, 2)], config)
+
 
 class TestMoldImage:
     def test_mean_is_subtracted_by_channel(self):

@@ -473,6 +473,20 @@ class TestHistory:
                 ["2", "1.0", ""],
             ]
 
+    def test_blank_rows_are_dropped(self, tmp_path):
+        self.log(tmp_path, 0, 3.0)
+        with open(tmp_path / HISTORY_FILE, "a") as file:
+            file.write("\n")
+        self.log(tmp_path, 1, 1.0)
+        assert self.rows(tmp_path) == [("0", "3.0"), ("1", "1.0")]
+
+    def test_file_saved_by_a_spreadsheet_is_named(self, tmp_path):
+        text = "epoch;loss\n0;3,0\n"
+        (tmp_path / HISTORY_FILE).write_text(text)
+        with pytest.raises(ValueError, match=r"history\.csv is not as it was written.*Restore it"):
+            self.log(tmp_path, 1, 1.0)
+        assert (tmp_path / HISTORY_FILE).read_text() == text
+
     def test_killed_before_the_first_row(self, tmp_path):
         (tmp_path / HISTORY_FILE).touch()
         self.log(tmp_path, 0, 3.0)

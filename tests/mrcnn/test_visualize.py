@@ -149,6 +149,12 @@ def test_outlines_enclose_each_part_of_a_mask(instances):
     assert len(of_type(axes, Polygon)) == 4
 
 
+def test_masks_are_needed(instances):
+    image, boxes, _, *rest = instances
+    with pytest.raises(ValueError, match=r"masks is None.*draw_boxes"):
+        visualize.display_instances(image, boxes, None, *rest, show_mask=False, **SMALL)
+
+
 def test_a_mask_without_pixels_has_no_outline(instances):
     instances[2][:] = False
     axes = visualize.display_instances(*instances, **SMALL)
@@ -557,7 +563,9 @@ def test_a_table_is_printed_in_a_terminal_with_ipython(capsys, monkeypatch):
 def test_weights_are_described_whatever_their_nesting(capsys):
     inner = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="inside")])
     layers = [keras.layers.Dense(2, name=name) for name in ("plain", "dead", "large", "broken")]
-    network = keras.Sequential([keras.Input((2,)), *layers, inner])
+    network = keras.Sequential(
+        [keras.Input((2,)), *layers, inner, keras.layers.BatchNormalization(name="frozen")]
+    )
     bias = np.zeros(2)
     values = {"plain": 0.5, "dead": 0.25, "large": -2000, "broken": np.inf, "inside": 1}
     for layer in (*layers, inner.layers[0]):
@@ -568,12 +576,14 @@ def test_weights_are_described_whatever_their_nesting(capsys):
     visualize.display_weight_stats(SimpleNamespace(keras_model=network))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["WEIGHT", "NAME", "SHAPE", "MIN", "MAX", "STD"]
-    assert len(lines) == 1 + 10
+    assert len(lines) == 1 + 14
     assert lines[1].split() == ["plain/kernel", "(2,", "2)", "-0.5000", "+0.5000", "+0.4330"]
     alerts = {line.split()[0]: line.partition("***")[2][:12].strip() for line in lines[1:]}
     assert {name: alert for name, alert in alerts.items() if alert} == {
         "dead/kernel": "dead?",
         "large/kernel": "overflow?",
         "broken/kernel": "not finite",
+        "frozen/gamma": "dead?",
+        "frozen/beta": "dead?",
     }
     assert "inside/bias" in alerts

@@ -443,7 +443,7 @@ class TestDiverged:
         assert "No epoch was completed: the same command begins" in capsys.readouterr().err
         monkeypatch.setattr(train_module, "_train_several", interrupt)
         assert main(["--dataset=x", "--task=diagnosis", "--members=2"]) == 130
-        assert "The same command continues" in capsys.readouterr().err
+        assert "The same command goes on" in capsys.readouterr().err
 
     def test_place_of_the_runs_is_looked_at_first(self, monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(train_module, "train", pytest.fail)

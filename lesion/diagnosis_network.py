@@ -170,7 +170,9 @@ class DiagnosisNetwork(keras.Model):
             logits = keras.layers.Dense(len(DIAGNOSES), name="diagnosis_logits", dtype="float32")(
                 vector
             )
-            super().__init__(inputs=inputs, outputs=logits, name="diagnosis")
+            # One input stands alone, or Keras warns of calls that do not give a list of it.
+            given = inputs if config.patient_data else image
+            super().__init__(inputs=given, outputs=logits, name="diagnosis")
         self.frozen_layers = frozen_layers(image, stages, config.frozen_stages, config.backbone)
         self.config = config
 

@@ -283,6 +283,11 @@ class TestBackbones:
         config = DiagnosisConfig(backbone="efficientnetb0", image_size=32)
         assert DiagnosisNetwork(config).output_shape == (None, 7)
 
+    @pytest.mark.filterwarnings("error::UserWarning")
+    def test_its_one_input_stands_alone(self):
+        network = DiagnosisNetwork(DiagnosisConfig(image_size=32))
+        assert network(np.zeros((1, 32, 32, 3), np.float32)).shape == (1, 7)
+
     def test_bfloat16_ends_in_float32(self):
         network = DiagnosisNetwork(DiagnosisConfig(image_size=32, precision="mixed_bfloat16"))
         assert network.get_layer("block1a_bn").compute_dtype == "bfloat16"

@@ -475,7 +475,7 @@ class TestDetectionTargets:
 
     @pytest.mark.parametrize(("roi", "label"), [((10, 10, 16, 16), 1), ((10, 10, 15, 16), 0)])
     def test_small_regions_are_judged_by_their_pixels(self, tiny_config, roi, label):
-        """6 and 5 of the instance's 11 rows; normalised, the first would be 5 of 10 and a bit."""
+        """6 and 5 of the instance's 11 rows; normalised, they would be 5 and 4 of 10."""
         mask = np.zeros((64, 64, 1), bool)
         mask[10:21, 10:16] = True
         config = tiny_config(USE_MINI_MASK=False, TRAIN_ROIS_PER_IMAGE=4)

@@ -13,7 +13,7 @@ Exit codes:
     1    some files could not be read; they are named, the others have theirs
     2    the command or the weights cannot be used; nothing was analysed
     3    the results cannot be written, or one of an earlier run is damaged
-    130  stopped by Ctrl-C
+    130  stopped by Ctrl-C, SIGTERM or a terminal that is closed
 
 After 3 and 130 the same command goes on from there, without `--overwrite`, which a damaged result
 needs.
@@ -54,6 +54,7 @@ from lesion.results import (
 )
 from lesion.results_table import TABLE, table_of_another, write_results_table
 from lesion.samples import Problem
+from lesion.stopping import stoppable
 from lesion.writing import writing_alone
 from mrcnn.images import ImageError
 
@@ -164,6 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@stoppable
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)

@@ -23,7 +23,6 @@ if not __package__:  # run as a script: import the packages beside it, not the m
 import argparse
 import ipaddress
 import os
-import signal
 import tempfile
 import threading
 
@@ -33,6 +32,7 @@ from lesion.app_uploads import Uploads
 from lesion.app_view import MAX_MEGAPIXELS
 from lesion.options import add_analyzer, analyzer_options, positive, rate
 from lesion.printing import CommandParser
+from lesion.stopping import as_ctrl_c
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -81,7 +81,7 @@ def is_loopback(host: str) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="lesion_app_") as folder:
+    with tempfile.TemporaryDirectory(prefix="lesion_app_") as folder, as_ctrl_c():
         os.environ.update(environment(folder))
         try:
             from lesion.app_page import build_page, open_page
@@ -91,11 +91,8 @@ def main(argv: list[str] | None = None) -> int:
             way = 'pip install -e ".[demo]", in the checkout'
             print(f"The page needs gradio: {way}", file=sys.stderr)
             return 2
-        # As Ctrl-C, so that the folder is removed; a terminal that is closed sends SIGHUP.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        hang_up = getattr(signal, "SIGHUP", None)  # not on Windows
-        if hang_up and signal.getsignal(hang_up) is not signal.SIG_IGN:  # as nohup sets it
-            signal.signal(hang_up, signal.default_int_handler)
+        except KeyboardInterrupt:
+            return 0
         try:
             print("Loading the networks …", flush=True)
             analyzer = Analyzer(**analyzer_options(arguments))

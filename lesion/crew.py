@@ -231,8 +231,11 @@ def _run(train, member, log, cores):
     What `train` raises is written there, too, and ends the process with code 1.
     """
     # Stopped, a training is to remove what it has half written, as when it is interrupted; it is
-    # stopped once, by the process that started it, also where a key interrupts all of them.
+    # stopped once, by the process that started it, also where a key or a closed terminal
+    # stops all of them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if cores:

@@ -18,7 +18,7 @@ from lesion.checks import check_samples
 from lesion.layouts import find_collections
 from lesion.options import add_datasets, positive
 from lesion.patient import known_of
-from lesion.printing import CommandParser, stoppable
+from lesion.printing import CommandParser
 from lesion.samples import (
     ATTRIBUTES,
     DIAGNOSES,
@@ -28,6 +28,7 @@ from lesion.samples import (
     printable,
     said_of,
 )
+from lesion.stopping import stoppable
 from mrcnn.files import write_json
 
 

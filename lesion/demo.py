@@ -15,7 +15,8 @@ if not __package__:  # run as a script: import the packages beside it, not the m
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from lesion.options import positive
-from lesion.printing import CommandParser, stoppable
+from lesion.printing import CommandParser
+from lesion.stopping import stoppable
 
 # The seeds keep the phantoms that are learned from and those that are shown apart.
 TRAINING_SEED, SHOWN_SEED = 1, 2

@@ -39,6 +39,7 @@ from lesion.options import add_datasets, add_referral, add_views, natural, posit
 from lesion.printing import CommandParser
 from lesion.samples import TASKS
 from lesion.selection import PART_NAMES, notes_on, require_truths, select
+from lesion.stopping import stoppable
 from lesion.submission import refuse_masks_in
 from lesion.weights import NONE, SHIPPED, learned_by, own_split, shipped_weights, weights_path
 from lesion.writing import writing_alone
@@ -194,6 +195,7 @@ def _boundary_weights(arguments):
     return SHIPPED if own and arguments.task != "boundary" and not arguments.heat_maps else NONE
 
 
+@stoppable
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)

@@ -10,7 +10,7 @@ Exit codes:
     0    the SavedModel is written
     2    the command, the weights or the folder cannot be used
     3    the SavedModel cannot be written, as on a full disk; nothing of it is left
-    130  stopped by Ctrl-C; nothing of it is left
+    130  stopped by Ctrl-C, SIGTERM or a terminal that is closed; nothing of it is left
 """
 
 import sys
@@ -23,8 +23,9 @@ import argparse
 from typing import Any
 
 from lesion import NOTICE
-from lesion.printing import CommandParser, stoppable
+from lesion.printing import CommandParser
 from lesion.samples import TASKS
+from lesion.stopping import stoppable
 
 # TensorFlow is loaded within functions, so that a mistyped command answers at once.
 

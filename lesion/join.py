@@ -16,8 +16,9 @@ if not __package__:  # run as a script: import the packages beside it, not the m
 from lesion import NOTICE
 from lesion.layouts import find_collections
 from lesion.options import add_datasets
-from lesion.printing import CommandParser, stoppable
+from lesion.printing import CommandParser
 from lesion.splits import SPLIT_FILE, Split, SplitError
+from lesion.stopping import stoppable
 from lesion.weights import (
     find_weights,
     member_files,

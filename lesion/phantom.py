@@ -30,8 +30,9 @@ from lesion.phantom_attributes import (
     distribute_attributes,
     draw_attributes,
 )
-from lesion.printing import CommandParser, stoppable
+from lesion.printing import CommandParser
 from lesion.samples import ATTRIBUTES
+from lesion.stopping import stoppable
 from mrcnn.files import atomic_path
 from mrcnn.images import write_image
 

@@ -2,10 +2,8 @@
 
 import argparse
 import codecs
-import functools
 import io
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from lesion import NOTICE
@@ -24,20 +22,6 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(self, *arguments: Any, **settings: Any) -> tuple:
         print_anywhere()
         return super().parse_known_args(*arguments, **settings)
-
-
-def stoppable(main: Callable[..., int]) -> Callable[..., int]:
-    """A command's `main` which, stopped by Ctrl-C, says so in one line and returns 130."""
-
-    @functools.wraps(main)
-    def run(argv: list[str] | None = None) -> int:
-        try:
-            return main(argv)
-        except KeyboardInterrupt:
-            print("Stopped.", file=sys.stderr)
-            return 130
-
-    return run
 
 
 def print_anywhere() -> None:

@@ -35,10 +35,11 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 
 from lesion import NOTICE
-from lesion.printing import CommandParser, stoppable
+from lesion.printing import CommandParser
 from lesion.provenance import describe_data
 from lesion.samples import TASKS
 from lesion.splits import RUN_FILE, SPLIT_FILE, Split
+from lesion.stopping import stoppable
 from lesion.weights import (
     companion,
     ensemble_calibration,

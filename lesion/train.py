@@ -21,6 +21,7 @@ from lesion.layouts import find_collections
 from lesion.patient import NOTHING_KNOWN, known_of, told
 from lesion.samples import TRUTHS, DatasetError, Sample, said_of
 from lesion.splits import RUN_FILE, SPLIT_FILE, UNLABELLED, Split
+from lesion.stopping import stoppable
 from lesion.train_options import RUN_SETTINGS, check_arguments, parse, training_of
 from lesion.training_split import choose_split, refuse_seen_folds
 from lesion.weights import checked_metadata, read_settings
@@ -36,6 +37,7 @@ ALL_LAYERS_RATE = 0.4
 # === Command line ===
 
 
+@stoppable
 def main(argv: list[str] | None = None) -> int:
     """Returns 0, 1 (it diverged or stopped), 2 (something is to be mended) or 130 (Ctrl-C)."""
     arguments = parse(argv)

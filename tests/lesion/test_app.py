@@ -158,7 +158,6 @@ def test_loopback(host, alone):
 def environment(monkeypatch):
     """Keeps what `main` sets for its process from this one."""
     monkeypatch.setattr(app.os, "environ", dict(app.os.environ))
-    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
 
 
 @pytest.fixture
@@ -201,14 +200,10 @@ def test_folder_goes_with_the_command(page, capsys):
     assert printed.err == ""
 
 
-@pytest.mark.parametrize("hang_up", [signal.SIG_DFL, signal.SIG_IGN])
-def test_a_terminal_that_is_closed_is_as_ctrl_c(page, monkeypatch, hang_up):
-    caught = {}
-    monkeypatch.setattr(app.signal, "signal", caught.__setitem__)
-    monkeypatch.setattr(app.signal, "getsignal", lambda number: hang_up)
-    app.main([])
-    assert caught[signal.SIGTERM] is signal.default_int_handler
-    assert (signal.SIGHUP in caught) == (hang_up != signal.SIG_IGN)  # which is nohup's
+def test_folder_goes_with_a_command_that_is_terminated(page, monkeypatch):
+    monkeypatch.setattr(app.threading.Event, "wait", lambda _: signal.raise_signal(signal.SIGTERM))
+    assert app.main([]) == 0
+    assert page.closed and not page.folder.exists()
 
 
 def test_options_reach_the_analyzer(page):

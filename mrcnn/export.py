@@ -71,10 +71,10 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
     """
 
     def of_files(image_bytes):
-        return answer(image_bytes, decode)
+        return answer(_some(image_bytes), decode)
 
     def of_images(images):
-        return answer(images, tf.identity)
+        return answer(_some(images), tf.identity)
 
     grey = np.full((1, *_WARMUP_SIZE, 3), 127, np.uint8)
     example = {"image_bytes": [tf.io.encode_png(grey[0]).numpy()]}
@@ -87,6 +87,13 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
     for name, more in getattr(answer, "more_signatures", {}).items():
         signatures[name] = more._replace(example={**example, **more.example})
     write_signatures(path, signatures, metadata)
+
+
+def _some(batch):
+    """A batch, which has to hold at least one image."""
+    filled = tf.debugging.assert_positive(tf.shape(batch)[0], "A batch must hold an image or more.")
+    with tf.control_dependencies([filled]):
+        return tf.identity(batch)
 
 
 def export_network(model: Any, path: str | os.PathLike, batch_size: int = 1) -> None:

@@ -199,6 +199,12 @@ class TestSavedModel:
         with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
             signatures.files([png(picture(9, 9)), b"no image"])
 
+    @pytest.mark.parametrize("signature", ["files", "images"])
+    def test_a_batch_of_none_is_named_an_error(self, signatures, signature):
+        nothing = {"files": np.zeros(0, "S1"), "images": np.zeros((0, 9, 9, 3), np.uint8)}
+        with pytest.raises(tf.errors.InvalidArgumentError, match="must hold an image or more"):
+            getattr(signatures, signature)(nothing[signature])
+
     def test_describes_itself(self, model, saved):
         described = json.loads((saved / "assets.extra" / "model.json").read_text("utf-8"))
         assert described == json.loads(json.dumps(model.metadata()))

@@ -270,6 +270,7 @@ def _images_lines(summary):
     """How many images and lesions were scored, and of which categories."""
     unit = summary["grouped_by"]
     of = f"of {summary['lesions']:,} lesions" if "lesion" in unit else "(lesions unknown)"
+    of += ", each image of an unknown one counted as its own" if "where known" in unit else ""
     yield f"{summary['images']:,} images {of}; 95 % intervals by {unit}"
     if 1 < (occurring := sum(map(bool, summary["images_of"].values()))) < len(DIAGNOSES):
         yield (

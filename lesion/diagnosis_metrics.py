@@ -124,7 +124,10 @@ class Sheet:
 
         Draws in which a figure is undefined, as the recall of a category that was not drawn, do
         not count for it; nor, for means over categories, do draws that lack one of them, whose mean
-        is of something else. None where fewer than half of the draws count.
+        is of something else. None where fewer than half of the draws count, and where they all
+        agree, as on a category of few lesions that are all answered alike: that says how few they
+        are, not how sure the figure is. None likewise for the balanced accuracy if half of its
+        categories or more do not vary.
 
         That of the calibration error lies too high: what a draw adds by chance to a bin can only
         raise a mean of absolute values. It tells how far the error may reach, not how small it is.
@@ -146,6 +149,9 @@ class Sheet:
                     diagnosis: _interval(values[:, number])
                     for number, diagnosis in enumerate(DIAGNOSES)
                 }
+        varying = sum(interval is not None for interval in result["recall"].values())
+        if 2 * varying <= occurs.sum():
+            result["balanced_accuracy"] = None
         return result
 
     def summary(self, intervals: bool = True) -> dict:
@@ -227,7 +233,10 @@ def _mean(values):
 
 def _interval(values):
     defined = values[~np.isnan(values)]
-    return list(percentile_interval(defined)) if 2 * len(defined) >= len(values) else None
+    if 2 * len(defined) < len(values):
+        return None
+    low, high = percentile_interval(defined)
+    return [low, high] if low < high else None
 
 
 def _by_category(values):

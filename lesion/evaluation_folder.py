@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-SUMMARY = "evaluation.json"
+from lesion.folders import SUMMARY, image_files
+
 # What the tasks write besides, which must not seem to belong to a later evaluation.
 _FILES = {
     "boundary": ("jaccard.csv", "jaccard.png", "cases.png"),
@@ -31,12 +32,27 @@ def refuse_folder(out: Path, datasets: Sequence[str], task: str) -> None:
             f"--out={out} is the folder of a data set, whose tables the results would be taken "
             "for; give another."
         )
+    if among := next(filter(None, (_images_around(out, root) for root in datasets)), None):
+        raise ValueError(
+            f"--out={out} lies in {among}, among the images of a data set, for which the figures "
+            "would be taken; give another."
+        )
     earlier = _earlier(out)
     if earlier and earlier["task"] != task:
         raise ValueError(
             f"--out={out} holds the results of the {earlier['task']} task; give another folder for "
             f"those of the {task}."
         )
+
+
+def _images_around(out, root):
+    """The folder of a data set's images that a folder is, or lies in; None where there is none."""
+    real, root = Path(os.path.realpath(out)), Path(os.path.realpath(root))
+    if root not in real.parents:
+        return None
+    around = [real, *real.parents]
+    inside = (folder for folder in around[: around.index(root)] if folder.is_dir())
+    return next((f for f in inside if image_files(f) and not (f / SUMMARY).is_file()), None)
 
 
 def refuse_copy(file: Path) -> None:

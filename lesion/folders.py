@@ -16,6 +16,8 @@ IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".w
 ANALYSED_SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".dcm", ".gif")))
 """Of those that `lesion analyze` reads."""
 _IMAGE_SUFFIX = re.compile(rf"(?<=.)({'|'.join(map(re.escape, ANALYSED_SUFFIXES))})$", re.I)
+SUMMARY = "evaluation.json"
+"""The file by which a folder is one of an evaluation's results."""
 _TABLE_SUFFIXES = {".csv", ".tab", ".tsv"}
 _SPREADSHEET_SUFFIXES = {".ods", ".xls", ".xlsx"}
 
@@ -50,9 +52,14 @@ def folders(root: Path, accepts: Callable[[str], object] = _any) -> list[Path]:
     for folder in entries(root, accepts):
         if not folder.is_dir():
             continue
-        inner = folder / folder.name
-        found.append(inner if inner.is_dir() and not image_files(folder) else folder)
+        found.append(unwrapped(folder))
     return found
+
+
+def unwrapped(folder: Path) -> Path:
+    """A folder, or the one of its own name in it if it holds no images beside that."""
+    inner = folder / folder.name
+    return inner if inner.is_dir() and not image_files(folder) else folder
 
 
 def by_part(found: Iterable[Path], pattern: str) -> Iterator[tuple[str, Path]]:
@@ -63,9 +70,9 @@ def by_part(found: Iterable[Path], pattern: str) -> Iterator[tuple[str, Path]]:
 
 
 def inner_folders(folder: Path) -> list[Path]:
-    """Folders that lie in one, by name, without hidden ones."""
+    """Folders that lie in one, by name, but hidden ones and those of an evaluation's results."""
     inside = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
-    return [path for path in inside if path.is_dir()]
+    return [path for path in inside if path.is_dir() and not (path / SUMMARY).is_file()]
 
 
 def part_folders(root: Path, pattern: str) -> dict[str, Path]:

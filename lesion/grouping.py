@@ -4,13 +4,18 @@ They must not be divided between learning and scoring, and are no independent dr
 """
 
 import contextlib
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lesion.records import stamp_of
-from lesion.samples import Sample, archive_id
+from lesion.samples import Collection, Problem, Sample, archive_id
 from mrcnn.files import sha256_of
+
+_MANY = 20
+"""Images of one lesion: more of them are rather a word for "not known"."""
+_MUCH = 0.1
+"""Share of the images of one patient, likewise."""
 
 
 def grouped(samples: Sequence[Sample], patients: bool = True) -> list[list[Sample]]:
@@ -70,6 +75,34 @@ def unit_of(samples: Sequence[Sample]) -> str:
 def _names(samples, found):
     names = {sample.key: group[0].key for group in found for sample in group}
     return [names[sample.key] for sample in samples]
+
+
+def look_at_groups(rows: Mapping[str, dict], path: Path, collection: Collection) -> None:
+    """Names lesions and patients that look like a word for "not known", or that contradict.
+
+    Args:
+        rows: by image, as `lesion.metadata.read_metadata` returns them.
+        path: of the table that they are said to be of.
+        collection: to whose notes and problems they are added.
+    """
+    images = Counter(row["lesion_id"] for row in rows.values() if row["lesion_id"])
+    for lesion_id, count in images.items():
+        if count > _MANY:
+            reason = f"lesion {lesion_id} has {count} images; leave lesion_id empty if not known"
+            collection.notes.append(Problem(path, reason))
+    patients = Counter(row["patient_id"] for row in rows.values() if row["patient_id"])
+    for patient_id, count in patients.items():
+        if count > max(_MANY, _MUCH * len(rows)):
+            reason = f"patient {patient_id} has {count} images; leave patient_id empty if not known"
+            collection.notes.append(Problem(path, reason))
+    diagnoses: dict[str, set[str]] = {}
+    for row in rows.values():
+        if row["lesion_id"] and row["diagnosis"]:
+            diagnoses.setdefault(row["lesion_id"], set()).add(row["diagnosis"])
+    for lesion_id, names in diagnoses.items():
+        if len(names) > 1:
+            reason = f"lesion {lesion_id} has several diagnoses: {', '.join(sorted(names))}"
+            collection.problems.append(Problem(path, reason))
 
 
 def marks_of(sample: Sample) -> list[str]:

@@ -64,7 +64,8 @@ class Measurements:
             the axes, and so both asymmetries, depend on the last pixel of the outline.
         compactness: perimeter² / (4 pi area), at least 1; 1 is a disc. The irregularity index of
             Golston, Stoecker, Moss and Dhillon, "Automatic detection of irregular borders in
-            melanoma and other skin tumors", ibid. None, as the next, for one or two pixels' width.
+            melanoma and other skin tumors", ibid. None, as the next, where a lesion is so thin
+            that it has no such figure.
         radial_deviation: standard deviation over mean of the distance between centroid and outline,
             0 for a disc. The normalised radial length of Kilday, Palmieri and Fox, "Classifying
             mammographic lesions using computerized image analysis", IEEE Transactions on Medical

@@ -2,12 +2,12 @@
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lesion.folders import image_stem
+from lesion.grouping import look_at_groups
 from lesion.patient import NAMES, UNKNOWN
 from lesion.samples import Collection, DatasetError, Problem, RowProblems
 from lesion.tables import columns_of, read_table
@@ -34,10 +34,6 @@ _NAMES = ("lesion_id", "patient_id", "diagnosis")
 _NOTHING: dict[str, dict | None] = {**dict.fromkeys(_NAMES), "metadata": {}}
 _SHOWN = 40
 """Names of columns in a message."""
-_MANY = 20
-"""Images of one lesion: more of them are rather a word for "not known"."""
-_MUCH = 0.1
-"""Share of the images of one patient, likewise."""
 # What the challenge and the archive call the ways in which HAM10000's diagnoses were confirmed.
 CONFIRMATIONS = {
     "histopathology": "histo",
@@ -52,6 +48,7 @@ def read_metadata(
     collection: Collection,
     required: tuple[str, ...] = (),
     known: Mapping[str, dict] | None = None,
+    ids: Mapping[tuple[str, str], str] | None = None,
 ) -> tuple[dict[str, dict], set[str]]:
     """What tables such as HAM10000's say of each image, and the ids of which they say two things.
 
@@ -65,18 +62,22 @@ def read_metadata(
 
     Args:
         required: columns that the first table must have.
-        known: what the names of folders say, in the form that is returned.
+        known: what the names of folders say of images, in the form that is returned.
+        ids: of images in several folders, by their folder's name in lower case and their own: a
+            table may give both.
 
     Returns:
-        By image id `lesion_id`, `patient_id`, `diagnosis` (one of `DIAGNOSES`; None where unknown)
-        and `metadata`, as `lesion.samples.Sample` has them.
+        By id of the images that are listed `lesion_id`, `patient_id`, `diagnosis` (one of
+        `DIAGNOSES`; None where unknown) and `metadata`, as `lesion.samples.Sample` has them; and
+        the ids of images of which tables, or a table and `known`, say two things.
 
     Raises:
         DatasetError: if a table cannot be read, or none has a column of images and another that
             says anything of them.
     """
     tables = _usable(paths, collection, required)
-    rows = {image_id: {**_NOTHING, **facts} for image_id, facts in (known or {}).items()}
+    named = {image_id: {**_NOTHING, **facts} for image_id, facts in (known or {}).items()}
+    rows: dict[str, dict] = {}
     lacks: dict[str, dict[str, tuple[Path, int]]] = {}  # by image the columns it is blank in
     contradictory: set[str] = set()
     faulty: set[str] = set()
@@ -84,7 +85,7 @@ def read_metadata(
     for table in tables:
         listed: dict[str, dict] = {}
         for number, row in table.rows:
-            image_id = image_name(row[table.image_column])
+            image_id = _image_id(row[table.image_column], ids or {})
             facts, fault = _facts(row, table.named, table.categories)
             place, problem = (table.path, number), None
             if not image_id:
@@ -94,9 +95,12 @@ def read_metadata(
             elif image_id in listed or _contradict(rows.get(image_id), facts):
                 problem = f"{image_id} is listed again and otherwise; the image is left out"
                 contradictory.add(image_id)
+            elif _contradict(named.get(image_id), facts):
+                problem = f"{image_id} has another diagnosis by its folder; the image is left out"
+                contradictory.add(image_id)
             else:
                 listed[image_id] = facts
-                rows[image_id] = _together(rows.get(image_id), facts)
+                rows[image_id] = _together(rows.get(image_id, named.get(image_id)), facts)
                 blank = lacks.setdefault(image_id, {})
                 if "lesion_id" in row or "lesion_id" not in blank:
                     blank["lesion_id"] = place
@@ -108,7 +112,8 @@ def read_metadata(
                     faulty.add(image_id)
             if problem:
                 collection.problems.append(Problem(table.path, f"line {number}: {problem}"))
-    collection.diagnoses_listed += len(faulty | {i for i, row in rows.items() if row["diagnosis"]})
+    diagnosed_ids = {i for i, row in rows.items() if row["diagnosis"]}
+    collection.diagnoses_listed += len(faulty | diagnosed_ids | named.keys())
     columns = list(dict.fromkeys(name for table in tables for name in table.columns))
     for row in rows.values():
         row["diagnosis"] = row["diagnosis"] or None
@@ -135,9 +140,9 @@ def read_metadata(
     diagnosed = any(table.named or table.categories for table in tables)
     for table in tables:
         _note_columns(table, collection, diagnosed)
-    _look_at_groups(rows, tables[0].path, collection)
+    look_at_groups(rows, tables[0].path, collection)
     for image_id in contradictory:
-        del rows[image_id]
+        rows.pop(image_id, None)
     return rows, contradictory
 
 
@@ -227,28 +232,6 @@ def _together(first, second):
     return {**facts, "metadata": {**first["metadata"], **second["metadata"], **told}}
 
 
-def _look_at_groups(rows, path, collection):
-    """Names lesions and patients that look like a word for "not known", or that contradict."""
-    images = Counter(row["lesion_id"] for row in rows.values() if row["lesion_id"])
-    for lesion_id, count in images.items():
-        if count > _MANY:
-            reason = f"lesion {lesion_id} has {count} images; leave lesion_id empty if not known"
-            collection.notes.append(Problem(path, reason))
-    patients = Counter(row["patient_id"] for row in rows.values() if row["patient_id"])
-    for patient_id, count in patients.items():
-        if count > max(_MANY, _MUCH * len(rows)):
-            reason = f"patient {patient_id} has {count} images; leave patient_id empty if not known"
-            collection.notes.append(Problem(path, reason))
-    diagnoses: dict[str, set[str]] = {}
-    for row in rows.values():
-        if row["lesion_id"] and row["diagnosis"]:
-            diagnoses.setdefault(row["lesion_id"], set()).add(row["diagnosis"])
-    for lesion_id, names in diagnoses.items():
-        if len(names) > 1:
-            reason = f"lesion {lesion_id} has several diagnoses: {', '.join(sorted(names))}"
-            collection.problems.append(Problem(path, reason))
-
-
 def _note_columns(table, collection, diagnosed):
     """Says which columns of a table mean something here, and that none is of diagnoses."""
     read = table.known | {table.image_column, *_CONFIRMATION_COLUMNS}
@@ -264,8 +247,9 @@ def _facts(row, named, categories):
 
     Such a diagnosis is `_OTHER`; one of the archive's broad words, such as "Benign", is unknown.
     """
-    columns = [column for column in named if column not in _DIAGNOSIS_LEVELS]
-    names = [row[column] for column in columns if row[column].lower() not in UNKNOWN]
+    named = [column for column in named if column not in _DIAGNOSIS_LEVELS]
+    columns = [column for column in named if row[column].lower() not in UNKNOWN]
+    names = [row[column] for column in columns]
     levels = [row.get(column, "") for column in reversed(_DIAGNOSIS_LEVELS)]
     levels = [name for name in levels if name.lower() not in UNKNOWN]
     found, fault = [category_of(name) for name in names], None
@@ -273,10 +257,11 @@ def _facts(row, named, categories):
     if not names and levels:
         found = [next(filter(None, map(category_of, levels)), None)]
         names = levels[:1]
+        columns = [next(n for n in reversed(_DIAGNOSIS_LEVELS) if row.get(n) == levels[0])]
     name, diagnosis = (names[0], found[0]) if names else ("", None)
     marked = [column for column in categories if _is_marked(row[column])]
     if name and diagnosis is None:
-        fault, diagnosis = f"the diagnosis ({columns[0] if columns else 'dx'}) {name!r}", unknown
+        fault, diagnosis = f"the diagnosis ({columns[0]}) {name!r}", unknown
     elif len(set(found)) > 1:
         fault, diagnosis = f"the diagnosis ({' by dx, '.join(names)} by diagnosis)", _OTHER
     elif name and {categories[column] for column in marked} - {diagnosis}:
@@ -324,6 +309,12 @@ def image_name(path: str) -> str:
     several.
     """
     return unicodedata.normalize("NFC", image_stem(re.split(r"[/\\]", path)[-1]))
+
+
+def _image_id(path, ids):
+    """The id of an image that a table names; of two that are called alike by the folder, too."""
+    folder = re.split(r"[/\\]", path)[-2:-1]
+    return ids.get((*map(str.casefold, folder), image_name(path)), image_name(path))
 
 
 def rows_of(names: Iterable[str], rows: Iterable[str]) -> dict[str, str]:
@@ -375,6 +366,11 @@ def read_patients(path: Path) -> dict[str, dict[str, str]]:
             raise DatasetError(
                 f"The table {path} must have the column image (or image_id), and at least one of "
                 f"age, sex and site; its columns are {', '.join(row)}."
+            )
+        if not image_name(image):
+            raise DatasetError(
+                f"Line {number} of the table {path} says of which patient, but of no image; name "
+                "it, or leave the line out."
             )
         known = patient_in(row)
         if patients.setdefault(image_name(image), known) != known:

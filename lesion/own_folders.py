@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lesion.challenge_tables import read_ph2
-from lesion.folders import entries, folders, image_files, inner_folders, table_files, unread_tables
+from lesion.folders import (
+    entries,
+    folders,
+    image_files,
+    inner_folders,
+    passed_over,
+    table_files,
+    unread_tables,
+    unwrapped,
+)
 from lesion.metadata import read_metadata
 from lesion.pairing import add_samples, images_in, paired
 from lesion.samples import Collection, DatasetError, Problem
@@ -35,34 +44,41 @@ def find_plain(collection: Collection, task: str | None) -> None:
     found: dict[str, Path] = {}
     for folder in images:
         found |= images_in(folder, collection, found, deeper=not inside)
-        others = [f for f in inner_folders(folder) if inside and f not in inside]
+        others = [f for f in map(unwrapped, inner_folders(folder)) if inside and f not in inside]
         _name_unread(others, collection)
     below = _images_by_folder(inside, collection, found)
     masks += [inner for folder in masks for inner in inner_folders(folder)]
     pairs = paired(found | below.images, masks, collection, below.ids)
-    add_own(collection, pairs, task, below.known)
+    add_own(collection, pairs, task, below)
 
 
 def _holding(folder: Path) -> list[Path]:
     """Folders that hold a folder's images: those of diagnoses, or all if it has none itself."""
-    return class_folders(folder) if image_files(folder) else inner_folders(folder)
+    inside = class_folders(folder) if image_files(folder) else inner_folders(folder)
+    return [unwrapped(inner) for inner in inside]
 
 
 def find_classes(collection: Collection, task: str | None) -> None:
     """Folders of images beside each other, two of them at least named after diagnoses."""
     root = collection.root
     masks = folders(root, "masks".__eq__)
-    inside = [f for f in inner_folders(root) if image_files(f) and f not in masks]
+    # One named after a diagnosis is not passed over in silence if it holds no images that are read.
+    inside = [
+        folder
+        for folder in map(unwrapped, inner_folders(root))
+        if folder not in masks and (image_files(folder) or category_of(folder.name))
+    ]
     if beside := image_files(root):
         reason = f"{len(beside)} images beside the folders are not read, such as {beside[0].name}"
         collection.problems.append(Problem(root, reason))
     found = _images_by_folder(inside, collection, ())
     masks += [inner for folder in masks for inner in inner_folders(folder)]
-    add_own(collection, paired(found.images, masks, collection, found.ids), task, found.known)
+    add_own(collection, paired(found.images, masks, collection, found.ids), task, found)
 
 
 def _name_unread(others: Sequence[Path], collection: Collection) -> None:
     for folder in others:
+        collection.problems += passed_over(folder)
         if images := image_files(folder):
             reason = f"{len(images)} images are not read: its name is none of the seven diagnoses"
             collection.problems.append(Problem(folder, reason))
@@ -99,18 +115,23 @@ def add_own(
     collection: Collection,
     pairs: Mapping[str, tuple[Path, Path | None]],
     task: str | None,
-    known: dict[str, dict] | None = None,
+    below: _Images | None = None,
 ) -> None:
     """Adds samples of one's own data, and what the tables beside them say, or the names of folders.
 
     A table that cannot be used is a problem; for the diagnosis, which needs it, an error.
+
+    Args:
+        below: the images that lie in folders, and what the names of these say.
     """
     tables = table_files(collection.root)
-    rows = known or {}
+    below = below or _Images({}, {}, {})
+    known = below.known
+    rows: dict[str, dict] = {}
     contradictory: set[str] = set()
     try:
         if tables:
-            rows, contradictory = read_metadata(tables, collection, known=rows)
+            rows, contradictory = read_metadata(tables, collection, known=known, ids=below.ids)
         elif collection.layout == "ph2" and (tables := entries(collection.root, PH2_TABLE.__eq__)):
             rows = read_ph2(tables[0], collection)
         else:
@@ -124,4 +145,4 @@ def add_own(
             raise
         collection.problems.append(Problem(collection.root, f"no table is used: {error}"))
         tables = []
-    add_samples(collection, pairs, tables, rows, contradictory)
+    add_samples(collection, pairs, tables, rows, contradictory, known=known)

@@ -102,21 +102,28 @@ def add_samples(
     rows: dict[str, dict],
     contradictory: Set[str] = frozenset(),
     part: str | None = None,
+    known: Mapping[str, dict] | None = None,
 ) -> None:
-    """Samples of images with their masks, and of what the rows of tables say of them."""
+    """Samples of images with their masks, and of what the rows of tables say of them.
+
+    Args:
+        contradictory: ids of images that are left out.
+        known: by image what is known without a table, such as the diagnosis a folder is named by.
+    """
     row_of = rows_of(pairs, [*rows, *contradictory])
     for image_id, (image, mask) in pairs.items():
         row = row_of.get(image_id, image_id)
         if row in contradictory:
             collection.left_out += 1
             continue
-        known = rows.pop(row, {})
-        if tables and not known:
+        listed, facts = rows.pop(row, None), {**(known or {}).get(image_id, {})}
+        if tables and listed is None:
             names = " or ".join(table.name for table in tables)
             collection.problems.append(Problem(image, f"not in {names}: lesion unknown"))
-        for name in {"lesion_id", "patient_id"} & known.keys():
-            known[name] = among_all(collection, known[name])
-        sample = Sample(collection.name, image_id, image, mask, part=part, **known)
+        facts |= {name: value for name, value in (listed or {}).items() if value is not None}
+        for name in {"lesion_id", "patient_id"} & facts.keys():
+            facts[name] = among_all(collection, facts[name])
+        sample = Sample(collection.name, image_id, image, mask, part=part, **facts)
         collection.samples.append(sample)
     if rows:
         reason = f"lists {len(rows)} images that are not there, such as {min(rows)}"

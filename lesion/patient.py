@@ -119,7 +119,7 @@ def read_age(metadata: Mapping[str, object]) -> float | None:
 
 def known_of(patients: Sequence[Mapping[str, object]]) -> list[str]:
     """Lines of text: how much is known of patients, and what of it means nothing, if anything."""
-    counts = Counter(name for patient in map(told, patients) for name in patient)
+    counts = Counter(name for patient in map(_meant, patients) for name in patient)
     known = ", ".join(f"{name} of {counts[name]}" for name in ("age", "sex", "site"))
     lines = [f"Known of the patients of {len(patients)} images: {known}."]
     unknown = Counter(value for patient in patients for value in unrecognised(patient))
@@ -128,6 +128,14 @@ def known_of(patients: Sequence[Mapping[str, object]]) -> list[str]:
     if len(unknown) > _SHOWN:
         lines.append(f"So are {len(unknown) - _SHOWN} other values.")
     return lines
+
+
+def _meant(metadata):
+    """What of a patient means something to `patient_vector`."""
+    known = {"age": read_age(metadata) is not None}
+    for name, words in (("sex", SEXES), ("site", SITES)):
+        known[name] = _text(metadata, name) in words
+    return [name for name, means in known.items() if means]
 
 
 def patient_vector(metadata: Mapping[str, object]) -> np.ndarray:

@@ -261,12 +261,16 @@ def _cut(stem):
     return stem if len(encoded) <= room else encoded[:room].decode("utf-8", "ignore")
 
 
+def _beside_images(folder):
+    return any((folder.parent / name).is_dir() for name in ("images", "Images", "IMAGES"))
+
+
 def _is_image(path: Path, folder: Path, out: Path) -> bool:
     inside = path.relative_to(folder)
     hidden = any(part.startswith(".") for part in inside.parts)
     # The layout of one's own data, whose masks may be named as the images are.
-    beside = (path.parent.parent / name for name in ("images", "Images", "IMAGES"))
-    mask = path.parent.name.lower() == "masks" and any(other.is_dir() for other in beside)
+    above = path.parents[: len(inside.parts)]
+    mask = any(each.name.lower() == "masks" and _beside_images(each) for each in above)
     # Where the results go into the folder of the images itself, or into one that it is in, only
     # their names tell them apart.
     result = _real(folder) in out.parents and out in _real(path).parents

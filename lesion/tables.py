@@ -73,7 +73,7 @@ def read_table(
         )
     table = []
     for number, values in rows:
-        if len(values) < 2 and not any(values):  # an empty line
+        if not any(values):  # an empty line, or what Excel makes of one
             continue
         if len(values) != len(names):
             raise DatasetError(

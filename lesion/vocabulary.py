@@ -46,6 +46,7 @@ _WORDS = {
         "intraepithelial carcinoma",
         "actinic keratosis intraepithelial carcinoma",
         "actinic keratosis and intraepithelial carcinoma",
+        "actinic keratosis and intraepithelial carcinoma bowen s disease",
         "actinic keratosis bowen s disease",
         "actinic keratosis bowen s disease intraepithelial carcinoma",
         "bowen s disease",
@@ -89,9 +90,23 @@ _SAME = (("naev", "nev"), ("haem", "hem"), ("rrhoe", "rrhe"), ("nevi", "nevus"),
 def category_of(name: str) -> str | None:
     """The one of `DIAGNOSES` that a diagnosis is of, by its code or name; None if it is of none.
 
-    Case, hyphens, brackets and the like do not matter, nor do British spelling and plurals.
+    Case, hyphens, brackets and the like do not matter, nor do British spelling and plurals; a name
+    may have its code beside it.
     """
     words = " ".join(re.findall(r"[a-z0-9]+", name.lower()))
     for other, usual in _SAME:
         words = words.replace(other, usual)
+    return _known(words) or _with_code(words)
+
+
+def _known(words):
     return _CATEGORIES.get(words) or _CATEGORIES.get(words.removesuffix("s"))
+
+
+def _with_code(words):
+    """Of a name with the code of its category before or after it, such as "melanoma (MEL)"."""
+    (first, _, rest), (start, _, last) = words.partition(" "), words.rpartition(" ")
+    for code, name in ((first, rest), (last, start)):
+        if code.upper() in DIAGNOSES and _known(name) == code.upper():
+            return code.upper()
+    return None

@@ -170,18 +170,29 @@ class TestSheet:
         labels, values = np.array([MEL, MEL]), np.eye(7)[[MEL, NV]]
         one = Sheet(labels, values, ["L", "L"]).intervals()
         two = Sheet(labels, values, ["L", "M"]).intervals()
-        assert one["accuracy"] == [0.5, 0.5]
+        assert one["accuracy"] is None  # every draw has both
         assert two["accuracy"] == [0.0, 1.0]
 
     def test_draws_that_lack_a_category_are_no_mean_over_all(self):
-        # One melanoma of ten images: a third of the draws has none, and would be right throughout.
-        labels = np.array([MEL, *[NV] * 9])
-        intervals = Sheet(labels, np.eye(7)[[NV] * 10], range(10)).intervals()
-        assert intervals["balanced_accuracy"] == [0.5, 0.5]
-        assert intervals["recall"]["MEL"] == [0.0, 0.0]
+        # One melanoma, which is missed: a third of the draws has none, and may be right throughout.
+        labels = np.array([MEL, *[NV] * 9, *[BCC] * 9])
+        decided = np.eye(7)[[NV, *[NV] * 8, BCC, *[BCC] * 8, NV]]
+        intervals = Sheet(labels, decided, range(19)).intervals()
+        assert intervals["balanced_accuracy"][1] == pytest.approx(2 / 3)
         # One each of seven: next to no draw has all.
         alone = Sheet(np.arange(7), np.eye(7), range(7)).intervals()
-        assert alone["balanced_accuracy"] is None and alone["accuracy"] == [1.0, 1.0]
+        assert alone["balanced_accuracy"] is None
+
+    def test_few_lesions_answered_alike_have_no_interval(self):
+        labels = np.array([*[MEL] * 3, *[BCC] * 4, *[NV] * 9])
+        decided = np.eye(7)[[*[NV] * 3, *[BCC] * 4, *[NV] * 8, MEL]]
+        sheet = Sheet(labels, decided, range(16))
+        intervals = sheet.intervals()
+        assert intervals["recall"]["MEL"] is intervals["recall"]["BCC"] is None
+        assert intervals["recall"]["NV"][0] < intervals["recall"]["NV"][1]
+        # Two of three categories do not vary: nevi alone would seem to make it sure.
+        assert intervals["balanced_accuracy"] is None
+        assert intervals["accuracy"] is not None
 
     def test_some_images_keep_their_groups_and_lesions(self):
         sheet = Sheet([MEL, NV, NV], np.eye(7)[[MEL, NV, MEL]], "PPQ", "abc")

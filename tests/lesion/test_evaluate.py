@@ -460,6 +460,15 @@ def test_results_are_not_written_among_the_data(command, dataset, capsys):
     assert sorted(path.name for path in data.iterdir()) == ["images", "masks"]
 
 
+@pytest.mark.parametrize("inside", ["images", "images/new", "masks"])
+def test_nor_among_its_images(command, dataset, capsys, inside):
+    data = dataset()
+    with pytest.raises(SystemExit):
+        command("--dataset", data, "--out", data / inside)
+    assert "among the images of a data set" in capsys.readouterr().err
+    assert sorted(path.name for path in data.iterdir()) == ["images", "masks"]
+
+
 def test_earlier_results_that_cannot_be_removed_cost_no_new_ones(
     command, dataset, tmp_path, monkeypatch
 ):

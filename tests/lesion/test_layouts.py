@@ -423,6 +423,54 @@ class TestFoldersOfDiagnoses:
         found = find_samples(classes, task="diagnosis")
         assert diagnoses(found) == {"b": "NV", "c": "BKL"} and found.left_out == 1
 
+        assert any("a has another diagnosis by its folder" in p.reason for p in found.problems)
+
+    def test_table_that_lacks_an_image(self, classes):
+        (classes / "t.csv").write_text("image,lesion_id\na,1\nb,2\n")
+        found = find_samples(classes, task="diagnosis")
+        assert diagnoses(found) == {"a": "MEL", "b": "NV", "c": "BKL"}
+        (problem,) = found.problems
+        assert (problem.path.name, problem.reason) == ("c.png", "not in t.csv: lesion unknown")
+
+    def test_table_that_names_folders_too(self, classes):
+        save(classes / "nevus" / "a.png")
+        rows = ["melanoma/a.jpg,7", "C:\\x\\Nevus\\a.png,8", "nevus/b.jpg,8", "elsewhere/c.png,9"]
+        (classes / "t.csv").write_text("\n".join(["image_path,lesion_id", *rows]))
+        found = find_samples(classes, task="diagnosis")
+        lesions = {s.image_id: s.lesion_id.rpartition("/")[2] for s in found.samples}
+        assert lesions == {"melanoma_a": "7", "nevus_a": "8", "b": "8", "c": "9"}
+        assert not found.problems
+
+    @pytest.mark.parametrize(
+        "name", ["melanoma/p1/a.jpg", "melanoma/p1/p2/a.jpg", "melanoma/a.heic"]
+    )
+    def test_folder_without_images_that_are_read(self, classes, name):
+        (classes / name).parent.mkdir(parents=True, exist_ok=True)
+        (classes / "melanoma" / "a.jpg").rename(classes / name)
+        found = find_samples(classes, task="diagnosis")
+        assert diagnoses(found) == {"b": "NV", "c": "BKL"}
+        (problem,) = [p for p in found.problems if p.path.name == "melanoma"]
+        assert problem.reason.startswith("images that are not read: 1 ")
+
+    @pytest.mark.parametrize("root", [".", "images"])
+    def test_folder_in_a_folder_of_its_name(self, classes, root):
+        save(classes / root / "nevus" / "nevus" / "d.jpg")
+        (classes / root / "melanoma").mkdir(parents=True, exist_ok=True)
+        (classes / "melanoma" / "a.jpg").rename(classes / root / "melanoma" / "a.jpg")
+        if root == ".":
+            (classes / "nevus" / "b.jpg").unlink()
+        found = find_samples(classes, task="diagnosis")
+        assert diagnoses(found).items() >= {"a": "MEL", "d": "NV"}.items()
+
+    def test_results_of_an_evaluation_are_no_images(self, classes):
+        for name in ("evaluation/roc.png", "nevus/evaluation/roc.png"):
+            save(classes / name)
+        (classes / "evaluation" / "evaluation.json").write_text("{}")
+        (classes / "nevus" / "evaluation" / "evaluation.json").write_text("{}")
+        found = find_samples(classes, task="diagnosis")
+        assert diagnoses(found) == {"a": "MEL", "b": "NV", "c": "BKL"}
+        assert [p.path for p in found.problems] == [classes]  # which has no table of lesions
+
     def test_diagnosis_that_is_none_of_the_seven(self, classes):
         save(classes / "squamous cell carcinoma" / "d.jpg")
         found = find_samples(classes, task="diagnosis")
@@ -486,11 +534,13 @@ class TestMasksInFolders:
         save(tmp_path / "images" / "1.png")
         save(tmp_path / "images" / "melanoma" / "1.png")
         save(tmp_path / "images" / "other" / "3.png")
+        save(tmp_path / "images" / "new" / "p1" / "4.png")
         save(tmp_path / "masks" / "melanoma" / "1.png", mask=True)
         save(tmp_path / "masks" / "melanoma" / "2.png", mask=True)
         found = find_samples(tmp_path, task="boundary")
         assert {s.image_id: bool(s.mask) for s in found.samples} == {"1": False, "melanoma_1": True}
         assert {(p.path.name, p.reason) for p in found.problems} >= {
+            ("new", "images that are not read: 1 in folders inside"),
             ("2.png", "mask without its image"),
             ("other", "1 images are not read: its name is none of the seven diagnoses"),
         }

@@ -48,6 +48,7 @@ def test_of_several_columns_the_one_that_knows(tmp_path):
         ("image,dx\na,NV\n", "at least one of age, sex and site"),
         ("name,age\na,50\n", "must have the column image"),
         ("image,age\na,50\na,51\n", "Line 3 .* says of a what an earlier line does not"),
+        ("image,age\n,\na,50\n,60\n", "Line 4 .* of no image"),
         ("image,age\na\n", "has 1 values"),
         ("image,age\n", "lists no image"),
         ("dx,size\n", "lists no image"),
@@ -182,6 +183,13 @@ class TestDiagnoses:
             left_out = expected == "left out"
             assert (found, contradictory) == (({}, {"a"}) if left_out else ({"a": expected}, set()))
 
+    def test_column_of_a_diagnosis_that_means_nothing(self, tmp_path):
+        _, collection = read(tmp_path, "isic_id,diagnosis_1,diagnosis_2\na,Benign,Of the moon\n")
+        faults = [p.reason for p in collection.problems if "Of the moon" in p.reason]
+        assert faults == [
+            "line 2: the diagnosis (diagnosis_2) 'Of the moon' of a is unknown and not used"
+        ]
+
     def test_folder_and_table_contradict_each_other(self, tmp_path):
         (tmp_path / "m.csv").write_text("image,dx\na,squamous cell carcinoma\n")
         known = {"a": {"diagnosis": "MEL"}}
@@ -198,6 +206,11 @@ class TestDiagnoses:
 
 
 class TestProblems:
+    def test_rows_without_a_value_are_none(self, tmp_path):
+        """Excel writes them where there once was something."""
+        rows, collection = read(tmp_path, "image,dx,lesion_id\na,mel,1\n,,\n\n , ,\n")
+        assert list(rows) == ["a"] and not collection.problems
+
     def test_of_several_tables_the_one_with_the_column_is_named(self, tmp_path):
         paths = [tmp_path / "truth.csv", tmp_path / "lesions.csv"]
         paths[0].write_text("image,diagnosis\na,\nb,nv\n")

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from lesion.patient import SEXES, VECTOR_SIZE, patient_vector, read_age, told, unrecognised
+from lesion.patient import (
+    SEXES,
+    VECTOR_SIZE,
+    known_of,
+    patient_vector,
+    read_age,
+    told,
+    unrecognised,
+)
 
 UNKNOWN = {"age": float("nan"), "sex": "unknown", "site": "Unknown"}
 
@@ -43,6 +51,15 @@ def test_what_means_nothing():
         "site head/neck",
     ]
     assert unrecognised({"site": "anterior torso"}) == ["site anterior torso"]
+
+
+def test_only_what_means_something_counts_as_known():
+    patients = [{"age": "50", "sex": "x"}, {"age": "50 years", "site": "back"}]
+    first, *others = known_of(patients)
+    assert first == "Known of the patients of 2 images: age of 1, sex of 0, site of 1."
+    assert others == [
+        f"{what} (1 x) is not known, and not used." for what in ("sex x", "age 50 years")
+    ]
 
 
 def test_other_words_for_the_same():

@@ -64,8 +64,9 @@ def test_folders_are_searched_for_images_alone(tmp_path, lesion_image):
     assert find_images([tmp_path / "out"], tmp_path) == [tmp_path / "out" / "d.png"]
 
 
-def test_masks_beside_images_are_none(tmp_path, lesion_image):
-    for name in ("images/a.png", "images/b.jpg", "masks/a.png"):
+@pytest.mark.parametrize("inside", ["", "nevus/", "p1/left/"])
+def test_masks_beside_images_are_none(tmp_path, lesion_image, inside):
+    for name in ("images/a.png", "images/b.jpg", f"masks/{inside}a.png"):
         write_image(tmp_path / name, lesion_image()[0])
     (tmp_path / "images" / "b.jpg").rename(tmp_path / "images" / "b.jfif")
     found = find_images([tmp_path], tmp_path / "out")

@@ -35,9 +35,13 @@ def suggest_anchors(dataset: Dataset, config: Config, limit: int | None = 1000) 
     """Anchor scales and ratios from the boxes of a data set, as the network will see them.
 
     Scales are the centres of a k-means clustering of the logarithm of the boxes' sides (the root
-    of their area), one for each level of `BACKBONE_STRIDES`; ratios those of the logarithm of
-    width / height, as many as `config` has. It begins at quantiles, so that the same boxes give
-    the same anchors. Only masks are loaded, no images.
+    of their area), ratios those of the logarithm of width / height, as many as `config` has. It
+    begins at quantiles, so that the same boxes give the same anchors.
+
+    Small anchors fit nothing at levels of `BACKBONE_STRIDES` where they lie far apart. Therefore
+    each number of clusters is tried, for the first levels, with the scales that the others have;
+    and the ratios likewise that are there. What is suggested is what overlaps the boxes most, by
+    the mean of their best IoU. Only masks are loaded, no images.
 
     Args:
         dataset: a prepared `Dataset`; crowds do not count.
@@ -60,15 +64,26 @@ def suggest_anchors(dataset: Dataset, config: Config, limit: int | None = 1000) 
     if not len(boxes):
         raise ValueError(f"The {len(ids)} images looked at show no instance to fit anchors to.")
     height, width = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    scales = _log_centres(np.sqrt(height * width), len(config.BACKBONE_STRIDES))
+    given = tuple(config.RPN_ANCHOR_SCALES)
+    scales = []
+    for levels in range(len(given), 0, -1):
+        centres = _log_centres(np.sqrt(height * width), levels)
+        scales.append((*(max(1, round(centre)) for centre in centres), *given[levels:]))
     ratios = _log_centres(width / height, len(config.RPN_ANCHOR_RATIOS))
-    scales = tuple(max(1, round(scale)) for scale in scales)
     ratios = [float(f"{ratio:.3g}") for ratio in ratios]  # of thin objects far below 0.01, too
+    choices = [
+        {"RPN_ANCHOR_SCALES": some, "RPN_ANCHOR_RATIOS": others}
+        for some in (*scales, given)
+        for others in (ratios, list(config.RPN_ANCHOR_RATIOS))
+    ]
+    by_shape: dict[tuple[int, ...], list[np.ndarray]] = {}
+    for found, shape in images:
+        by_shape.setdefault(tuple(shape), []).append(found)
+    grouped = [(np.concatenate(found), shape) for shape, found in by_shape.items()]
+    overlaps = [_all_overlaps(grouped, config, *choice.values()) for choice in choices]
+    chosen = int(np.argmax([best.mean() for best in overlaps]))
     return AnchorSuggestion(
-        {"RPN_ANCHOR_SCALES": scales, "RPN_ANCHOR_RATIOS": ratios},
-        len(boxes),
-        _recall(images, config, config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS),
-        _recall(images, config, scales, ratios),
+        choices[chosen], len(boxes), _recall(overlaps[-1]), _recall(overlaps[chosen])
     )
 
 
@@ -103,10 +118,14 @@ def _log_centres(values, count):
     return np.sort(np.exp(centres[:, 0])).tolist()
 
 
-def _recall(images, config, scales, ratios):
-    """Share of the boxes of (boxes, input shape) pairs that an anchor overlaps, by IoU."""
+def _all_overlaps(images, config, scales, ratios):
+    """`_best_overlaps` of the boxes of all (boxes, input shape) pairs."""
     best = [_best_overlaps(boxes, shape, config, scales, ratios) for boxes, shape in images]
-    best = np.concatenate(best)
+    return np.concatenate(best)
+
+
+def _recall(best):
+    """Share of the boxes that an anchor overlaps, by IoU, from the best IoU of each."""
     return {iou: float(np.mean(best >= iou)) for iou in (0.5, 0.7)}
 
 

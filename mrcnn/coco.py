@@ -211,12 +211,15 @@ def _name(entry, index):
 
 
 def _value(where, entry, key, types):
-    value = entry.get(key) if isinstance(entry, dict) else None
-    if isinstance(value, float) and value.is_integer():  # as some programs write them
-        value = int(value)
+    value = _whole(entry.get(key) if isinstance(entry, dict) else None)
     if not isinstance(value, types) or isinstance(value, bool):
         raise ValueError(f"{where} lacks {key!r}, or it is unusable: {value!r}.")
     return value
+
+
+def _whole(value):
+    """A whole number as an int, which some programs write as a float; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _categories(file, content):
@@ -302,13 +305,15 @@ def _segmentation(where, value, height, width):
     if isinstance(value, list):
         polygons = [_polygon(where, polygon) for polygon in value]
         whole = [polygon for polygon in polygons if polygon.size >= 6]
-        flat = all(np.ptp(p[0::2]) == 0 or np.ptp(p[1::2]) == 0 for p in whole)
+        flat = all(_is_line(polygon) or _is_beside(polygon, height, width) for polygon in whole)
         return None if flat else whole, len(polygons) - len(whole)
     if not isinstance(value, dict):
         raise ValueError(
             f"{where} has a segmentation that is neither polygons nor run lengths: {value!r}."
         )
     size, counts = value.get("size"), value.get("counts")
+    if isinstance(counts, list):
+        counts = [_whole(count) for count in counts]
     if size != [height, width]:
         raise ValueError(
             f"{where} has a mask of size {size}, but its image is [{height}, {width}]."
@@ -321,13 +326,28 @@ def _segmentation(where, value, height, width):
                 f"{where} has run lengths that do not add up to its image's {height * width} "
                 "pixels."
             )
-        value = masks.frPyObjects(value, height, width)
     elif not isinstance(counts, str):
         raise ValueError(f"{where} has a segmentation without 'counts': {value!r}.")
+    value = {"size": [height, width], "counts": counts}
     try:
+        value = value if isinstance(counts, str) else masks.frPyObjects(value, height, width)
         return value if masks.area(value) else None, 0
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{where} holds a damaged run-length code ({error}).") from error
+
+
+def _is_line(polygon):
+    """Whether all points of a polygon lie on one line."""
+    x, y = polygon[0::2] - polygon[0], polygon[1::2] - polygon[1]
+    distances = np.hypot(x, y)
+    last = np.argmax(distances)
+    return bool(np.all(np.abs(x * y[last] - y * x[last]) <= 1e-9 * distances[last] ** 2))
+
+
+def _is_beside(polygon, height, width):
+    """Whether a polygon lies outside of its image."""
+    x, y = polygon[0::2], polygon[1::2]
+    return x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height
 
 
 def _polygon(where, values):

@@ -104,5 +104,11 @@ class Dataset:
 
 
 def every_nth(ids: np.ndarray, limit: int | None) -> np.ndarray:
-    """At most `limit` of the ids, from all over them; None takes all."""
+    """At most `limit` of the ids, from all over them; None takes all.
+
+    Raises:
+        ValueError: for a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"`limit` must be at least 1, or None for all; received {limit!r}.")
     return ids if limit is None else ids[:: max(1, -(-len(ids) // limit))]

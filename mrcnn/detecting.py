@@ -25,6 +25,8 @@ AT_TRACING = (
     "DETECTION_MAX_INSTANCES",
     "DETECTION_MIN_CONFIDENCE",
     "DETECTION_NMS_THRESHOLD",
+    "DETECTION_ALL_CLASSES",
+    "DETECTION_NMS_ACROSS_CLASSES",
 )
 """Settings that may change after a network was built, and that become constants of its graph."""
 
@@ -106,8 +108,19 @@ class Detecting:
         image_metas: np.ndarray,
         verbose: int = 0,
     ) -> list[dict[str, Any]]:
-        """As `detect` for images that are molded already; results are in their pixels."""
-        shapes = [image.shape for image in molded_images]
+        """As `detect` for images that are molded already; results are in their pixels.
+
+        Raises:
+            ValueError: if they are of several shapes.
+        """
+        shapes = [np.shape(image) for image in molded_images]
+        if len(set(shapes)) > 1:
+            raise ValueError(
+                f"Molded images of several shapes make no batch: {sorted(set(shapes))}. Give those "
+                "of one shape at a time, or the images themselves to detect."
+            )
+        if not shapes:
+            return []
         windows = [(0, 0, *shape[:2]) for shape in shapes]
         return self._detect(molded_images, image_metas, windows, shapes, verbose)
 

@@ -15,6 +15,7 @@ from mrcnn.printing import log
 
 def trim_zeros(x: np.ndarray) -> np.ndarray:
     """The rows of [rows, columns] that are not all zero: arrays without their padding."""
+    x = np.asarray(x)
     return x[_is_filled(x)]
 
 

@@ -255,6 +255,9 @@ class Detector:
         """The network's `detections` [b, n, 6], each one's mask of its class [b, n, m, m], …"""
         batch, frame = tf.shape(molded)[0], tf.shape(molded)[1:3]
         if None in self.frame:
+            reason = "The pyramid halves images five times: both sides must be divisible by 32."
+            with tf.control_dependencies([tf.debugging.assert_equal(frame % 32, 0, reason)]):
+                molded = tf.identity(molded)
             anchors = _anchors(self.config, frame)
         else:
             anchors = tf.constant(normalised_anchors(self.config, self.frame))

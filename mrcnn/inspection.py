@@ -79,7 +79,7 @@ def ancestor(tensor: keras.KerasTensor, name: str | re.Pattern) -> keras.KerasTe
     Raises:
         ValueError: for the name of an operation inside a layer.
     """
-    expression = name if isinstance(name, str) else name.pattern
+    expression, flags = (name, 0) if isinstance(name, str) else (name.pattern, name.flags)
     expression = expression.removesuffix(":0")
     layer, slash, _ = expression.partition("/")
     if slash:
@@ -94,7 +94,7 @@ def ancestor(tensor: keras.KerasTensor, name: str | re.Pattern) -> keras.KerasTe
         node = history.operation._inbound_nodes[history.node_index]
         for parent in node.input_tensors:
             if id(parent) not in seen:
-                if re.fullmatch(expression, parent._keras_history.operation.name):
+                if re.fullmatch(expression, parent._keras_history.operation.name, flags):
                     return parent
                 seen.add(id(parent))
                 waiting.append(parent)

@@ -62,7 +62,8 @@ def expand_mask(
 
     Args:
         bbox: int [instances, (y1, x1, y2, x2)].
-        mini_mask: bool [height, width, instances].
+        mini_mask: bool [height, width, instances], or probabilities, of which those above one half
+            are inside.
         image_shape: (height, width, ...) of the image.
 
     Returns:
@@ -70,7 +71,8 @@ def expand_mask(
     """
     mask = np.zeros((*image_shape[:2], mini_mask.shape[-1]), bool)
     for i, box in enumerate(np.asarray(bbox)[:, :4]):
-        mini = mini_mask[:, :, i].astype(bool)
+        mini = mini_mask[:, :, i]
+        mini = mini if mini.dtype.kind == "f" else mini.astype(bool)
         (rows, columns), values = _inside_box(mini, box, image_shape)
         mask[rows, columns, i] = values > 0.5
     return mask

@@ -82,7 +82,7 @@ class NamedInstances(Dataset, abc.ABC):
 
 def only_class(classes: Sequence[str] | None) -> str:
     """The class of instances that nothing names: the one of `classes`, where it is one alone."""
-    return classes[0] if classes and len(classes) == 1 else ONLY_CLASS
+    return classes[0] if classes is not None and len(classes) == 1 else ONLY_CLASS
 
 
 def warn_left_out(what: str, places: Sequence[str]) -> None:

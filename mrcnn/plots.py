@@ -52,6 +52,9 @@ def plot_overlaps(
     Raises:
         ValueError: if lengths do not fit one another, or a class has no name.
     """
+    gt_class_ids, pred_class_ids, overlaps = map(
+        np.asarray, (gt_class_ids, pred_class_ids, overlaps)
+    )
     gt_class_ids = gt_class_ids[gt_class_ids != 0]
     pred_class_ids = pred_class_ids[pred_class_ids != 0]
     predictions, instances = overlaps.shape

@@ -98,9 +98,6 @@ class ViaDataset(_DrawnInstances):
                 raise ValueError(f"{annotations}: the regions of entry {key!r} are {regions!r}.")
             # A list since 2.0, before that a dictionary whose keys are numbers.
             items = regions.items() if isinstance(regions, dict) else enumerate(regions)
-            if not regions and not keep_empty:
-                empty += 1
-                continue
             instances = []
             for number, region in items:
                 where = f"{annotations}: region {number} of {entry['filename']}"
@@ -121,14 +118,19 @@ class ViaDataset(_DrawnInstances):
                     instances.append((label, [shape]))
                 else:
                     flat.append(where)
+            if not instances and not keep_empty:
+                empty += 1
+                continue
             records.append(record_of(annotations, folder / entry["filename"], instances))
         if empty and not records:
             raise ValueError(
-                f"None of the {empty} images of {annotations} has a region. Draw some in VIA and "
-                "export them anew, or keep such images with keep_empty=True."
+                f"None of the {empty} images of {annotations} has a region with an area. Draw some "
+                "in VIA and export them anew, or keep such images with keep_empty=True."
             )
         if empty:
-            logger.info("%s: %d images without regions are left out.", annotations, empty)
+            logger.info(
+                "%s: %d images without regions that have an area are left out.", annotations, empty
+            )
         warn_left_out("instances have no area", flat)
         self.add_all(source, classes, records)
 

@@ -90,8 +90,10 @@ def display_images(
         save_to: file to write instead of opening a window.
 
     Raises:
-        ValueError: if the numbers of images and titles differ.
+        ValueError: if the numbers of images and titles differ, or `cols` is below 1.
     """
+    if cols < 1:
+        raise ValueError(f"`cols` must be at least 1; received {cols!r}.")
     titles = [""] * len(images) if titles is None else titles
     check_counts("images", len(images), titles=len(titles))
     rows = max(1, math.ceil(len(images) / cols))

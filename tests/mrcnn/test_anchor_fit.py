@@ -12,10 +12,15 @@ from mrcnn.dataset import Dataset
 class TestSuggestion:
     @pytest.fixture
     def config(self, tiny_config):
-        """Two levels, and images of 64 x 64 as they are unless something else is asked for."""
+        """Two levels, and images of 64 x 64 as they are unless something else is asked for.
+
+        Their anchors lie close together, so that the sizes alone decide how well they fit.
+        """
 
         def make(**settings):
-            return tiny_config(**{"RPN_ANCHOR_RATIOS": [1.0]} | settings)
+            return tiny_config(
+                **{"RPN_ANCHOR_RATIOS": [1.0], "BACKBONE_STRIDES": [1, 2]} | settings
+            )
 
         return make
 
@@ -92,6 +97,25 @@ class TestSuggestion:
         suggestion = suggest_anchors(rectangles(images, size=(128, 128)), config)
         assert suggestion.recall_before[0.5] < 0.1
         assert suggestion.recall_after[0.5] > 0.9
+
+    def test_it_never_fits_less_than_what_is_there(self, rectangles):
+        """Small anchors at coarse strides, where clusters alone would put some, fit nothing."""
+        rng = np.random.default_rng(0)
+        images = []
+        for _ in range(60):
+            (y, x), (height, width) = rng.integers(0, 200, size=2), rng.integers(10, 40, size=2)
+            images.append([(1, tuple(map(int, (y, x, y + height, x + width))))])
+        config = Config(
+            IMAGE_MIN_DIM=256, IMAGE_MAX_DIM=256, RPN_ANCHOR_SCALES=(8, 16, 32, 64, 128)
+        )
+        suggestion = suggest_anchors(rectangles(images, size=(256, 256)), config)
+        assert suggestion.recall_after[0.5] >= suggestion.recall_before[0.5]
+        assert suggestion.recall_after[0.7] > suggestion.recall_before[0.7]
+
+    @pytest.mark.parametrize("limit", [0, -1])
+    def test_limit_below_one(self, config, rectangles, limit):
+        with pytest.raises(ValueError, match=f"`limit` must be at least 1.*received {limit}"):
+            suggest_anchors(rectangles(), config(), limit=limit)
 
     def test_crowds_and_empty_images_do_not_count(self, config, rectangles):
         dataset = rectangles([[(-1, (0, 0, 60, 60)), (1, (0, 0, 16, 16))], []], size=(64, 64))

@@ -228,9 +228,32 @@ class TestMasks:
         assert dataset.load_mask(1)[0].shape == (10, 12, 2)
         assert type(dataset.image_info[1]["height"]) is int
 
-    def test_polygon_outside_the_image_is_no_instance(self, load, content):
-        content["annotations"].append(annotation(8, 5, 3, [[20, 20, 30, 20, 30, 30]]))
-        assert load().load_mask(2)[0].shape == (10, 12, 0)
+    def test_so_may_run_lengths_and_sizes(self, load, content, crowd):
+        run = content["annotations"][1]["segmentation"]
+        run["size"], run["counts"] = ([float(n) for n in run[key]] for key in ("size", "counts"))
+        np.testing.assert_array_equal(load().load_mask(1)[0][:, :, 1], crowd)
+        run["counts"] = COMPRESSED
+        np.testing.assert_array_equal(load().load_mask(1)[0][:, :, 1], crowd)
+
+    @pytest.mark.parametrize(
+        "polygon",
+        [
+            [20, 20, 30, 20, 30, 30],
+            [-9, 1, -2, 1, -5, 8],
+            [0, 0, 3, 3, 6, 6],
+            [2, 2, 2, 2, 2, 2],
+        ],
+    )
+    def test_polygon_that_shows_nothing_is_no_instance(self, load, content, caplog, polygon):
+        content["annotations"].append(annotation(8, 5, 3, [polygon]))
+        with caplog.at_level(logging.WARNING, "mrcnn"):
+            dataset = load()
+        assert dataset.load_mask(2)[0].shape == (10, 12, 0)
+        assert "1 annotations have no area and are left out" in caplog.text
+
+    def test_polygon_that_crosses_itself_has_an_area(self, load, content):
+        content["annotations"].append(annotation(8, 5, 3, [[1, 1, 9, 9, 9, 1, 1, 9]]))
+        assert load().load_mask(2)[0].any()
 
 
 class TestCocoAnnotations:

@@ -684,6 +684,9 @@ class TestNetwork:
         assert inference.ancestor(rois, "fpn_p4:0") is network.get_layer("fpn_p4").output
         assert inference.ancestor(rois, r"res1_.*") is network.get_layer("res1_conv").output
         assert inference.ancestor(rois, "mrcnn_mask") is None
+        assert inference.ancestor(rois, "FPN_P4") is None
+        found = inference.ancestor(rois, re.compile("FPN_P4", re.IGNORECASE))
+        assert found is network.get_layer("fpn_p4").output
         with pytest.raises(ValueError, match=r"get_layer\('ROI'\).*docs/migration.md"):
             inference.ancestor(rois, "ROI/refined_anchors:0")
 

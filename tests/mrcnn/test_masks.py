@@ -122,6 +122,11 @@ class TestMiniMasks:
         mini = minimize_mask(boxes, mask, (y2 - y1, x2 - x1))
         np.testing.assert_array_equal(expand_mask(boxes, mini, mask.shape), mask)
 
+    def test_of_probabilities_those_above_one_half_are_inside(self):
+        mini = np.stack([np.full((4, 4), 0.2), np.full((4, 4), 0.7)], axis=2)
+        back = expand_mask(np.array([[0, 0, 5, 5]] * 2), mini, (9, 9))
+        assert back.sum(axis=(0, 1)).tolist() == [0, 25]
+
     def test_box_without_area_gives_an_empty_mask(self):
         mask = np.ones((20, 20, 2), bool)
         boxes = np.array([[5, 5, 5, 9], [2, 2, 10, 10]])

@@ -1,9 +1,11 @@
 import contextlib
 import csv
 import gc
+import inspect
 import io
 import logging
 import os
+import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +17,11 @@ import numpy as np
 import pytest
 
 import mrcnn.model
+from mrcnn import detection
 from mrcnn.callbacks import NonFiniteLossError
 from mrcnn.config import Config
 from mrcnn.data import Batches, SampleError
+from mrcnn.detecting import AT_TRACING
 from mrcnn.model import MaskRCNN
 from mrcnn.tiling import detect_tiles
 from mrcnn.training import STATE_FILE, Stage, save_state
@@ -840,6 +844,10 @@ class TestDetect:
         assert len(changed["rois"]) == count != len(before["rois"])
         np.testing.assert_array_equal(after["rois"], before["rois"])
 
+    def test_every_setting_of_detection_may_change(self):
+        read = re.findall(r"config\.(DETECTION_\w+)", inspect.getsource(detection))
+        assert set(read) == set(AT_TRACING)
+
     def test_random_network_is_warned_of_once(self, eagerly, whole, tiny_config, tmp_path, caplog):
         images = [noise(40, 50, 3)]
         model = MaskRCNN("inference", tiny_config(**RECIPE), tmp_path)
@@ -954,6 +962,14 @@ class TestDetect:
         (expected,) = detector.detect([image])
         np.testing.assert_array_equal(result["rois"], expected["rois"])
         np.testing.assert_array_equal(result["masks"], expected["masks"])
+
+    def test_no_molded_images(self, detector):
+        assert detector.detect_molded(np.zeros((0, 64, 64, 3)), np.zeros((0, 15))) == []
+
+    def test_molded_images_of_several_shapes(self, detector):
+        images = [noise(64, 64, 3), noise(64, 96, 3)]
+        with pytest.raises(ValueError, match="of several shapes make no batch"):
+            detector.detect_molded(images, np.zeros((2, 15)))
 
     @pytest.mark.parametrize(("channels", "image"), [(1, noise(40, 50)), (5, noise(40, 50, 5))])
     def test_images_of_other_than_three_channels(

@@ -81,6 +81,15 @@ class TestVia:
             load_via(entry)
         assert load_via(entry, keep_empty=True).num_images == 1
 
+    def test_nothing_that_is_drawn_has_an_area(self, load_via, caplog):
+        point = {"name": "point", "cx": 3, "cy": 4}
+        entries = via_entry("a.png", region(point)) | via_entry("b.png", region(RECT))
+        with caplog.at_level(logging.INFO, "mrcnn"):
+            dataset = load_via(entries)
+        assert [dataset.image_reference(0)[-5:]] == ["b.png"] and dataset.num_images == 1
+        assert "1 images without regions that have an area are left out" in caplog.text
+        assert load_via(entries, keep_empty=True).num_images == 2
+
     def test_project(self, load_via):
         content = {
             "_via_settings": {},

@@ -433,6 +433,8 @@ def test_values_of_one_channel_are_coloured_as_they_are():
 
 def test_no_image_makes_an_empty_figure():
     assert visualize.display_images([]) == []
+    with pytest.raises(ValueError, match="`cols` must be at least 1; received 0"):
+        visualize.display_images([np.zeros((4, 4, 3), np.uint8)], cols=0)
     assert len(plt.get_fignums()) == 1
 
 

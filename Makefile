@@ -105,13 +105,14 @@ train-boundary: THIRD := $(MAP) --epochs=5 --steps=900 --seed=1
 train-attributes: SQUARES := --image-size=384 --batch=8
 train-attributes: FIRST := $(SQUARES) --epochs=10 --head-epochs=1
 train-attributes: SECOND := $(SQUARES) --epochs=3 --head-epochs=0 --steps=150 --learning-rate=0.0006 --seed=1
-# Of the ensemble the first network is trained longer, without patient data; the second goes on with
-# blended images, stronger changes and the light brought to what is usual. Both keep the statistics of
-# their start, the others learn their own. In the end each goes on at a low rate with what was set
-# aside to test on as well: all images but those of the validation part.
+# Of the ensemble the first network is EfficientNet-Lite2, whose ImageNet weights have to be fetched
+# before (samples/convert_efficientnet_lite.py); the second goes on with blended images, stronger
+# changes and the light brought to what is usual, and keeps the statistics of its start, the others
+# learn their own. In the end all but the first go on at a low rate with what was set aside to test on
+# as well: all images but those of the validation part.
 train-diagnosis: SHARED := --image-size=192 --steps=200 --patient-data --prevalence-power=0.4
 train-diagnosis: FRESH := $(SHARED) --head-epochs=1 --learning-rate=0.0015
-train-diagnosis: FIRST := --image-size=224 --epochs=31 --head-epochs=1 --steps=200 --no-batch-statistics
+train-diagnosis: FIRST := $(FRESH) --backbone=efficientnetlite2 --image-size=224 --epochs=9 --seed=2
 train-diagnosis: SECOND := $(FRESH) --epochs=10 --seed=1 --no-batch-statistics
 train-diagnosis: ON := $(SHARED) --epochs=9 --head-epochs=0 --learning-rate=0.001 --seed=4 --mixing=0.4 \
 	--strong-changes --usual-light=1 --no-batch-statistics
@@ -145,11 +146,10 @@ train-diagnosis: data setup  ## Train the diagnosis ensemble on DATA=HAM10000_25
 	$(call train_diagnosis,$(call last_of,diagnosis-second),$(ON),second-on)
 	$(call train_diagnosis,imagenet,$(THIRD),third)
 	$(call train_diagnosis,imagenet,$(FOURTH),fourth)
-	$(call train_diagnosis,$(call last_of,diagnosis-first),$(FIRST) $(ALL) --epochs=2 --seed=14,first-all)
 	$(call train_diagnosis,$(call last_of,diagnosis-second-on),$(ON) $(ALL) --epochs=3 --seed=13,second-all)
 	$(call train_diagnosis,$(call last_of,diagnosis-third),$(THIRD) $(ALL) --epochs=3 --seed=12,third-all)
 	$(call train_diagnosis,$(call last_of,diagnosis-fourth),$(FOURTH) $(ALL) --epochs=3 --seed=11,fourth-all)
-	$(IN_VENV) lesion/join.py --weights=$(call last_of,diagnosis-first-all) \
+	$(IN_VENV) lesion/join.py --weights=$(call last_of,diagnosis-first) \
 		--weights=$(call last_of,diagnosis-second-all) --weights=$(call last_of,diagnosis-third-all) \
 		--weights=$(call last_of,diagnosis-fourth-all) \
 		$(DATA:%=--dataset=%) --out=$(LOGS)/diagnosis-joined

@@ -246,7 +246,7 @@ def test_patient_data_that_are_told_and_that_mean_nothing_are_said(
     caplog.set_level("INFO")
     arguments = [f"--dataset={data}", f"--split={moles.split}", f"--logs={tmp_path / 'logs'}"]
     assert main([*arguments, *SETTINGS, *options]) == 0
-    assert "Known of the patients of 56 images: age of 28, sex of 56, site of 28." in caplog.text
+    assert "Known of the patients of 56 images: age of 28, sex of 28, site of 28." in caplog.text
     assert "sex x (28 x) is not known, and not used." in caplog.text
 
 

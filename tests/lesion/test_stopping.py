@@ -18,9 +18,9 @@ each_signal = pytest.mark.parametrize("number", NUMBERS)
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """The handlers that each test finds, which are put back after it."""
-    before = {number: signal.getsignal(number) for number in NUMBERS}
-    yield before
+    """The usual handlers, whatever ignores them around the tests, as nohup does; put back after."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in NUMBERS}
+    yield dict.fromkeys(NUMBERS, signal.SIG_DFL)
     for number, handler in before.items():
         signal.signal(number, handler)
 

@@ -1,6 +1,9 @@
 """The whole network: matterport's numbers, its training, and what settings change in it."""
 
 import json
+import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -212,18 +215,39 @@ class TestParity:
         overlap = (masks & result["masks"]).sum(axis=(0, 1))
         assert (overlap >= 0.995 * union).all()
 
-    def test_bfloat16_finds_the_same(self, golden, model, tmp_path):
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def rough(golden, model, tmp_path_factory):
+        """The same network in bfloat16."""
+        meta = json.loads(str(golden["meta"]))
+        config = Config.from_dict({**meta["config"], "PRECISION": "mixed_bfloat16"})
+        rough = MaskRCNN("inference", config, tmp_path_factory.mktemp("logs"))
+        rough.keras_model.set_weights(model.keras_model.get_weights())
+        return rough
+
+    def test_bfloat16_proposes_nearly_the_same(self, golden, model, rough):
+        """On any processor; which of two like regions is taken may differ (docs/backends.md)."""
+        molded, metas, _ = model.mold_inputs([golden["0/image"]])
+        inputs = [molded, np.float32(metas), model.get_anchors(molded.shape[1:])[None]]
+        exact, found = (each.keras_model.predict_on_batch(inputs) for each in (model, rough))
+        for name, place in (("rpn_class", 5), ("rpn_bbox", 6)):
+            difference = np.sqrt(np.mean((found[place] - exact[place]) ** 2))
+            assert 0 < difference < 0.02 * exact[place].std(), name
+
+    def test_bfloat16_finds_the_same(self, golden, model, rough):
         if keras.backend.backend() != "tensorflow":
             pytest.skip("bfloat16 of other backends finds some others (docs/backends.md)")
         processor = Path("/proc/cpuinfo")
-        if processor.exists() and "bf16" not in processor.read_text():
+        facts = processor.read_text() if processor.exists() else "bf16"
+        if "bf16" not in facts:
             pytest.skip("a processor without bfloat16 rounds otherwise (docs/backends.md)")
-        if processor.exists() and "amx_bf16" in processor.read_text():
-            pytest.skip("AMX rounds otherwise: the masks agree by 0.95 in the mean there")
-        meta = json.loads(str(golden["meta"]))
-        config = Config.from_dict({**meta["config"], "PRECISION": "mixed_bfloat16"})
-        rough = MaskRCNN("inference", config, tmp_path)
-        rough.keras_model.set_weights(model.keras_model.get_weights())
+        if "amx_bf16" in facts and "ONEDNN_MAX_CPU_ISA" not in os.environ:
+            # AMX rounds otherwise, too; its vectors do as those of other processors.
+            this = f"{__file__}::TestParity::test_bfloat16_finds_the_same"
+            command = [sys.executable, "-m", "pytest", "-p", "no:xdist", this]
+            environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+            subprocess.run(command, env=environment, check=True)
+            return
         for image in (golden["0/image"], golden["1/image"]):
             exact, found = (network.detect([image])[0] for network in (model, rough))
             overlaps = compute_overlaps_masks(exact["masks"], found["masks"])

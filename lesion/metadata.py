@@ -76,7 +76,9 @@ def read_metadata(
             says anything of them.
     """
     tables = _usable(paths, collection, required)
-    named = {image_id: {**_NOTHING, **facts} for image_id, facts in (known or {}).items()}
+    known, ids = known or {}, ids or {}
+    all_listed = {_image_id(r[t.image_column], ids) for t in tables for _, r in t.rows}
+    named = {row: {**_NOTHING, **known[name]} for name, row in rows_of(known, all_listed).items()}
     rows: dict[str, dict] = {}
     lacks: dict[str, dict[str, tuple[Path, int]]] = {}  # by image the columns it is blank in
     contradictory: set[str] = set()
@@ -85,7 +87,7 @@ def read_metadata(
     for table in tables:
         listed: dict[str, dict] = {}
         for number, row in table.rows:
-            image_id = _image_id(row[table.image_column], ids or {})
+            image_id = _image_id(row[table.image_column], ids)
             facts, fault = _facts(row, table.named, table.categories)
             place, problem = (table.path, number), None
             if not image_id:
@@ -112,8 +114,8 @@ def read_metadata(
                     faulty.add(image_id)
             if problem:
                 collection.problems.append(Problem(table.path, f"line {number}: {problem}"))
-    diagnosed_ids = {i for i, row in rows.items() if row["diagnosis"]}
-    collection.diagnoses_listed += len(faulty | diagnosed_ids | named.keys())
+    told = faulty | named.keys() | {i for i, row in rows.items() if row["diagnosis"]}
+    collection.diagnoses_listed += len(told) + len(known) - len(named)
     columns = list(dict.fromkeys(name for table in tables for name in table.columns))
     for row in rows.values():
         row["diagnosis"] = row["diagnosis"] or None

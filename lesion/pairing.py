@@ -108,7 +108,7 @@ def add_samples(
 
     Args:
         contradictory: ids of images that are left out.
-        known: by image what is known without a table, such as the diagnosis a folder is named by.
+        known: what is known of images that no table lists, as by the name of their folder.
     """
     row_of = rows_of(pairs, [*rows, *contradictory])
     for image_id, (image, mask) in pairs.items():
@@ -116,11 +116,12 @@ def add_samples(
         if row in contradictory:
             collection.left_out += 1
             continue
-        listed, facts = rows.pop(row, None), {**(known or {}).get(image_id, {})}
-        if tables and listed is None:
-            names = " or ".join(table.name for table in tables)
-            collection.problems.append(Problem(image, f"not in {names}: lesion unknown"))
-        facts |= {name: value for name, value in (listed or {}).items() if value is not None}
+        facts = rows.pop(row, None)
+        if facts is None:
+            facts = dict((known or {}).get(image_id, {}))
+            if tables:
+                names = " or ".join(table.name for table in tables)
+                collection.problems.append(Problem(image, f"not in {names}: lesion unknown"))
         for name in {"lesion_id", "patient_id"} & facts.keys():
             facts[name] = among_all(collection, facts[name])
         sample = Sample(collection.name, image_id, image, mask, part=part, **facts)

@@ -425,6 +425,14 @@ class TestFoldersOfDiagnoses:
 
         assert any("a has another diagnosis by its folder" in p.reason for p in found.problems)
 
+    def test_table_in_other_case_that_says_otherwise(self, classes):
+        (classes / "t.csv").write_text("image,dx,lesion_id\nA,nv,1\nB,,2\nC,bkl,3\n")
+        found = find_samples(classes, task="diagnosis")
+        assert diagnoses(found) == {"b": "NV", "c": "BKL"} and found.left_out == 1
+        assert [p.reason for p in found.problems] == [
+            "line 2: A has another diagnosis by its folder; the image is left out"
+        ]
+
     def test_table_that_lacks_an_image(self, classes):
         (classes / "t.csv").write_text("image,lesion_id\na,1\nb,2\n")
         found = find_samples(classes, task="diagnosis")

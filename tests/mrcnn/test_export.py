@@ -282,6 +282,15 @@ class TestSettings:
             expected = model.detect(images)
         assert_same(found, images, expected)
 
+    def test_image_that_cannot_be_halved(self, tiny_config, tmp_path):
+        model = build(tiny_config, tmp_path, IMAGE_RESIZE_MODE="none")
+        detect = tf.function(lambda files: export.Detector(model)(files, images_graph.decode))
+        assert _arrays(detect(tf.constant([png(picture(64, 96))])))["image_size"].tolist() == [
+            [64, 96]
+        ]
+        with pytest.raises(tf.errors.InvalidArgumentError, match="must be divisible by 32"):
+            detect(tf.constant([png(picture(70, 90))]))
+
     @pytest.mark.parametrize(
         ("changes", "word"),
         [

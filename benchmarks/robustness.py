@@ -1,4 +1,4 @@
-"""How much a task's score falls when its images are taken worse than those of the data set.
+"""How much a task's score falls when its images are blurred, dim, noisy, compressed and so on.
 
 Every image of a part of the split is changed in one way after the other, with its masks where they
 move, and scored as lesion/evaluate.py does it, from a file and at the size that it then has.

@@ -101,7 +101,9 @@ class Analysis:
 
     @property
     def probabilities(self) -> dict[str, float] | None:
-        """Calibrated, of each of `lesion.samples.DIAGNOSES`; they sum to 1."""
+        """Of each of `lesion.samples.DIAGNOSES`; they sum to 1, after the temperature
+        that the weights have, if any.
+        """
         if self.diagnosis is None:
             return None
         return dict(zip(DIAGNOSES, map(float, self.diagnosis.probabilities), strict=True))

@@ -56,7 +56,7 @@ class Analyzer:
         risk: diagnoses are referred that are less sure than those of which, in validation, at most
             this share was wrong; None refers none.
         melanoma_sensitivity: those are referred, too, whose probability of melanoma this share of
-            the melanomas in validation reached; None refers none for it.
+            the images of melanoma in validation reached; None refers none for it.
         batch: images per pass through the networks. Fewer take as long as so many.
 
     Raises:

@@ -36,7 +36,7 @@ class Threshold:
     """When a pixel belongs to an attribute; `NEVER` switches a source off.
 
     Attributes:
-        presence: probability that the image must have of showing the attribute at all.
+        presence: score that the image must have of showing the attribute at all.
         semantic: probability that the semantic map must have there, or
         instance: score that an instance there must have.
     """

@@ -70,7 +70,7 @@ class Attributes:
 
     Attributes:
         masks: bool [height, width] of the image by attribute, in the order of `ATTRIBUTES`.
-        presence: probability in 0..1 that the image shows the attribute at all.
+        presence: score in 0..1, not calibrated, of whether the image shows the attribute at all.
     """
 
     masks: dict[str, np.ndarray]

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from lesion.crop import centred, mask_ends
 from mrcnn.images import fitted_size
-from mrcnn.masks import mask_extent
 
 VIEWS = (1, 8)
 """Numbers of views that can be averaged: the image alone, or four mirror images of two looks."""
@@ -83,14 +83,13 @@ def close_up(mask: np.ndarray) -> tuple[slice, slice]:
     """
     if not mask.any():
         return slice(0, mask.shape[0]), slice(0, mask.shape[1])
-    top, left, bottom, right = mask_extent(mask)
-    spans = [(top, bottom), (left, right)]
+    spans = mask_ends(mask)
     shares = [(end - start) / size for (start, end), size in zip(spans, mask.shape, strict=True)]
     share = float(np.clip(MARGIN * max(shares), MIN_SHARE, 1))
     frame = []
-    for (start, end), size in zip(spans, mask.shape, strict=True):
+    for span, size in zip(spans, mask.shape, strict=True):
         side = max(1, round(share * size))
-        first = int(np.clip((start + end - side) // 2, 0, size - side))
+        first = centred(span, side, size)
         frame.append(slice(first, first + side))
     rows, columns = frame
     return rows, columns

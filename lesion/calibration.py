@@ -234,21 +234,21 @@ class Calibration:
         )
 
     def melanoma_threshold(self, sensitivity: float) -> float:
-        """The highest probability of melanoma that at least this share of the melanomas had.
+        """The highest probability of melanoma that at least this share of its images had.
 
         Raises:
-            ValueError: if `sensitivity` is no share, or nothing is known of melanomas.
+            ValueError: if `sensitivity` is no share, or nothing is known of such images.
         """
         if not 0 <= sensitivity <= 1:
             raise ValueError(
-                f"`melanoma_sensitivity` is a share of melanomas, from 0 to 1; received "
+                f"`melanoma_sensitivity` is a share of images of melanoma, from 0 to 1; received "
                 f"{sensitivity}."
             )
         if not self.melanoma:
             raise ValueError(
-                "No threshold finds a share of melanomas: there was none in the validation part, "
-                "or an earlier version calibrated these weights. Train them anew, or join the "
-                "members of an ensemble anew; or leave out the sensitivity."
+                "No threshold finds a share of images of melanoma: there was none in the "
+                "validation part, or an earlier version calibrated these weights. Train them "
+                "anew, or join the members of an ensemble anew; or leave out the sensitivity."
             )
         found = max(1, math.ceil(sensitivity * len(self.melanoma) - 1e-9))
         return float(np.sort(self.melanoma)[-found])

@@ -42,11 +42,13 @@ def lesion_square(
     ends = mask_ends(mask)
     longer = max(end - start for start, end in ends)
     side = int(np.clip(round(margin * longer), round(least * shorter), shorter))
-    top, left = (
-        int(np.clip((start + end - side) // 2, 0, extent - side))
-        for (start, end), extent in zip(ends, mask.shape, strict=True)
-    )
+    top, left = (centred(span, side, size) for span, size in zip(ends, mask.shape, strict=True))
     return top, left, side
+
+
+def centred(span: tuple[int, int], side: int, size: int) -> int:
+    """Where `side` pixels begin that have a span in their middle, moved into 0 to `size`."""
+    return int(np.clip((sum(span) - side) // 2, 0, size - side))
 
 
 def mask_ends(mask: np.ndarray) -> list[tuple[int, int]]:

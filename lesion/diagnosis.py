@@ -85,11 +85,11 @@ class DiagnosisPredictor:
         risk: share of wrong answers that may remain among those not referred; None refers none.
         batch: squares per pass through the network.
         boundary: finds the lesion, where images are cropped to it.
-        melanoma_sensitivity: share of the validation's melanomas that would have been referred for
-            their probability of melanoma; None refers none for it.
+        melanoma_sensitivity: share of the validation's images of melanoma that would have been
+            referred for their probability of melanoma; None refers none for it.
 
     Raises:
-        ValueError: for another number of views, or if nothing is known of melanomas in validation.
+        ValueError: for another number of views, or if the validation had no such images.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from lesion.diagnosis_figures import (
     reliability_figure,
     roc_figure,
 )
-from lesion.diagnosis_metrics import Sheet, confusion_matrix, subgroups
+from lesion.diagnosis_metrics import ScoredPredictions, confusion_matrix, subgroups
 from lesion.grouping import independent_groups, lesion_groups, unit_of
 from lesion.reading import read_ahead, read_or_problem
 from lesion.samples import DIAGNOSES, Problem, Sample, distinct_names
@@ -60,10 +60,12 @@ class DiagnosisEvaluation:
         """float64 [samples, 7]."""
         return np.array([d.uncalibrated for d in self.diagnoses]).reshape(-1, len(DIAGNOSES))
 
-    def sheet(self) -> Sheet:
+    def scored(self) -> ScoredPredictions:
         """What is scored; where the lesion is unknown, an image stands for itself."""
         groups = independent_groups(self.samples)
-        return Sheet(self.labels, self.probabilities, groups, lesion_groups(self.samples))
+        return ScoredPredictions(
+            self.labels, self.probabilities, groups, lesion_groups(self.samples)
+        )
 
 
 def evaluate_diagnosis(
@@ -112,11 +114,12 @@ def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = 
         names: of collections that are to be listed even if none of their samples was predicted.
 
     Returns:
-        What `lesion.diagnosis_metrics.Sheet.summary` gives for all images; `before_calibration`;
-        `referred`, their number, `referred_melanoma`, how many of these show melanoma, and the
-        scores of the rest as `answered`, if the predictor refers; `subgroups` and `datasets`, each
-        with the same summary; `grouped_by`, in words what intervals go by; `unscored`, the number
-        of images predicted without a diagnosis to compare with; `failed` and `problems`.
+        What `lesion.diagnosis_metrics.ScoredPredictions.summary` gives for all images;
+        `before_calibration`; `referred`, their number, `referred_melanoma`, how many of these show
+        melanoma, and the scores of the rest as `answered`, if the predictor refers; `subgroups` and
+        `datasets`, each with the same summary; `grouped_by`, in words what intervals go by;
+        `unscored`, the number of images predicted without a diagnosis to compare with; `failed` and
+        `problems`.
     """
     collections: dict[str, list[int]] = {name: [] for name in names}
     for position, sample in enumerate(evaluation.samples):
@@ -132,12 +135,12 @@ def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = 
         empty = {name: dict.fromkeys(DIAGNOSES) for name in ("recall", "auc")}
         confidence = {"confidence": {**dict.fromkeys(main), **empty}}
         return {"images": 0, "lesions": 0, **dict.fromkeys(main), **empty, **confidence, **common}
-    sheet = evaluation.sheet()
+    scored = evaluation.scored()
 
     def part(positions):
         if not positions:
             return {"images": 0}
-        return sheet.select(positions).summary(intervals=len(positions) >= _MIN_SUBGROUP)
+        return scored.select(positions).summary(intervals=len(positions) >= _MIN_SUBGROUP)
 
     refer = [diagnosis.refer for diagnosis in evaluation.diagnoses]
     referral = {}
@@ -151,7 +154,7 @@ def summarize_diagnosis(evaluation: DiagnosisEvaluation, names: Sequence[str] = 
         }
     before = evaluation.uncalibrated, evaluation.labels
     return {
-        **sheet.summary(),
+        **scored.summary(),
         "before_calibration": {
             "ece": expected_calibration_error(*before),
             "brier": brier_score(*before),
@@ -184,7 +187,7 @@ def write_diagnosis(evaluation: DiagnosisEvaluation, out: str | Path) -> list[Pa
     _write_predictions(tables[1], evaluation)
     names = ("confusion.png", "roc.png", "reliability.png", "coverage.png")
     confusion, roc, reliability, coverage = figures = [out / name for name in names]
-    confusion_figure(confusion_matrix(labels, evaluation.sheet().decisions), confusion)
+    confusion_figure(confusion_matrix(labels, evaluation.scored().decisions), confusion)
     roc_figure(labels, probabilities, roc)
     temperatures = {"before": evaluation.uncalibrated, "after": probabilities}
     reliability_figure(labels, temperatures, reliability)
@@ -230,7 +233,7 @@ def write_heat_maps(
     """
     from lesion.gradcam import LABEL, heat_map
 
-    right = evaluation.sheet().decisions == evaluation.labels
+    right = evaluation.scored().decisions == evaluation.labels
     order = np.lexsort((-evaluation.probabilities.max(axis=1), right))[:count]
     cases = []
     for position in order:

@@ -76,7 +76,7 @@ def sensitivity_at(positive: np.ndarray, scores: np.ndarray, specificity: float)
     return float(true_rate[1 - false_rate >= specificity - 1e-12].max())
 
 
-class Sheet:
+class ScoredPredictions:
     """Labels and probabilities of images, scored as a whole or with weights.
 
     Args:
@@ -179,10 +179,12 @@ class Sheet:
             **({"confidence": self.intervals()} if intervals else {}),
         }
 
-    def select(self, positions: Sequence[int]) -> "Sheet":
+    def select(self, positions: Sequence[int]) -> "ScoredPredictions":
         """The same of some images."""
         groups, lesions = ([of[i] for i in positions] for of in (self.groups, self.lesions))
-        return Sheet(self.labels[positions], self.probabilities[positions], groups, lesions)
+        return ScoredPredictions(
+            self.labels[positions], self.probabilities[positions], groups, lesions
+        )
 
     def _precision(self):
         matrix = confusion_matrix(self.labels, self.decisions)

@@ -341,7 +341,12 @@ def finish(
     training: Sequence[Sample],
     validation: Sequence[Sample],
 ) -> None:
-    """Fits the temperatures on the validation part and stores them with the weights."""
+    """Fits the temperatures on the validation part and stores them with the weights.
+
+    So is the boundary network that crops, if one does. The frequencies that the probabilities are
+    of go into an offset of the logits: `power log(share) - (1 - logit_adjustment) log(drawn share)`
+    of each category. A run that was finished before is left as it is.
+    """
     from lesion.calibration import FEW, Calibration
     from lesion.diagnosis import VIEWS, load_classifier, logits_of_samples, with_boundary
     from lesion.diagnosis_data import log_shares

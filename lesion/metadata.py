@@ -3,37 +3,31 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lesion.folders import image_stem
 from lesion.grouping import look_at_groups
+from lesion.metadata_tables import (
+    CONFIRMATION_COLUMNS,
+    DIAGNOSIS_COLUMNS,
+    DIAGNOSIS_LEVELS,
+    IMAGE_COLUMNS,
+    Table,
+    note_columns,
+    usable_tables,
+)
 from lesion.patient import NAMES, UNKNOWN
 from lesion.samples import Collection, DatasetError, Problem, RowProblems
-from lesion.tables import columns_of, read_table
+from lesion.tables import read_table
 from lesion.vocabulary import category_of
 
-_IMAGE_COLUMNS = (
-    *("image_id", "image", "isic_id", "image name", "image_name", "bcn_filename", "filename"),
-    *("file_name", "file", "image_file", "image_path", "img_id", "derm", "id"),
-)
-_DIAGNOSIS_COLUMNS = ("dx", "diagnosis")
-# Looked at where there are none of these, nor of the archive's: words that may mean anything.
-_OTHER_DIAGNOSIS_COLUMNS = ("label", "class", "category")
 # The categories of ISIC 2019 that are none of the seven.
 _OTHER_CATEGORIES = ("scc", "unk")
-# What `lesion.tables.write_table` adds to tables of results.
-_OWN_RESULTS = "notice"
-# The archive's since 2023, from the broadest to the narrowest.
-_DIAGNOSIS_LEVELS = tuple(f"diagnosis_{level}" for level in range(1, 6))
-_CONFIRMATION_COLUMNS = ("dx_type", "diagnosis_confirm_type")
 _OTHER = ""
 """Stands for a diagnosis that is none of the seven, until all tables are read."""
 # What tables may contradict each other in.
 _NAMES = ("lesion_id", "patient_id", "diagnosis")
 _NOTHING: dict[str, dict | None] = {**dict.fromkeys(_NAMES), "metadata": {}}
-_SHOWN = 40
-"""Names of columns in a message."""
 # What the challenge and the archive call the ways in which HAM10000's diagnoses were confirmed.
 CONFIRMATIONS = {
     "histopathology": "histo",
@@ -52,7 +46,7 @@ def read_metadata(
 ) -> tuple[dict[str, dict], set[str]]:
     """What tables such as HAM10000's say of each image, and the ids of which they say two things.
 
-    Comma, semicolon and tab separate alike. Columns are one of `_IMAGE_COLUMNS`, and of these
+    Comma, semicolon and tab separate alike. Columns are one of `IMAGE_COLUMNS`, and of these
     whichever are there: `dx` (or `diagnosis`, or else `label`, `class` or `category`) with a name
     that `lesion.vocabulary.category_of` knows, the archive's `diagnosis_1` to `diagnosis_5`, of
     which the narrowest that is known counts, or one column for each category, of which one holds a
@@ -75,63 +69,16 @@ def read_metadata(
         DatasetError: if a table cannot be read, or none has a column of images and another that
             says anything of them.
     """
-    tables = _usable(paths, collection, required)
+    tables = usable_tables(paths, collection, required)
     known, ids = known or {}, ids or {}
     all_listed = {_image_id(r[t.image_column], ids) for t in tables for _, r in t.rows}
     named = {row: {**_NOTHING, **known[name]} for name, row in rows_of(known, all_listed).items()}
-    rows: dict[str, dict] = {}
-    lacks: dict[str, dict[str, tuple[Path, int]]] = {}  # by image the columns it is blank in
-    contradictory: set[str] = set()
-    faulty: set[str] = set()
-    faults = RowProblems()
+    merged = _Merged(named)
     for table in tables:
-        listed: dict[str, dict] = {}
-        for number, row in table.rows:
-            image_id = _image_id(row[table.image_column], ids)
-            facts, fault = _facts(row, table.named, table.categories)
-            place, problem = (table.path, number), None
-            if not image_id:
-                problem = f"no {table.image_column}"
-            elif image_id in listed and facts == listed[image_id]:
-                problem = f"{image_id} is listed again"
-            elif image_id in listed or _contradict(rows.get(image_id), facts):
-                problem = f"{image_id} is listed again and otherwise; the image is left out"
-                contradictory.add(image_id)
-            elif _contradict(named.get(image_id), facts):
-                problem = f"{image_id} has another diagnosis by its folder; the image is left out"
-                contradictory.add(image_id)
-            else:
-                listed[image_id] = facts
-                rows[image_id] = _together(rows.get(image_id, named.get(image_id)), facts)
-                blank = lacks.setdefault(image_id, {})
-                if "lesion_id" in row or "lesion_id" not in blank:
-                    blank["lesion_id"] = place
-                for column in _DIAGNOSIS_COLUMNS:
-                    if row.get(column, " ").lower() in UNKNOWN:
-                        blank.setdefault(column, place)
-                if fault:
-                    faults.add(fault, image_id, place)
-                    faulty.add(image_id)
-            if problem:
-                collection.problems.append(Problem(table.path, f"line {number}: {problem}"))
-    told = faulty | named.keys() | {i for i, row in rows.items() if row["diagnosis"]}
-    collection.diagnoses_listed += len(told) + len(known) - len(named)
+        merged.add(table, ids)
+    collection.diagnoses_listed += merged.diagnoses_listed() + len(known) - len(named)
     columns = list(dict.fromkeys(name for table in tables for name in table.columns))
-    for row in rows.values():
-        row["diagnosis"] = row["diagnosis"] or None
-    lacking = RowProblems()
-    for image_id, row in rows.items():
-        wanted = {"lesion_id"} if "lesion_id" in columns and row["lesion_id"] is None else set()
-        if row["diagnosis"] is None and image_id not in faulty:
-            wanted.update(_DIAGNOSIS_COLUMNS)
-        by_place: dict[tuple[Path, int], list[str]] = {}
-        for column, place in lacks.get(image_id, {}).items():
-            if column in wanted:
-                by_place.setdefault(place, []).append(column)
-        for place, names in by_place.items():
-            lacking.add(" and no ".join(names), image_id, place)
-    collection.problems += faults.problems("{what} of {image} is unknown and not used")
-    collection.problems += lacking.problems("{image} has no {what}", "{image} have no {what}")
+    collection.problems += merged.problems(columns)
     if "lesion_id" not in columns:
         units = "patient" if "patient_id" in columns else "image"
         reason = (
@@ -141,81 +88,97 @@ def read_metadata(
         collection.problems.append(Problem(tables[0].path, reason))
     diagnosed = any(table.named or table.categories for table in tables)
     for table in tables:
-        _note_columns(table, collection, diagnosed)
+        note_columns(table, collection, diagnosed)
+    rows = {name: {**row, "diagnosis": row["diagnosis"] or None} for name, row in merged.rows()}
     look_at_groups(rows, tables[0].path, collection)
-    for image_id in contradictory:
+    for image_id in merged.contradictory:
         rows.pop(image_id, None)
-    return rows, contradictory
+    return rows, merged.contradictory
 
 
-class _MeansNothing(DatasetError):
-    """A table that says nothing of images."""
+class _Merged:
+    """What tables say of each image, one table after the other, and what is wrong with their rows.
 
+    Args:
+        named: by image what its folder says, in the form of `read_metadata`.
+    """
 
-@dataclass
-class _Table:
-    """A table's rows, and which of its columns mean what."""
+    def __init__(self, named: Mapping[str, dict]):
+        self.contradictory: set[str] = set()
+        self._named = named
+        self._rows: dict[str, dict] = {}
+        self._problems: list[Problem] = []
+        self._faulty: set[str] = set()
+        self._faults = RowProblems()
+        self._blank: dict[str, dict[str, tuple[Path, int]]] = {}  # by image and column, where
 
-    path: Path
-    rows: list[tuple[int, dict[str, str]]]
-    columns: list[str]
-    image_column: str
-    named: list[str]  # of diagnoses by name
-    categories: dict[str, str]  # by column, where each category has one
+    def rows(self) -> Iterable[tuple[str, dict]]:
+        """By image what is known; its diagnosis may be `_OTHER`."""
+        return self._rows.items()
 
-    @property
-    def known(self) -> set[str]:
-        """Names that say something of an image, whether or not they are among the columns."""
-        return {
-            *("lesion_id", "patient_id", *self.named, *self.categories),
-            *sum(NAMES.values(), ()),
-        }
+    def add(self, table: Table, ids: Mapping[tuple[str, str], str]) -> None:
+        listed: dict[str, dict] = {}
+        for number, row in table.rows:
+            image_id = _image_id(row[table.image_column], ids)
+            facts, fault = _facts(row, table.named, table.categories)
+            if problem := self._refuse(image_id, facts, listed, table.image_column):
+                self._problems.append(Problem(table.path, f"line {number}: {problem}"))
+                continue
+            listed[image_id] = facts
+            before = self._rows.get(image_id, self._named.get(image_id))
+            self._rows[image_id] = _together(before, facts)
+            self._note_blanks(image_id, row, (table.path, number))
+            if fault:
+                self._faults.add(fault, image_id, (table.path, number))
+                self._faulty.add(image_id)
 
+    def _refuse(self, image_id, facts, listed, column):
+        """Why a row is not taken, None if it is; images of which two things are said are kept."""
+        if not image_id:
+            return f"no {column}"
+        if facts == listed.get(image_id):
+            return f"{image_id} is listed again"
+        if image_id in listed or _contradict(self._rows.get(image_id), facts):
+            reason = "is listed again and otherwise"
+        elif _contradict(self._named.get(image_id), facts):
+            reason = "has another diagnosis by its folder"
+        else:
+            return None
+        self.contradictory.add(image_id)
+        return f"{image_id} {reason}; the image is left out"
 
-def _opened(path, required):
-    columns = columns_of(path)
-    if not required and not set(_IMAGE_COLUMNS).intersection(columns):
-        _say_nothing_of_images(path, columns)  # such as HAM10000's pixels, which are many
-    rows = read_table(path, required)
-    if not rows:
-        raise _MeansNothing(f"The table {path} lists no image.")
-    columns = list(rows[0][1])
-    named = [name for name in (*_DIAGNOSIS_COLUMNS, *_DIAGNOSIS_LEVELS) if name in columns]
-    named = named or [name for name in _OTHER_DIAGNOSIS_COLUMNS if name in columns][:1]
-    categories = {name: category for name in columns if (category := category_of(name))}
-    image_column = next((name for name in _IMAGE_COLUMNS if name in columns), "")
-    table = _Table(path, rows, columns, image_column, named, categories)
-    if _OWN_RESULTS in columns:
-        raise _MeansNothing(
-            f"The table {path} holds results of this project (its column {_OWN_RESULTS}), which "
-            "are no truth; keep results out of a data set's folder."
-        )
-    if not image_column or not table.known.intersection(columns):
-        _say_nothing_of_images(path, columns)
-    return table
+    def _note_blanks(self, image_id, row, place):
+        """Where to look for what the image may turn out to lack once all tables are read."""
+        blank = self._blank.setdefault(image_id, {})
+        if "lesion_id" in row or "lesion_id" not in blank:
+            blank["lesion_id"] = place
+        for column in DIAGNOSIS_COLUMNS:
+            if row.get(column, " ").lower() in UNKNOWN:
+                blank.setdefault(column, place)
 
+    def diagnoses_listed(self) -> int:
+        """Of how many images a diagnosis is told, be it one that is not known here."""
+        told = {image_id for image_id, row in self._rows.items() if row["diagnosis"]}
+        return len(told | self._faulty | self._named.keys())
 
-def _say_nothing_of_images(path, columns):
-    shown = [*columns[:_SHOWN], *(["…"] if len(columns) > _SHOWN else [])]
-    raise _MeansNothing(
-        f"The table {path} must have a column of images (such as image_id), and beside it dx or "
-        f"one column for each category; its columns are {', '.join(shown)}. Known for images are "
-        f"{', '.join(_IMAGE_COLUMNS)}."
-    )
-
-
-def _usable(paths, collection, required):
-    """The tables that say something of images; of the others a note is left, if there are any."""
-    tables, others = [], []
-    for place, path in enumerate(paths):
-        try:
-            tables.append(_opened(path, () if place else required))
-        except _MeansNothing as error:
-            others.append((path, error))
-    if not tables:
-        raise others[0][1]
-    collection.notes += [Problem(path, f"not used: {error}") for path, error in others]
-    return tables
+    def problems(self, columns: Sequence[str]) -> list[Problem]:
+        """What is wrong with single rows, and which images lack what the `columns` tell of."""
+        lacking = RowProblems()
+        for image_id, row in self._rows.items():
+            wanted = {"lesion_id"} if "lesion_id" in columns and row["lesion_id"] is None else set()
+            if not row["diagnosis"] and image_id not in self._faulty:
+                wanted.update(DIAGNOSIS_COLUMNS)
+            by_place: dict[tuple[Path, int], list[str]] = {}
+            for column, place in self._blank[image_id].items():
+                if column in wanted:
+                    by_place.setdefault(place, []).append(column)
+            for place, names in by_place.items():
+                lacking.add(" and no ".join(names), image_id, place)
+        return [
+            *self._problems,
+            *self._faults.problems("{what} of {image} is unknown and not used"),
+            *lacking.problems("{image} has no {what}", "{image} have no {what}"),
+        ]
 
 
 def _contradict(first, second):
@@ -234,32 +197,22 @@ def _together(first, second):
     return {**facts, "metadata": {**first["metadata"], **second["metadata"], **told}}
 
 
-def _note_columns(table, collection, diagnosed):
-    """Says which columns of a table mean something here, and that none is of diagnoses."""
-    read = table.known | {table.image_column, *_CONFIRMATION_COLUMNS}
-    used, others = ([n for n in table.columns if (n in read) == known] for known in (True, False))
-    text = f"read: {', '.join(used)}"
-    text += f"; not read: {', '.join(filter(None, others))}" if any(others) else ""
-    text += "" if diagnosed else "; no column dx or diagnosis"
-    collection.notes.append(Problem(table.path, text))
-
-
 def _facts(row, named, categories):
     """A row as `read_metadata` returns it, and a diagnosis that is none of the seven, as text.
 
     Such a diagnosis is `_OTHER`; one of the archive's broad words, such as "Benign", is unknown.
     """
-    named = [column for column in named if column not in _DIAGNOSIS_LEVELS]
+    named = [column for column in named if column not in DIAGNOSIS_LEVELS]
     columns = [column for column in named if row[column].lower() not in UNKNOWN]
     names = [row[column] for column in columns]
-    levels = [row.get(column, "") for column in reversed(_DIAGNOSIS_LEVELS)]
+    levels = [row.get(column, "") for column in reversed(DIAGNOSIS_LEVELS)]
     levels = [name for name in levels if name.lower() not in UNKNOWN]
     found, fault = [category_of(name) for name in names], None
     unknown = _OTHER if names else None
     if not names and levels:
         found = [next(filter(None, map(category_of, levels)), None)]
         names = levels[:1]
-        columns = [next(n for n in reversed(_DIAGNOSIS_LEVELS) if row.get(n) == levels[0])]
+        columns = [next(n for n in reversed(DIAGNOSIS_LEVELS) if row.get(n) == levels[0])]
     name, diagnosis = (names[0], found[0]) if names else ("", None)
     marked = [column for column in categories if _is_marked(row[column])]
     if name and diagnosis is None:
@@ -276,7 +229,7 @@ def _facts(row, named, categories):
         fault = f"the category ({' and '.join(marked) or 'none of these columns is 1'})"
         diagnosis = _OTHER if marked else None
     metadata = patient_in(row)
-    if kind := next(filter(None, (row.get(name) for name in _CONFIRMATION_COLUMNS)), None):
+    if kind := next(filter(None, (row.get(name) for name in CONFIRMATION_COLUMNS)), None):
         metadata["confirmation"] = CONFIRMATIONS.get(kind.lower(), kind)
     facts = {
         "lesion_id": name_in(row, "lesion_id"),
@@ -363,7 +316,7 @@ def read_patients(path: Path) -> dict[str, dict[str, str]]:
     """
     patients: dict[str, dict[str, str]] = {}
     for number, row in read_table(path, ()):
-        image = next((row[name] for name in _IMAGE_COLUMNS if name in row), None)
+        image = next((row[name] for name in IMAGE_COLUMNS if name in row), None)
         if image is None or not any(old in row for old in sum(NAMES.values(), ())):
             raise DatasetError(
                 f"The table {path} must have the column image (or image_id), and at least one of "

@@ -125,7 +125,8 @@ def add_referral(parser: argparse._ActionsContainer, risk: float | None = None) 
         "--melanoma-sensitivity",
         type=share,
         metavar="SHARE",
-        help="refer, too, what is as near to melanoma as this share of the melanomas in validation",
+        help="refer, too, what is as near to melanoma as this share of the images of melanoma in "
+        "validation",
     )
 
 

@@ -151,7 +151,7 @@ def _referral(refer: bool, settings: Mapping) -> str:
         limit = f"below the threshold above which {share} of all answers may be wrong"
         unsure = [limit, f"{limit}, and more of those about melanoma"]
     if sensitivity is not None:
-        limit = f"as near to melanoma as {100 * sensitivity:g}% of the melanomas in validation were"
+        limit = f"as near to melanoma as {100 * sensitivity:g}% of its images in validation were"
         suspect = [limit, limit]
     reasons = [reason[not refer] for reason in (unsure, suspect) if reason]
     if refer:
@@ -207,10 +207,14 @@ def _patient(patient: Mapping, model: Mapping) -> list[str]:
     return [f"{words}: {escape(', '.join(these))}." for words, these in lines if these]
 
 
+_OF_PRESENCE = "Scores from 0 to 1, not probabilities: they are not calibrated."
+
+
 def _attributes(attributes: Mapping) -> str:
     rows = {ATTRIBUTE_LABELS[name]: found["presence"] for name, found in attributes.items()}
     swatches = {ATTRIBUTE_LABELS[name]: color_swatch(ATTRIBUTE_COLORS[name]) for name in attributes}
-    return f"<section><h3>Presence of attributes</h3>{_bars(rows, swatches)}</section>"
+    note = f'<p class="small">{_OF_PRESENCE}</p>'
+    return f"<section><h3>Presence of attributes</h3>{_bars(rows, swatches)}{note}</section>"
 
 
 def _measurements(measured: Mapping) -> str:

@@ -124,7 +124,7 @@ def _of_part(collections, split, part, limit, without_truth):
     """The samples of a split's part; of `test` also the challenge's without a truth."""
     samples = _all(collections)
     unlisted = {s.key for s in samples} - {s.key for s in split.among(samples)}
-    tested = {s.key for s in samples if s.part == part == "test"} & without_truth & unlisted
+    tested = {s.key for s in samples if "test" == part == s.part} & without_truth & unlisted
     unused = unlisted - tested
     chosen = select_samples(collections, split, part, limit, also=tested, last=without_truth)
     elsewhere = unused - _unknown([split], samples)

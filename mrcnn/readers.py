@@ -88,19 +88,8 @@ class ViaDataset(_DrawnInstances):
         undecided = bool(named) and only not in named
         records, empty, flat = [], 0, []
         for key, entry in content.items():
-            if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
-                raise ValueError(
-                    f"{annotations}: entry {key!r} names no image. Expected a project or JSON "
-                    "export of VIA 1.x or 2.x."
-                )
-            regions = entry.get("regions") or []
-            if not isinstance(regions, dict | list):
-                raise ValueError(f"{annotations}: the regions of entry {key!r} are {regions!r}.")
-            # A list since 2.0, before that a dictionary whose keys are numbers.
-            items = regions.items() if isinstance(regions, dict) else enumerate(regions)
             instances = []
-            for number, region in items:
-                where = f"{annotations}: region {number} of {entry['filename']}"
+            for where, region in _via_regions(annotations, key, entry):
                 if via_kind(region) in VIA_LINES:
                     flat.append(where)
                     continue
@@ -133,6 +122,22 @@ class ViaDataset(_DrawnInstances):
             )
         warn_left_out("instances have no area", flat)
         self.add_all(source, classes, records)
+
+
+def _via_regions(annotations, key, entry):
+    """The regions of an entry of VIA's, each with what an error message calls it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
+        raise ValueError(
+            f"{annotations}: entry {key!r} names no image. Expected a project or JSON export of "
+            "VIA 1.x or 2.x."
+        )
+    regions = entry.get("regions") or []
+    if not isinstance(regions, dict | list):
+        raise ValueError(f"{annotations}: the regions of entry {key!r} are {regions!r}.")
+    # A list since 2.0, before that a dictionary whose keys are numbers.
+    numbered = regions.items() if isinstance(regions, dict) else enumerate(regions)
+    image = entry["filename"]
+    return [(f"{annotations}: region {number} of {image}", region) for number, region in numbered]
 
 
 class LabelmeDataset(_DrawnInstances):

@@ -197,7 +197,9 @@ class TestMelanoma:
         assert len(fitted.melanoma) == len(found) and all(found)
 
     def test_no_share(self):
-        with pytest.raises(ValueError, match="is a share of melanomas, from 0 to 1; received 1.5"):
+        with pytest.raises(
+            ValueError, match="is a share of images of melanoma, from 0 to 1; received 1.5"
+        ):
             self.calibration.melanoma_threshold(1.5)
 
     def test_of_an_earlier_version(self):

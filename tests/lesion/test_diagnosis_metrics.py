@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from lesion.diagnosis_metrics import (
     UNDECIDED,
     RankedScores,
-    Sheet,
+    ScoredPredictions,
     confusion_matrix,
     decide,
     sensitivity_at,
@@ -52,30 +52,34 @@ class TestChallenge:
 
     def test_balanced_accuracy(self, scored):
         labels, values, weights, score = scored
-        own = Sheet(labels, values, range(90)).scores(weights)["balanced_accuracy"]
+        own = ScoredPredictions(labels, values, range(90)).scores(weights)["balanced_accuracy"]
         assert own == pytest.approx(score.overall)
 
     def test_areas(self, scored):
         labels, values, weights, score = scored
-        areas = Sheet(labels, values, range(90)).scores(weights)["auc"]
+        areas = ScoredPredictions(labels, values, range(90)).scores(weights)["auc"]
         np.testing.assert_allclose(areas, score.per_category["auc"])
 
     def test_average_precision(self, scored):
         labels, values, _, _ = scored
         score = official(labels, values, np.ones(90))
-        ours = Sheet(labels, values, range(90)).summary(intervals=False)["average_precision"]
+        ours = ScoredPredictions(labels, values, range(90)).summary(intervals=False)[
+            "average_precision"
+        ]
         np.testing.assert_allclose(list(ours.values()), score.per_category["ap"])
 
     def test_missing_category_is_left_out_of_the_mean(self):
         labels = np.array([MEL, MEL, NV])
         values = np.eye(7)[[MEL, NV, NV]]
-        assert Sheet(labels, values, range(3)).scores()["balanced_accuracy"] == 0.75
+        assert ScoredPredictions(labels, values, range(3)).scores()["balanced_accuracy"] == 0.75
 
 
 def test_tie_is_undecided_and_wrong():
     values = np.array([[0.4, 0.4, 0.2, 0, 0, 0, 0], [0.3, 0.35, 0.35, 0, 0, 0, 0]])
     assert decide(values).tolist() == [UNDECIDED, UNDECIDED]
-    assert Sheet(np.array([MEL, NV]), values, range(2)).scores()["balanced_accuracy"] == 0
+    assert (
+        ScoredPredictions(np.array([MEL, NV]), values, range(2)).scores()["balanced_accuracy"] == 0
+    )
     assert confusion_matrix(np.array([MEL, NV]), decide(values)).sum() == 0
 
 
@@ -122,45 +126,49 @@ def few_resamples(monkeypatch):
 
 class TestSheet:
     @pytest.fixture
-    def sheet(self):
+    def scored(self):
         labels = np.random.default_rng(0).integers(0, 6, 60)  # without VASC
-        return Sheet(labels, predictions(labels), [f"L{number // 2}" for number in range(60)])
+        return ScoredPredictions(
+            labels, predictions(labels), [f"L{number // 2}" for number in range(60)]
+        )
 
-    def test_summary_is_plain_json(self, sheet):
-        summary = json.loads(json.dumps(sheet.summary(intervals=False), allow_nan=False))
+    def test_summary_is_plain_json(self, scored):
+        summary = json.loads(json.dumps(scored.summary(intervals=False), allow_nan=False))
         assert (summary["images"], summary["lesions"]) == (60, 30)
         assert list(summary["recall"]) == list(DIAGNOSES)
 
-    def test_missing_category_has_no_figures(self, sheet):
-        summary = sheet.summary(intervals=False)
+    def test_missing_category_has_no_figures(self, scored):
+        summary = scored.summary(intervals=False)
         assert summary["recall"]["VASC"] is None
         assert summary["auc"]["VASC"] is None
         assert summary["average_precision"]["VASC"] is None
         assert summary["images_of"]["VASC"] == 0
 
-    def test_means_are_of_the_others(self, sheet):
-        summary = sheet.summary(intervals=False)
+    def test_means_are_of_the_others(self, scored):
+        summary = scored.summary(intervals=False)
         recall = [value for value in summary["recall"].values() if value is not None]
         assert summary["balanced_accuracy"] == pytest.approx(np.mean(recall))
         assert summary["mean_auc"] == pytest.approx(np.mean(list(summary["auc"].values())[:6]))
 
-    def test_precision_is_of_the_decisions(self, sheet):
-        matrix = np.array(sheet.summary(intervals=False)["confusion"])
-        precision = sheet.summary(intervals=False)["precision"]["MEL"]
+    def test_precision_is_of_the_decisions(self, scored):
+        matrix = np.array(scored.summary(intervals=False)["confusion"])
+        precision = scored.summary(intervals=False)["precision"]["MEL"]
         assert precision == pytest.approx(matrix[0, 0] / matrix[:, 0].sum())
 
     def test_precision_of_a_category_decided_once_or_never(self):
         decided = np.eye(7)[[MEL, NV, NV]]
-        summary = Sheet(np.array([MEL, MEL, NV]), decided, range(3)).summary(intervals=False)
+        summary = ScoredPredictions(np.array([MEL, MEL, NV]), decided, range(3)).summary(
+            intervals=False
+        )
         assert list(summary["precision"].values()) == [1.0, 0.5, *[None] * 5]
 
-    def test_average_precision_is_that_of_scikit_learn(self, sheet):
-        expected = average_precision_score(sheet.labels == BCC, sheet.probabilities[:, BCC])
-        summary = sheet.summary(intervals=False)
+    def test_average_precision_is_that_of_scikit_learn(self, scored):
+        expected = average_precision_score(scored.labels == BCC, scored.probabilities[:, BCC])
+        summary = scored.summary(intervals=False)
         assert summary["average_precision"]["BCC"] == pytest.approx(expected)
 
-    def test_intervals_hold_the_figures(self, sheet):
-        summary = sheet.summary()
+    def test_intervals_hold_the_figures(self, scored):
+        summary = scored.summary()
         for name in ("balanced_accuracy", "melanoma_auc", "mean_auc", "brier", "accuracy"):
             low, high = summary["confidence"][name]
             assert low < summary[name] < high
@@ -168,8 +176,8 @@ class TestSheet:
 
     def test_intervals_are_by_lesion(self):
         labels, values = np.array([MEL, MEL]), np.eye(7)[[MEL, NV]]
-        one = Sheet(labels, values, ["L", "L"]).intervals()
-        two = Sheet(labels, values, ["L", "M"]).intervals()
+        one = ScoredPredictions(labels, values, ["L", "L"]).intervals()
+        two = ScoredPredictions(labels, values, ["L", "M"]).intervals()
         assert one["accuracy"] is None  # every draw has both
         assert two["accuracy"] == [0.0, 1.0]
 
@@ -177,17 +185,17 @@ class TestSheet:
         # One melanoma, which is missed: a third of the draws has none, and may be right throughout.
         labels = np.array([MEL, *[NV] * 9, *[BCC] * 9])
         decided = np.eye(7)[[NV, *[NV] * 8, BCC, *[BCC] * 8, NV]]
-        intervals = Sheet(labels, decided, range(19)).intervals()
+        intervals = ScoredPredictions(labels, decided, range(19)).intervals()
         assert intervals["balanced_accuracy"][1] == pytest.approx(2 / 3)
         # One each of seven: next to no draw has all.
-        alone = Sheet(np.arange(7), np.eye(7), range(7)).intervals()
+        alone = ScoredPredictions(np.arange(7), np.eye(7), range(7)).intervals()
         assert alone["balanced_accuracy"] is None
 
     def test_few_lesions_answered_alike_have_no_interval(self):
         labels = np.array([*[MEL] * 3, *[BCC] * 4, *[NV] * 9])
         decided = np.eye(7)[[*[NV] * 3, *[BCC] * 4, *[NV] * 8, MEL]]
-        sheet = Sheet(labels, decided, range(16))
-        intervals = sheet.intervals()
+        scored = ScoredPredictions(labels, decided, range(16))
+        intervals = scored.intervals()
         assert intervals["recall"]["MEL"] is intervals["recall"]["BCC"] is None
         assert intervals["recall"]["NV"][0] < intervals["recall"]["NV"][1]
         # Two of three categories do not vary: nevi alone would seem to make it sure.
@@ -195,13 +203,13 @@ class TestSheet:
         assert intervals["accuracy"] is not None
 
     def test_some_images_keep_their_groups_and_lesions(self):
-        sheet = Sheet([MEL, NV, NV], np.eye(7)[[MEL, NV, MEL]], "PPQ", "abc")
-        some = sheet.select([0, 2])
+        scored = ScoredPredictions([MEL, NV, NV], np.eye(7)[[MEL, NV, MEL]], "PPQ", "abc")
+        some = scored.select([0, 2])
         assert (some.groups, some.lesions) == (["P", "Q"], ["a", "c"])
         assert (some.labels.tolist(), some.decisions.tolist()) == ([MEL, NV], [MEL, MEL])
 
     def test_one_category_alone(self):
-        summary = Sheet([NV, NV], np.eye(7)[[NV, NV]], "ab").summary(intervals=False)
+        summary = ScoredPredictions([NV, NV], np.eye(7)[[NV, NV]], "ab").summary(intervals=False)
         assert summary["balanced_accuracy"] == 1.0
         assert summary["melanoma_auc"] is None
         assert summary["mean_auc"] is None

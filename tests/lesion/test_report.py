@@ -285,7 +285,7 @@ def test_analysis_of_an_array_has_no_path(write):
 @pytest.mark.parametrize(
     "refer, risk, sensitivity, text",
     [
-        (True, None, 0.9, "To be referred: as near to melanoma as 90% of the melanomas in"),
+        (True, None, 0.9, "To be referred: as near to melanoma as 90% of its images in"),
         (False, None, 0.9, "Not as near to melanoma as 90%"),
         (True, 0.1, 0.9, "may be wrong, or as near to melanoma"),
         (False, 0.1, 0.9, "of those about melanoma, nor as near to melanoma as 90%"),

@@ -1,4 +1,4 @@
-"""Images taken worse: what is done to them and their masks, and the benchmark as a whole."""
+"""Degraded images: what is done to them and their masks, and the benchmark as a whole."""
 
 import importlib
 import json

@@ -1,8 +1,8 @@
 """Time of one image from file to results by stage, and of many with the memory they take.
 
-Tasks whose weights are not given get networks of random weights: they take the same time, but find
-nothing sensible; "none" leaves a task out. Measurements and pictures are therefore made of a
-phantom's true masks.
+Timed are the networks that are included, or those given; "none" leaves a task out. With `--random`
+the others are networks of the default settings that have learned nothing, which are smaller than
+the included ones. Measurements and pictures are made of a phantom's true masks.
 `--images N` analyses a folder of N images, links to a few phantoms, as `lesion analyze` does.
 Processor time is that of all threads: on a busy machine it says more than the clock.
 """
@@ -29,12 +29,13 @@ from lesion.attributes import Attributes, AttributesConfig
 from lesion.boundary import Boundary, BoundaryConfig
 from lesion.diagnosis_network import DiagnosisConfig, DiagnosisNetwork, describe_network
 from lesion.measurements import measure
-from lesion.options import add_views
+from lesion.options import add_views, positive
 from lesion.phantom import Phantom, draw_phantom
 from lesion.quality import assess
 from lesion.report import write_report
 from lesion.results import Records, find_images, is_done, output_stems, write_results
 from lesion.samples import ATTRIBUTES, TASKS
+from lesion.weights import SHIPPED
 from mrcnn.images import read_image, write_image
 from mrcnn.model import MaskRCNN
 from mrcnn.weights import save_weights
@@ -138,18 +139,22 @@ def many(analyzer: Analyzer, paths: Sequence[Path], folder: Path, count: int) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", help="of the boundary task")
+    parser.add_argument(
+        "--random", action="store_true", help="tasks without weights get random ones"
+    )
     parser.add_argument("--attributes-weights")
     parser.add_argument("--diagnosis-weights")
     add_views(parser)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=positive, default=5)
     parser.add_argument("--images", type=int, default=0, metavar="N", help="also analyse so many")
-    parser.add_argument("--batch", type=int, default=4, help="of these, at once")
+    parser.add_argument("--batch", type=positive, default=4, help="of these, at once")
     arguments = parser.parse_args()
     given = (arguments.weights, arguments.attributes_weights, arguments.diagnosis_weights)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = [
-            path or random_weights(task, folder) for task, path in zip(TASKS, given, strict=True)
+            path or (random_weights(task, folder) if arguments.random else SHIPPED)
+            for task, path in zip(TASKS, given, strict=True)
         ]
         start = time.perf_counter()
         analyzer = Analyzer(*weights, views=arguments.views).load()

@@ -18,11 +18,12 @@ from lesion.boundary import load_predictor, one_region
 from lesion.boundary_views import Look, close_up, look_mirrored, look_twice
 from lesion.layouts import find_collections
 from lesion.metrics import aggregate, boundary_metrics
+from lesion.options import positive
 from lesion.printing import CommandParser
 from lesion.selection import select_samples
 from lesion.splits import Split
 from lesion.tables import aligned
-from lesion.weights import split_of, weights_path
+from lesion.weights import split_of
 from mrcnn.files import write_json
 from mrcnn.images import read_image, read_mask
 
@@ -64,16 +65,17 @@ def main() -> None:
     parser.add_argument("--weights", required=True, metavar="PATH", help='or "last", or "lesion"')
     parser.add_argument("--dataset", action="append", required=True, metavar="DIR")
     parser.add_argument("--part", default="validation", help="of the weights' split (validation)")
-    parser.add_argument("--limit", type=int, metavar="N", help="first N of each data set")
+    parser.add_argument("--limit", type=positive, metavar="N", help="first N of each data set")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results")
     arguments = parser.parse_args()
-    collections = find_collections(arguments.dataset, task="boundary")
-    everything = [sample for collection in collections for sample in collection.samples]
-    split = split_of(weights_path(arguments.weights, "boundary"), everything)
-    if split is None:
-        parser.error("There is no split beside the weights that knows these data sets.")
-    samples = select_samples(collections, Split.load(split), arguments.part, arguments.limit)
-    predictor = load_predictor(arguments.weights, views=8)
+    with parser.explaining():
+        predictor = load_predictor(arguments.weights, views=8)
+        collections = find_collections(arguments.dataset, task="boundary")
+        everything = [sample for collection in collections for sample in collection.samples]
+        split = split_of(predictor.weights, everything)
+        if split is None:
+            raise ValueError("There is no split beside the weights that knows these data sets.")
+        samples = select_samples(collections, Split.load(split), arguments.part, arguments.limit)
     scores = {way: defaultdict(list) for way in WAYS}
     for sample in tqdm(samples, disable=None):
         image, truth = read_image(sample.image), read_mask(sample.mask)

@@ -6,19 +6,19 @@ Each network is scored by one view, by the means of some, and by the eight that 
 so is the mean of all networks; a temperature for each row.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import timing  # noqa: F401  (puts the repository on the path)
-from ensemble_choice import figures_of, labels_of, split_for
+from ensemble_choice import add_networks, figures_of, find_data, labels_of
 from tqdm import tqdm
 
 from lesion import NOTICE
 from lesion.calibration import Calibration
 from lesion.diagnosis import DiagnosisPredictor, load_classifier
-from lesion.layouts import find_collections
+from lesion.options import positive
+from lesion.printing import CommandParser
 from lesion.samples import Sample
 from lesion.selection import select_samples
 from lesion.tables import aligned
@@ -52,27 +52,24 @@ def logits_of(predictor: DiagnosisPredictor, samples: Sequence[Sample]) -> np.nd
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOTICE)
-    parser.add_argument("--weights", action="append", required=True, type=Path, metavar="PATH")
-    parser.add_argument("--dataset", action="append", required=True, metavar="DIR")
-    parser.add_argument("--split", metavar="FILE", help="default: the one of the first weights")
+    parser = CommandParser(description=__doc__.splitlines()[0])
+    add_networks(parser)
     parser.add_argument("--part", default="validation", help="of the split (validation)")
-    parser.add_argument("--limit", type=int, metavar="N", help="first N of each data set")
+    parser.add_argument("--limit", type=positive, metavar="N", help="first N of each data set")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results")
     arguments = parser.parse_args(argv)
 
-    collections = find_collections(arguments.dataset, task="diagnosis")
-    everything = [sample for collection in collections for sample in collection.samples]
-    split = split_for(parser, arguments, everything)
-    samples = select_samples(collections, split, arguments.part, arguments.limit)
+    with parser.explaining():
+        collections, split = find_data(arguments)
+        samples = select_samples(collections, split, arguments.part, arguments.limit)
     labels = labels_of(parser, samples)
     answers = {way: {} for way in WAYS}
-    for path in arguments.weights:
+    for number, path in enumerate(arguments.weights, 1):
         predictor = load_classifier(path, views=8)
         logits = logits_of(predictor, samples)
         for way, views in WAYS.items():
             mean = logits[:, views].mean(axis=1)
-            answers[way][path.name] = predictor.calibration.probabilities(mean)
+            answers[way][f"{number}: {path.name}"] = predictor.calibration.probabilities(mean)
     results = {}
     for way, by_network in answers.items():
         by_network["all together"] = np.mean(list(by_network.values()), axis=0)

@@ -8,7 +8,9 @@ scored by the log loss of their mean, with a temperature for each choice.
 """
 
 import argparse
+import hashlib
 import itertools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,14 +22,18 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from lesion import NOTICE
+from lesion.analyzer import METHOD
 from lesion.calibration import MELANOMA, Calibration, expected_calibration_error
 from lesion.diagnosis import load_classifier
 from lesion.layouts import find_collections
+from lesion.options import add_datasets, positive
 from lesion.printing import CommandParser
-from lesion.samples import DIAGNOSES, Sample
+from lesion.samples import DIAGNOSES, Collection, Sample
+from lesion.selection import select_samples
 from lesion.splits import Split
 from lesion.tables import aligned
-from lesion.weights import split_of
+from lesion.weights import member_files, split_of
+from mrcnn.arrays import read_metadata
 from mrcnn.files import atomic_path, sha256_of, write_json
 from mrcnn.images import read_image
 
@@ -41,8 +47,13 @@ _CHUNK = 64
 
 
 def probabilities_of(weights: Path, samples: Sequence[Sample], kept: Path) -> dict[str, np.ndarray]:
-    """Calibrated probabilities float64 [images, 7] by change, from a file or else into it."""
-    file = kept / f"{sha256_of(weights)}.npz"
+    """Calibrated probabilities float64 [images, 7] by change, from a file or else into it.
+
+    The file is of these weights, images, changes and views alone.
+    """
+    asked = [sha256_of(weights), METHOD, CHOSEN_BY]
+    asked += [(sample.key, sha256_of(sample.image), sample.metadata) for sample in samples]
+    file = kept / f"{hashlib.sha256(json.dumps(asked).encode()).hexdigest()}.npz"
     if file.exists():
         with np.load(file) as arrays:
             return dict(arrays)
@@ -106,14 +117,37 @@ def figures_of(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float
     }
 
 
-def split_for(
-    parser: argparse.ArgumentParser, arguments: argparse.Namespace, samples: Sequence[Sample]
-) -> Split:
-    """The split that is named, or lies beside the first weights; ends the command without one."""
-    file = arguments.split or split_of(arguments.weights[0], samples)
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of which networks are scored, on what; `find_data` reads them."""
+    add_datasets(parser)
+    parser.add_argument(
+        "--weights",
+        action="append",
+        required=True,
+        metavar="PATH",
+        help="of a network, or of an ensemble, whose members are meant; repeatable",
+    )
+    parser.add_argument("--split", metavar="FILE", help="default: the one of the first weights")
+
+
+def find_data(arguments: argparse.Namespace) -> tuple[list[Collection], Split]:
+    """The data sets, and the split that is named or lies beside the first weights.
+
+    `arguments.weights` become the paths of single networks.
+
+    Raises:
+        ValueError: if there is no such split, or one of the arguments is of no use.
+        FileNotFoundError: if weights are missing.
+    """
+    arguments.weights = member_files(arguments.weights)
+    for path in arguments.weights:
+        read_metadata(path)  # says what is wrong with a file before anything takes long
+    collections = find_collections(arguments.dataset, task="diagnosis")
+    everything = [sample for collection in collections for sample in collection.samples]
+    file = arguments.split or split_of(arguments.weights[0], everything)
     if file is None:
-        parser.error("There is no split beside the weights that knows these data sets.")
-    return Split.load(file)
+        raise ValueError("There is no split beside the weights that knows these data sets.")
+    return collections, Split.load(file)
 
 
 def labels_of(parser: argparse.ArgumentParser, samples: Sequence[Sample]) -> np.ndarray:
@@ -126,10 +160,8 @@ def labels_of(parser: argparse.ArgumentParser, samples: Sequence[Sample]) -> np.
 
 def main(argv: list[str] | None = None) -> None:
     parser = CommandParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", action="append", required=True, type=Path, metavar="PATH")
-    parser.add_argument("--dataset", action="append", required=True, metavar="DIR")
-    parser.add_argument("--split", metavar="FILE", help="default: the one of the first weights")
-    parser.add_argument("--most", type=int, metavar="N", help="networks in a choice (all)")
+    add_networks(parser)
+    parser.add_argument("--most", type=positive, metavar="N", help="networks in a choice (all)")
     parser.add_argument(
         "--keep",
         type=Path,
@@ -140,10 +172,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results")
     arguments = parser.parse_args(argv)
 
-    collections = find_collections(arguments.dataset, task="diagnosis")
-    everything = [sample for collection in collections for sample in collection.samples]
-    split = split_for(parser, arguments, everything)
-    samples = split.select(everything, "validation")
+    with parser.explaining():
+        collections, split = find_data(arguments)
+        samples = select_samples(collections, split, "validation", None)
     labels = labels_of(parser, samples)
     networks = [probabilities_of(path, samples, arguments.keep) for path in arguments.weights]
     rows = []

@@ -4,14 +4,14 @@ Each true mask is sampled in its own box, as the training's targets are, and pla
 lost is lost to the mask's size alone, before any network errs.
 """
 
-import argparse
-
 import numpy as np
 import timing  # noqa: F401  (puts the repository on the path)
 from tqdm import tqdm
 
 from lesion.layouts import find_samples
 from lesion.metrics import boundary_metrics
+from lesion.options import positive
+from lesion.printing import CommandParser
 from mrcnn.boxes import scale_boxes
 from mrcnn.images import read_mask
 from mrcnn.masks import extract_bboxes, place_mask
@@ -40,15 +40,16 @@ def _sample(values, rows, columns):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--dataset", action="append", required=True)
-    parser.add_argument("--limit", type=int, default=400, help="masks per data set")
+    parser.add_argument("--limit", type=positive, default=400, help="masks per data set")
     parser.add_argument("--box-scale", type=float, default=1.25)
     arguments = parser.parse_args()
     for root in arguments.dataset:
-        collection = find_samples(root, task="boundary")
+        with parser.explaining():
+            collection = find_samples(root, task="boundary")
         masked = [sample for sample in collection.samples if sample.mask]
-        chosen = masked[:: max(1, -(-len(masked) // max(1, arguments.limit)))]
+        chosen = masked[:: max(1, -(-len(masked) // arguments.limit))]
         masks = [read_mask(sample.mask) for sample in tqdm(chosen, desc=collection.name)]
         masks = [mask for mask in masks if mask.any()]
         if not masks:

@@ -4,7 +4,6 @@ The first epoch decodes and reduces the originals into the cache, the second rea
 ratio is that of the two.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -16,14 +15,16 @@ from lesion.boundary import BoundaryConfig
 from lesion.boundary_data import LesionDataset
 from lesion.cache import ImageCache
 from lesion.layouts import find_samples
+from lesion.options import positive
 from lesion.phantom import write_phantoms
+from lesion.printing import CommandParser
 from mrcnn.data import Batches
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--width", type=int, default=3000, help="of the originals")
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("--images", type=positive, default=32)
+    parser.add_argument("--width", type=positive, default=3000, help="of the originals")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         width = arguments.width

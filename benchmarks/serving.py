@@ -4,7 +4,6 @@ The model is the one of `--model`, or a boundary network of random weights. Requ
 three sizes, one to a request.
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -20,6 +19,8 @@ import tensorflow as tf
 import timing  # noqa: F401  (puts the repository on the path)
 
 from lesion.boundary import BoundaryConfig
+from lesion.options import positive
+from lesion.printing import CommandParser
 from lesion.serving import BoundaryAnswer
 from mrcnn.export import write_saved_model
 from mrcnn.model import MaskRCNN
@@ -87,14 +88,15 @@ class Load:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--model", help="folder of a SavedModel")
-    parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--threads", type=positive, default=8)
     parser.add_argument("--seconds", type=float, default=60)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.model or random_boundary(Path(folder) / "1")
-        signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+        with parser.explaining():
+            signature = tf.saved_model.load(str(path)).signatures["serving_default"]
         contents = requests()
         for content in contents:
             signature(image_bytes=content)

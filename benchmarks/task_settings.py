@@ -24,6 +24,7 @@ import timing  # noqa: F401  (puts the repository on the path)
 from lesion import attributes_training, diagnosis_training
 from lesion import train as training
 from lesion.folds import split_folds
+from lesion.printing import CommandParser
 from lesion.splits import Split, split_by_parts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,7 +131,7 @@ def _figure(value):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=sorted(VARIANTS), required=True)
     parser.add_argument("--dataset", required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -140,7 +141,8 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     split = arguments.out / "split.json"
     if not split.exists():
-        draw_split(arguments.task, arguments.dataset, arguments.out / "cache", split)
+        with parser.explaining():
+            draw_split(arguments.task, arguments.dataset, arguments.out / "cache", split)
     variants = VARIANTS[arguments.task]
     if unknown := set(arguments.variant or []) - set(variants):
         parser.error(f"--variant={unknown.pop()!r} is none of {', '.join(map(repr, variants))}")

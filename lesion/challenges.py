@@ -168,7 +168,7 @@ def _find_tabled(collection: Collection, part: str | None) -> None:
         pairs = paired(found, [], collection)
         tables = [table_in(entry) for of, entry in by_its_part if of == name]
         if tables:
-            rows, contradictory = read_metadata(tables, collection)
+            rows, contradictory = read_metadata(tables, collection, images=pairs)
         else:
             rows, contradictory = {}, set()
             reason = "no table of its diagnoses, lesions and patients beside it"

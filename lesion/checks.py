@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,49 @@ def check_samples(
     )
 
 
+def without_copies(
+    samples: Sequence[Sample], task: str, used: dict[str, Sample]
+) -> tuple[list[Sample], list[Problem]]:
+    """The samples less those that are to be scored twice, by the rules of `check_samples`.
+
+    No file is decoded, and only those of one size are read. What cannot be read stays, as does
+    what has no truth.
+
+    Args:
+        used: as of `check_samples`.
+    """
+    sizes = {sample.key: _size_of(sample.image) for sample in samples}
+    times = Counter(sizes.values())
+    kept: list[Sample] = []
+    problems: list[Problem] = []
+    doubtful: set[str] = set()
+    for sample in samples:
+        size = sizes[sample.key]
+        if size is not None and times[size] > 1 and sample.truth(task):
+            sha256 = sha256_of(sample.image)
+            if first := used.get(sha256):
+                problems.append(_take_copy(sample, first, task, doubtful))
+                continue
+            used[sha256] = sample
+        kept.append(sample)
+    return [sample for sample in kept if sample.key not in doubtful], problems
+
+
+def _size_of(path):
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _take_copy(sample, first, task, doubtful):
+    """Has the first know what a copy of it is known by; the problem that this copy is."""
+    first.copies_of.update(sample.known_by)  # what is of them is of one lesion with it
+    if _contradict(sample, first, task):
+        doubtful.add(first.key)
+    return Problem(sample.image, _duplicate(sample, first, task))
+
+
 def _sort_out(
     collection: Collection,
     facts: dict[Path, dict | str],
@@ -107,10 +151,7 @@ def _sort_out(
         if isinstance(image, str):
             problems.append(Problem(sample.image, image))
         elif first:
-            problems.append(Problem(sample.image, _duplicate(sample, first, task)))
-            first.copies_of.update(sample.known_by)  # what is of them is of one lesion with it
-            if _contradict(sample, first, task):
-                doubtful.add(first.key)
+            problems.append(_take_copy(sample, first, task, doubtful))
         elif not sample.truth(task):
             if sample.image.parent not in bare:
                 problems.append(Problem(sample.image, f"image without {TRUTHS[task]}"))

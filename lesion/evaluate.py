@@ -43,7 +43,7 @@ from lesion.stopping import stoppable
 from lesion.submission import refuse_masks_in
 from lesion.weights import NONE, SHIPPED, learned_by, own_split, shipped_weights, weights_path
 from lesion.writing import writing_alone
-from mrcnn.files import require_writable, write_json
+from mrcnn.files import is_stream, require_writable, write_json
 from mrcnn.images import ImageError
 
 _SHOWN_WHOLE = (
@@ -211,7 +211,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(parser, arguments, held):
     boundary, predicts = _boundary_weights(arguments), arguments.predictions is not None
     folders = [arguments.out, *([arguments.predictions] if predicts else [])]
-    copies = [arguments.json.absolute().parent] if arguments.json else []
+    named = arguments.json and not is_stream(arguments.json)
+    copies = [arguments.json.absolute().parent] if named else []
     try:  # what "last" means now, it means to the end
         held.enter_context(writing_alone(*folders))
         refuse_folder(arguments.out, arguments.dataset, arguments.task)
@@ -304,6 +305,7 @@ def _facts(arguments, selection, predictor, boundary):
         "split": str(selection.split) if selection.split else None,
         "left_out": selection.left_out,
         "unused": selection.unused,
+        "copies": len(selection.copies),
         "learned": selection.learned or (0 if selection.is_known else None),
         "limit": arguments.limit,
         "views": None if arguments.task == "attributes" else arguments.views,

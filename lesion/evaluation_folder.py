@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lesion.folders import SUMMARY, image_files
+from mrcnn.files import is_stream
 
 # What the tasks write besides, which must not seem to belong to a later evaluation.
 _FILES = {
@@ -57,7 +58,7 @@ def _images_around(out, root):
 
 def refuse_copy(file: Path) -> None:
     """Raises ValueError where a copy of the summary would replace a file that is none."""
-    if file.is_file() and file.stat().st_size and not _summary_in(file):
+    if not is_stream(file) and file.is_file() and file.stat().st_size and not _summary_in(file):
         raise ValueError(
             f"--json={file} is there, and no result of `lesion evaluate`, which would replace it; "
             "name another."

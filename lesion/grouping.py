@@ -16,6 +16,7 @@ _MANY = 20
 """Images of one lesion: more of them are rather a word for "not known"."""
 _MUCH = 0.1
 """Share of the images of one patient, likewise."""
+_SHOWN = 3  # names in a message
 
 
 def grouped(samples: Sequence[Sample], patients: bool = True) -> list[list[Sample]]:
@@ -78,7 +79,7 @@ def _names(samples, found):
 
 
 def look_at_groups(rows: Mapping[str, dict], path: Path, collection: Collection) -> None:
-    """Names lesions and patients that look like a word for "not known", or that contradict.
+    """Names lesions and patients that look like a word for "not known", or contradict others.
 
     Args:
         rows: by image, as `lesion.metadata.read_metadata` returns them.
@@ -90,6 +91,19 @@ def look_at_groups(rows: Mapping[str, dict], path: Path, collection: Collection)
         if count > _MANY:
             reason = f"lesion {lesion_id} has {count} images; leave lesion_id empty if not known"
             collection.notes.append(Problem(path, reason))
+    owners: dict[str, set[str]] = {}
+    for row in rows.values():
+        if row["lesion_id"] and row["patient_id"]:
+            owners.setdefault(row["lesion_id"], set()).add(row["patient_id"])
+    if several := [lesion_id for lesion_id, names in owners.items() if len(names) > 1]:
+        shown = sorted(owners[several[0]])
+        reason = (
+            f"{len(several)} lesions are of several patients, such as lesion {several[0]} of "
+            f"{', '.join(shown[:_SHOWN])}{', …' if len(shown) > _SHOWN else ''}: all images of "
+            "such a lesion, and of its patients, are taken for one group. Where each patient's "
+            f"lesions are numbered anew, name them by both, as {shown[0]}-{several[0]}"
+        )
+        collection.problems.append(Problem(path, reason))
     patients = Counter(row["patient_id"] for row in rows.values() if row["patient_id"])
     for patient_id, count in patients.items():
         if count > max(_MANY, _MUCH * len(rows)):

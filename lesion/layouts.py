@@ -176,7 +176,8 @@ def _find_ham10000(collection: Collection, _: str | None) -> None:
         add_samples(collection, pairs, [], {})
         return
     required = ("lesion_id", "image_id", "dx") if published else ()
-    add_samples(collection, pairs, tables, *read_metadata(tables, collection, required))
+    read = read_metadata(tables, collection, required, images=pairs)
+    add_samples(collection, pairs, tables, *read)
 
 
 def _ham_folders(root: Path, pattern: re.Pattern, other_names: tuple[str, ...]) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lesion.folders import image_stem
@@ -43,6 +43,7 @@ def read_metadata(
     required: tuple[str, ...] = (),
     known: Mapping[str, dict] | None = None,
     ids: Mapping[tuple[str, str], str] | None = None,
+    images: Iterable[str] = (),
 ) -> tuple[dict[str, dict], set[str]]:
     """What tables such as HAM10000's say of each image, and the ids of which they say two things.
 
@@ -59,6 +60,7 @@ def read_metadata(
         known: what the names of folders say of images, in the form that is returned.
         ids: of images in several folders, by their folder's name in lower case and their own: a
             table may give both.
+        images: their ids: a table may write one in other case where no other image is called so.
 
     Returns:
         By id of the images that are listed `lesion_id`, `patient_id`, `diagnosis` (one of
@@ -70,12 +72,13 @@ def read_metadata(
             says anything of them.
     """
     tables = usable_tables(paths, collection, required)
-    known, ids = known or {}, ids or {}
-    all_listed = {_image_id(r[t.image_column], ids) for t in tables for _, r in t.rows}
+    known = known or {}
+    id_of = _id_finder(tables, ids or {}, images)
+    all_listed = {id_of(row[table.image_column]) for table in tables for _, row in table.rows}
     named = {row: {**_NOTHING, **known[name]} for name, row in rows_of(known, all_listed).items()}
     merged = _Merged(named)
     for table in tables:
-        merged.add(table, ids)
+        merged.add(table, id_of)
     collection.diagnoses_listed += merged.diagnoses_listed() + len(known) - len(named)
     columns = list(dict.fromkeys(name for table in tables for name in table.columns))
     collection.problems += merged.problems(columns)
@@ -116,10 +119,11 @@ class _Merged:
         """By image what is known; its diagnosis may be `_OTHER`."""
         return self._rows.items()
 
-    def add(self, table: Table, ids: Mapping[tuple[str, str], str]) -> None:
+    def add(self, table: Table, id_of: Callable[[str], str]) -> None:
+        """Adds what a table says; `id_of` gives the id of an image that it names."""
         listed: dict[str, dict] = {}
         for number, row in table.rows:
-            image_id = _image_id(row[table.image_column], ids)
+            image_id = id_of(row[table.image_column])
             facts, fault = _facts(row, table.named, table.categories)
             if problem := self._refuse(image_id, facts, listed, table.image_column):
                 self._problems.append(Problem(table.path, f"line {number}: {problem}"))
@@ -270,6 +274,15 @@ def _image_id(path, ids):
     """The id of an image that a table names; of two that are called alike by the folder, too."""
     folder = re.split(r"[/\\]", path)[-2:-1]
     return ids.get((*map(str.casefold, folder), image_name(path)), image_name(path))
+
+
+def _id_finder(tables, ids, images):
+    """What gives the id of an image that a table names; see `read_metadata` for `ids`, `images`."""
+    listed = {row[table.image_column] for table in tables for _, row in table.rows}
+    found = {path: _image_id(path, ids) for path in listed}
+    own = {names[0] for names in _by_folded(set(images)).values() if len(names) == 1}
+    folded = {name.casefold(): name for name in own}
+    return {path: folded.get(name.casefold(), name) for path, name in found.items()}.__getitem__
 
 
 def rows_of(names: Iterable[str], rows: Iterable[str]) -> dict[str, str]:

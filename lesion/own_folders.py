@@ -131,7 +131,9 @@ def add_own(
     contradictory: set[str] = set()
     try:
         if tables:
-            rows, contradictory = read_metadata(tables, collection, known=known, ids=below.ids)
+            rows, contradictory = read_metadata(
+                tables, collection, known=known, ids=below.ids, images=pairs
+            )
         elif collection.layout == "ph2" and (tables := entries(collection.root, PH2_TABLE.__eq__)):
             rows = read_ph2(tables[0], collection)
         else:

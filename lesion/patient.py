@@ -53,9 +53,10 @@ VECTOR_SIZE = 2 + len(SEXES) + len(SITES)
 
 UNKNOWN = frozenset(
     {"", "-", "--", "–", "—", "?", "na", "nan", "none", "n/a", "n.a.", "null", "k.a.", "unknown"}
+    | {"#n/a", "#na", "<na>", "nat", ".", "missing", "not available"}
     | {"not known", "unbekannt", "keine angabe"}
 )
-"""How tables say that something is not known, in lower case; some are R's and pandas' words."""
+"""How tables say that something is not known, in lower case: also in R, pandas and Excel."""
 
 
 def told(metadata: Mapping[str, object]) -> dict[str, str]:

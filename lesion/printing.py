@@ -4,6 +4,8 @@ import argparse
 import codecs
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lesion import NOTICE
@@ -22,6 +24,14 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(self, *arguments: Any, **settings: Any) -> tuple:
         print_anywhere()
         return super().parse_known_args(*arguments, **settings)
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Ends the command with a line, and not a traceback, where what was given is of no use."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            self.error(str(error))
 
 
 def print_anywhere() -> None:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 from lesion import NOTICE
 from lesion.analysis import SCHEMA_VERSION, Analysis, size_and_time
@@ -220,12 +221,23 @@ def find_images(inputs: Iterable[str | Path], out: str | Path) -> list[Path]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """All files, also those that links lead to; each folder once, as links may lead in circles."""
+    """All files, also those that links lead to; each folder once, as links may lead in circles.
+
+    Raises:
+        OSError: for a folder that cannot be listed, of which nobody would know what it holds.
+    """
     seen = set()
-    for place, inner, files in os.walk(folder, followlinks=True):
+    for place, inner, files in os.walk(folder, onerror=_unlisted, followlinks=True):
         seen.add(os.path.realpath(place))
         inner[:] = [n for n in sorted(inner) if os.path.realpath(f"{place}/{n}") not in seen]
         yield from (Path(place) / name for name in files)
+
+
+def _unlisted(error: OSError) -> NoReturn:
+    raise type(error)(
+        f"The folder {error.filename} cannot be listed ({error.strerror}), so that its images "
+        "would be missing from the results. Make it readable, or name the others one by one."
+    ) from error
 
 
 def _real(path: str | Path) -> Path:

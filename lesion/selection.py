@@ -4,8 +4,9 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lesion.checks import without_copies
 from lesion.layouts import find_collections
-from lesion.samples import Collection, Sample, said_of
+from lesion.samples import Collection, Problem, Sample, said_of
 from lesion.splits import Split, SplitError, learned_keys
 from lesion.weights import own_split, splits_beside, weights_path
 
@@ -39,6 +40,7 @@ class Selection:
         namesakes: number of `samples` called as images of folders that were learned from, in data
             sets of which the splits know none, and most are called so: it may be the same folder
             under another name.
+        copies: images left out because their files are copies of others', each with its reason.
     """
 
     samples: list[Sample]
@@ -50,6 +52,7 @@ class Selection:
     learned: int = 0
     without_split: tuple[Path, ...] = ()
     namesakes: int = 0
+    copies: tuple[Problem, ...] = ()
 
     @property
     def is_known(self) -> bool:
@@ -71,8 +74,9 @@ def select(
     Without `split` and `part` that is what the weights have not learned from: the test part of the
     split beside them, and data sets that this split does not know. In those that it knows it left
     images out that were unsound, among them copies of others: what it does not list is not scored.
-    Where predictions are wanted, images without a truth, which are not scored anyway, are among the
-    samples, too; of the part `test` those of the challenge's.
+    Of files with the same bytes one is scored, as one is learned from. Where predictions are
+    wanted, copies and images without a truth, which are not scored anyway, are among the samples,
+    too; of the part `test` those of the challenge's.
 
     Args:
         datasets: folders.
@@ -111,12 +115,17 @@ def select(
         own_splits, left_out = [splits[each] for each in own], set() if split else learned
         selection = _unlearned(collections, own_splits, part, limit, left_out, without_truth)
     named = [splits[each] for each in beside if each]
+    samples, copies = selection.samples, list[Problem]()
+    if not predicts:
+        samples, copies = without_copies(samples, task, used={})
     return collections, replace(
         selection,
+        samples=samples,
+        copies=tuple(copies),
         split=file,
-        learned=sum(sample.key in learned for sample in selection.samples),
+        learned=sum(sample.key in learned for sample in samples),
         without_split=tuple(p for p, each in zip(paths, beside, strict=True) if each is None),
-        namesakes=0 if split else _namesakes(named, selection.samples),
+        namesakes=0 if split else _namesakes(named, samples),
     )
 
 
@@ -242,10 +251,11 @@ def notes_on(
         by_request: whether the user has named the split.
     """
     wrong = [_named(each, line) for each in collections for line in said_of(each.problems)]
+    notes = [_named(each, line) for each in collections for line in said_of(each.notes)]
+    wrong += said_of(selection.copies)
     without_truth = sum(not sample.truth(task) for sample in selection.samples)
     if task == "diagnosis" and without_truth:
-        # What their tables say of diagnoses, if anything, tells why.
-        wrong += [_named(each, note) for each in collections for note in each.notes]
+        wrong += notes  # what the tables say of diagnoses, if anything, tells why
         count = len(selection.samples)
         end = ": nothing will be scored" if without_truth == count else ""
         wrong.append(
@@ -262,7 +272,7 @@ def notes_on(
             "that the weights learned from in a folder of another name. If it is the same folder, "
             "call it what it was called: the scores are too good."
         )
-    said = []
+    said = [] if task == "diagnosis" and without_truth else notes
     if selection.split and selection.left_out:
         said.append(f"Scoring what these weights have not learned from, by {selection.split}.")
     if selection.left_out:

@@ -214,6 +214,8 @@ def load_samples(arguments: argparse.Namespace) -> list[Sample]:
                 f"{collection.root} has {len(checked.problems)} problems (listed above) and "
                 "--strict was given. Mend them, or train without --strict to leave these out."
             )
+        for line in said_of(checked.notes):
+            logger.info("%s", line)
         counts = len(checked.samples), checked.left_out
         logger.info("%s: %d images, %d left out.", collection.name, *counts)
         samples.extend(checked.samples)

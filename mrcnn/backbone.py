@@ -16,6 +16,7 @@ from mrcnn.download import cache_folder, fetch, is_known_file
 from mrcnn.efficientnet_lite import SCALES, efficientnet_lite
 from mrcnn.files import data_folders
 from mrcnn.resnet import BLOCKS, BatchNorm, resnet_graph
+from mrcnn.validation import check_stages
 from mrcnn.weights import (
     LoadReport,
     WeightsError,
@@ -78,16 +79,12 @@ def build_backbone(
 
     Raises:
         ValueError: for an unknown name, a network without these strides, or a callable that does
-            not return five.
+            not return five, or others.
     """
     backbone, train_bn = config.BACKBONE, config.TRAIN_BN
     if callable(backbone):
         stages = list(backbone(input_image, stage5=True, train_bn=train_bn))
-        if len(stages) != len(STRIDES):
-            raise ValueError(
-                "A callable BACKBONE must return the five feature maps [C1, C2, C3, C4, C5]; "
-                f"{backbone} returned {len(stages)}."
-            )
+        check_stages(backbone, input_image.shape, stages)
         return stages
     _check_name(backbone)
     if backbone in BLOCKS:

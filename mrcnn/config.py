@@ -354,7 +354,7 @@ def _hint(name, known):
 
 def _plain(value):
     if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+        return _plain(value.tolist())  # their values may be anything, too
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, dict):

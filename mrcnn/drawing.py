@@ -135,11 +135,11 @@ def draw_rois(
     positive = np.count_nonzero(class_ids)
     return draw_boxes(
         image,
-        rois[rows],
-        refined_rois[rows],
+        np.take(rois, rows, axis=0),
+        np.take(refined_rois, rows, axis=0),
         masks,
-        captions=[class_name(class_names, i) if i else "" for i in class_ids[rows]],
-        visibilities=[1 if i else 0 for i in class_ids[rows]],
+        captions=[class_name(class_names, i) if i else "" for i in np.take(class_ids, rows)],
+        visibilities=[1 if i else 0 for i in np.take(class_ids, rows)],
         title=f"{len(rows)} of {count} ROIs; {positive} are positive "
         f"({positive / max(count, 1):.0%}), {count - positive} negative",
         save_to=save_to,

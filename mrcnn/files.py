@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -84,6 +85,9 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
         FileNotFoundError: if the block ended without writing to the temporary path.
     """
     path = Path(path)
+    if is_stream(path):  # which would be replaced by a file
+        yield path
+        return
     _folder_there(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(path.suffixes[-2:])
@@ -110,6 +114,15 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: str | os.PathLike) -> bool:
+    """Whether a path is of a device, a pipe or an open file, such as `/dev/stdout`."""
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        return True
+    places = [path.absolute(), *([path.readlink()] if path.is_symlink() else [])]
+    return any(re.match(r"/(proc/.*|dev(/fd)?)$", str(place.parent)) for place in places)
 
 
 def _write_through(path):

@@ -94,7 +94,8 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
         bool [height, width].
 
     Raises:
-        ImageError: as `read_image`, and where the shape may be in the alpha channel alone.
+        ImageError: as `read_image`, where the shape may be in the alpha channel alone, and where
+            several values are all in the lower half of the range, as numbers of regions are.
     """
     with _decoded(path) as (image, _):
         values = np.asarray(image if _is_deep(image) else image.convert("L"))
@@ -113,6 +114,11 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
         peak = values.max()
         if np.all((values == 0) | (values == peak)):
             full_scale = peak
+        if 0 < peak <= full_scale / 2:
+            raise ImageError(
+                f"the mask's values end at {peak} of {full_scale}, none of them above the middle: "
+                "it may hold numbers of regions. Save what is inside as white, and all else black."
+            )
         mask = Image.fromarray(values > full_scale / 2)
         return np.array(_upright(mask, _orientation(image)))
 

@@ -84,18 +84,17 @@ def display_images(
     Args:
         images: RGB as `mrcnn.drawing.as_picture` takes them; or [height, width] or
             [height, width, 1] of any values, coloured by `cmap`.
-        titles: one per image.
+        titles: of the first images, as many as there are; more are passed over.
         cols: images per row.
         cmap, norm, interpolation: as of `matplotlib.axes.Axes.imshow`.
         save_to: file to write instead of opening a window.
 
     Raises:
-        ValueError: if the numbers of images and titles differ, or `cols` is below 1.
+        ValueError: if `cols` is below 1.
     """
     if cols < 1:
         raise ValueError(f"`cols` must be at least 1; received {cols!r}.")
-    titles = [""] * len(images) if titles is None else titles
-    check_counts("images", len(images), titles=len(titles))
+    titles = [*(() if titles is None else titles), *[""] * len(images)]
     rows = max(1, math.ceil(len(images) / cols))
     tallest = max((image.shape[0] / image.shape[1] for image in images), default=1)
     height = rows * (0.3 + 14 / cols * min(tallest, 1))  # 0.3 inches for a title

@@ -430,7 +430,7 @@ class TestFoldersOfDiagnoses:
         found = find_samples(classes, task="diagnosis")
         assert diagnoses(found) == {"b": "NV", "c": "BKL"} and found.left_out == 1
         assert [p.reason for p in found.problems] == [
-            "line 2: A has another diagnosis by its folder; the image is left out"
+            "line 2: a has another diagnosis by its folder; the image is left out"
         ]
 
     def test_table_that_lacks_an_image(self, classes):

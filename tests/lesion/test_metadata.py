@@ -222,6 +222,23 @@ class TestProblems:
             f"{paths[1]}: line 4: b has no lesion_id",
         ]
 
+    def test_names_in_other_case_are_one_image_where_no_other_is_called_so(self, tmp_path):
+        paths = [tmp_path / "truth.csv", tmp_path / "lesions.csv"]
+        paths[0].write_text("image,diagnosis\nIMG_1,nv\nimg_2,nv\n")
+        paths[1].write_text("image,lesion_id\nimg_1.png,1\nIMG_2,2\n")
+        collection = Collection("ours", tmp_path, "plain", "all", [])
+        rows, _ = read_metadata(paths, collection, images=["IMG_1", "img_2", "IMG_2"])
+        known = {name: (row["diagnosis"], row["lesion_id"]) for name, row in rows.items()}
+        assert known == {"IMG_1": ("NV", "1"), "img_2": ("NV", None), "IMG_2": (None, "2")}
+
+    def test_lesions_that_are_numbered_anew_for_each_patient(self, tmp_path):
+        rows = "".join(f"{p}{number},{number},{p}\n" for p in "abcde" for number in (1, 2))
+        _, collection = read(tmp_path, f"image,lesion_id,patient_id\n{rows}e3,3,e\n")
+        (problem,) = collection.problems
+        expected = "2 lesions are of several patients, such as lesion 1 of a, b, c, …: all images"
+        assert problem.reason.startswith(expected)
+        assert problem.reason.endswith("name them by both, as a-1")
+
 
 class TestNotes:
     def test_columns_that_are_read_and_that_are_not(self, tmp_path):
@@ -237,7 +254,7 @@ class TestNotes:
         assert "lesion 0 has 21 images" in collection.notes[-1].reason
         assert len(collection.notes) == 2
 
-    @pytest.mark.parametrize("word", ["-", "?", "unbekannt", "k.A."])
+    @pytest.mark.parametrize("word", ["-", "?", "unbekannt", "k.A.", "#N/A", "<NA>"])
     def test_words_for_an_unknown_lesion(self, tmp_path, word):
         rows, _ = read(tmp_path, f"image,dx,lesion_id\na,nv,{word}\n")
         assert rows["a"]["lesion_id"] is None

@@ -1,6 +1,8 @@
 """Which images there are, and what their results are named."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,6 +64,21 @@ def test_folders_are_searched_for_images_alone(tmp_path, lesion_image):
     assert found == [tmp_path / "b.png", tmp_path / "sub" / "A.JPG"]
     # Results may go into a folder that holds the images' own.
     assert find_images([tmp_path / "out"], tmp_path) == [tmp_path / "out" / "d.png"]
+
+
+def test_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, lesion_image, monkeypatch):
+    for name in ("a/a.png", "b/b.png"):
+        write_image(tmp_path / name, lesion_image()[0])
+    scandir = os.scandir
+
+    def listed(folder):
+        if Path(folder).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    with pytest.raises(PermissionError, match="b cannot be listed .Permission denied."):
+        find_images([tmp_path], tmp_path / "out")
 
 
 @pytest.mark.parametrize("inside", ["", "nevus/", "p1/left/"])

@@ -1,5 +1,6 @@
 """What of data sets is scored, and what is said of it."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,35 @@ class TestNamesakes:
         parts = {part: [f"{part}/{name}" for name in names] for part in ("train", "test")}
         _, chosen = select([dataset("test")], "boundary", [weights("w", **parts)])
         assert len(chosen.samples) == 4 and chosen.is_known
+
+
+class TestCopies:
+    @pytest.fixture
+    def copied(self, dataset):
+        """Four images of the fixture, of which the last two are copies of the first."""
+        root = dataset("set", masks=False)
+        for name in ("i2", "i3"):
+            shutil.copy(root / "images" / "i0.png", root / "images" / f"{name}.png")
+        return root
+
+    def diagnosed(self, root, *names):
+        rows = "".join(f"i{number},{name}\n" for number, name in enumerate(names))
+        (root / "truth.csv").write_text(f"image,dx\n{rows}")
+        _, chosen = select([root], "diagnosis", [root / "w.h5"])
+        return [sample.image_id for sample in chosen.samples], chosen.copies
+
+    def test_are_scored_once(self, copied):
+        scored, copies = self.diagnosed(copied, "mel", "nv", "mel", "mel")
+        assert scored == ["i0", "i1"]
+        assert [problem.path.name for problem in copies] == ["i2.png", "i3.png"]
+
+    def test_with_another_diagnosis_neither_is(self, copied):
+        scored, copies = self.diagnosed(copied, "mel", "nv", "mel", "nv")
+        assert scored == ["i1"] and "neither is used" in copies[-1].reason
+
+    def test_stay_where_predictions_are_wanted(self, copied):
+        _, chosen = select([copied], "boundary", [copied / "w.h5"], predicts=True)
+        assert len(chosen.samples) == 4 and not chosen.copies
 
 
 class TestSeveralWeights:

@@ -108,6 +108,16 @@ def test_a_callable_backbone_must_return_five_maps():
         build(settings(lambda image, stage5, train_bn: [image]), (64, 64, 3))
 
 
+def test_maps_of_a_callable_backbone_must_have_the_strides_of_the_pyramid():
+    def finer(input_image, stage5, train_bn):
+        maps = [keras.layers.AveragePooling2D(2**n)(input_image) for n in range(1, 5)]
+        return [input_image, *maps]
+
+    with pytest.raises(ValueError, match="input of 64x64 .* returned C2 of 32x32"):
+        build(settings(finer), (64, 64, 3))
+    assert len(build(settings(finer), (None, None, 3))[1]) == 5  # which nothing is known of
+
+
 def test_layers_are_flat_and_have_the_same_names_when_built_again():
     first, _ = build(settings("mobilenetv3small"), (64, 64, 3))
     second, _ = build(settings("mobilenetv3small"), (64, 64, 3))

@@ -277,6 +277,20 @@ class TestValidation:
 
 
 class TestPlainForm:
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            (np.datetime64("2020-01-01"), "datetime.date(2020, 1, 1)"),
+            (np.array([1 + 2j]), ["(1+2j)"]),
+            (np.array([b"a", None]), ["b'a'", None]),
+        ],
+    )
+    def test_of_numpys_values_that_json_does_not_know(self, value, expected):
+        class Own(CellConfig):
+            COLLECTED = value
+
+        assert json.loads(json.dumps(Own().to_dict()))["COLLECTED"] == expected
+
     def test_survives_json(self):
         config = CellConfig(IMAGE_MAX_DIM=512, MEAN_PIXEL=np.array([1.0, 2.0, 3.0]))
         settings = json.loads(json.dumps(config.to_dict()))

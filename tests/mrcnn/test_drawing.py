@@ -211,6 +211,17 @@ def test_positive_rois_show_refinement_mask_and_class():
     np.testing.assert_array_equal(tinted(axes), expected)
 
 
+def test_rois_as_lists():
+    masks, class_ids = np.ones((2, 28, 28)), np.array([0, 2])
+    arrays = draw_rois(IMAGE, BOXES, BOXES + 1, masks, class_ids, NAMES)
+    lists = draw_rois(
+        IMAGE, BOXES.tolist(), (BOXES + 1).tolist(), list(masks), class_ids.tolist(), NAMES
+    )
+    corners = [[patch.get_xy() for patch in of_type(axes, Rectangle)] for axes in (arrays, lists)]
+    assert corners[0] == corners[1]
+    assert texts(lists) == ["green"]
+
+
 def test_some_of_many_rois_are_shown_the_same_in_every_call():
     rois = np.tile([5, 5, 20, 20], (50, 1)) + np.arange(50)[:, np.newaxis] % 9
     masks, class_ids = np.zeros((50, 28, 28)), np.zeros(50, int)

@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-from mrcnn.files import atomic_path, data_folders, require_writable, sha256_of
+from mrcnn.files import (
+    atomic_path,
+    data_folders,
+    is_stream,
+    require_writable,
+    sha256_of,
+    write_json,
+)
 
 
 def test_file_appears_under_its_name_when_the_block_ends(tmp_path):
@@ -113,6 +120,33 @@ def test_content_that_cannot_be_written_through(tmp_path, monkeypatch, number, s
 def test_block_that_writes_nothing_is_an_error_naming_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="result.txt"), atomic_path(tmp_path / "result.txt"):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_pipe_is_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_json(pipe, {"a": 1}, indent=None)
+        assert os.read(reader, 100) == b'{"a": 1}\n'
+    finally:
+        os.close(reader)
+    assert is_stream(pipe) and list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/dev/stdout", True), ("/dev/fd/1", True), ("/dev/shm/a.json", False), ("a.json", False)],
+)
+def test_streams_by_their_names(tmp_path, path, expected):
+    assert is_stream(tmp_path / path) == expected
+
+
+def test_link_to_an_open_file_is_a_stream(tmp_path):
+    (tmp_path / "link").symlink_to("/proc/self/fd/1")
+    (tmp_path / "own").symlink_to(tmp_path / "file")
+    assert is_stream(tmp_path / "link") and not is_stream(tmp_path / "own")
 
 
 def test_folder_that_takes_no_file(tmp_path):

@@ -292,6 +292,13 @@ class TestReadMask:
         with pytest.raises(ImageError, match=f"a.tif.*{value}"):
             read_mask(path)
 
+    @pytest.mark.parametrize("values", [[0, 1, 2], [3, 7, 127]])
+    def test_numbers_of_regions_are_no_mask(self, tmp_path, values):
+        path = save(tmp_path / "a.png", np.array([values], np.uint8))
+        with pytest.raises(ImageError, match=rf"a\.png.*end at {values[-1]} of 255"):
+            read_mask(path)
+        assert read_mask(save(path, np.array([[0, 2, 128]], np.uint8))).sum() == 1
+
     def test_empty_mask(self, tmp_path):
         assert not read_mask(save(tmp_path / "a.png", np.zeros((5, 7), np.uint8))).any()
 

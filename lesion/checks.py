@@ -123,10 +123,11 @@ def _size_of(path):
 
 def _take_copy(sample, first, task, doubtful):
     """Has the first know what a copy of it is known by; the problem that this copy is."""
+    problem = Problem(sample.image, _duplicate(sample, first, task))
     first.copies_of.update(sample.known_by)  # what is of them is of one lesion with it
     if _contradict(sample, first, task):
         doubtful.add(first.key)
-    return Problem(sample.image, _duplicate(sample, first, task))
+    return problem
 
 
 def _sort_out(

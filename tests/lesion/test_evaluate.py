@@ -1,6 +1,7 @@
 """Evaluation: scores, files and exit codes on small data sets with a stand-in for the network."""
 
 import csv
+import itertools
 import json
 import shutil
 import sys
@@ -33,12 +34,14 @@ KEYS = ["images", *METRICS]
 
 @pytest.fixture
 def dataset(tmp_path, lesion_image):
-    """Makes a plain data set whose truth is shifted by 0, 1, 2, ... pixels."""
+    """Makes a plain data set, no image a copy, whose truth is shifted by 0, 1, 2, ... pixels."""
+    brightness = itertools.count(255, -1)
 
     def make(name="first", images=4):
         root = tmp_path / name
         for number in range(images):
             image, mask = lesion_image()
+            image[0, 0, 0] = next(brightness)
             write_image(root / "images" / f"i{number}.png", image)
             write_image(root / "masks" / f"i{number}.png", np.roll(mask, number, axis=1))
         return root
@@ -278,7 +281,8 @@ def test_part_without_a_split_is_the_challenges_own(command, tmp_path, lesion_im
     for part, ids in (("Training", (1, 2)), ("Test", (3,))):
         for number in ids:
             name = f"ISIC_{number:07d}"
-            write_image(tmp_path / f"c/ISIC2018_Task1-2_{part}_Input/{name}.jpg", image)
+            own = image + np.uint8(number)
+            write_image(tmp_path / f"c/ISIC2018_Task1-2_{part}_Input/{name}.jpg", own)
             folder = tmp_path / f"c/ISIC2018_Task1_{part}_GroundTruth"
             write_image(folder / f"{name}_segmentation.png", mask)
     assert command("--dataset", tmp_path / "c", "--part", "test")[1]["images"] == 1
@@ -365,7 +369,7 @@ def task3(tmp_path, lesion_image):
     for part, numbers in (("Training", (1, 2)), ("Validation", (3,)), ("Test", (4, 5))):
         for number in numbers:
             path = tmp_path / "isic" / f"ISIC2018_Task3_{part}_Input" / f"ISIC_000000{number}.png"
-            write_image(path, lesion_image()[0])
+            write_image(path, lesion_image()[0] + np.uint8(number))
     for part, rows in (("Training", (1, 2)), ("Test", (4,))):
         table = known + "".join(f"ISIC_000000{number},1,0,0,0,0,0,0\n" for number in rows)
         (tmp_path / "isic" / f"ISIC2018_Task3_{part}_GroundTruth.csv").write_text(table)

@@ -139,11 +139,11 @@ def many(analyzer: Analyzer, paths: Sequence[Path], folder: Path, count: int) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", help="of the boundary task")
+    parser.add_argument("--attributes-weights")
+    parser.add_argument("--diagnosis-weights")
     parser.add_argument(
         "--random", action="store_true", help="tasks without weights get random ones"
     )
-    parser.add_argument("--attributes-weights")
-    parser.add_argument("--diagnosis-weights")
     add_views(parser)
     parser.add_argument("--repeats", type=positive, default=5)
     parser.add_argument("--images", type=int, default=0, metavar="N", help="also analyse so many")

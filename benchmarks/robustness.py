@@ -271,7 +271,7 @@ def score(task: str, predictor: Any, samples: Sequence[Sample]) -> dict[str, flo
         from lesion.diagnosis_evaluation import evaluate_diagnosis
 
         evaluation = evaluate_diagnosis(predictor, samples)
-        scores = evaluation.sheet().summary(intervals=False)
+        scores = evaluation.scored().summary(intervals=False)
         figures = {name: scores[name] for name in ("balanced_accuracy", "melanoma_auc", "ece")}
     return {"images": len(evaluation.samples), **figures}
 

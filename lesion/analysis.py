@@ -101,8 +101,9 @@ class Analysis:
 
     @property
     def probabilities(self) -> dict[str, float] | None:
-        """Of each of `lesion.samples.DIAGNOSES`; they sum to 1, after the temperature
-        that the weights have, if any.
+        """Of each of `lesion.samples.DIAGNOSES`, by the weights' temperature, if they have one.
+
+        They sum to 1.
         """
         if self.diagnosis is None:
             return None

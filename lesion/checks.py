@@ -1,6 +1,7 @@
 """Which samples of a data set are sound: every file decoded once, every fault named."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -86,46 +87,45 @@ def check_samples(
     )
 
 
-def without_copies(
-    samples: Sequence[Sample], task: str, used: dict[str, Sample]
-) -> tuple[list[Sample], list[Problem]]:
-    """The samples less those that are to be scored twice, by the rules of `check_samples`.
+def without_copies(samples: Sequence[Sample], task: str) -> tuple[list[Sample], list[Problem]]:
+    """The samples, of any data sets, less copies, by the rules of `check_samples`.
 
     No file is decoded, and only those of one size are read. What cannot be read stays, as does
     what has no truth.
-
-    Args:
-        used: as of `check_samples`.
     """
-    sizes = {sample.key: _size_of(sample.image) for sample in samples}
+    sizes = {sample.key: _of_file(sample.image, os.path.getsize) for sample in samples}
     times = Counter(sizes.values())
+    used: dict[str, Sample] = {}
     kept: list[Sample] = []
     problems: list[Problem] = []
     doubtful: set[str] = set()
     for sample in samples:
-        size = sizes[sample.key]
-        if size is not None and times[size] > 1 and sample.truth(task):
-            sha256 = sha256_of(sample.image)
-            if first := used.get(sha256):
-                problems.append(_take_copy(sample, first, task, doubtful))
-                continue
-            used[sha256] = sample
-        kept.append(sample)
+        sha256 = None
+        if times[sizes[sample.key]] > 1 and sample.truth(task):
+            sha256 = _of_file(sample.image, sha256_of)
+        if sha256 is not None and (first := used.setdefault(sha256, sample)) is not sample:
+            problems.append(_take_copy(sample, first, task, doubtful))
+        else:
+            kept.append(sample)
     return [sample for sample in kept if sample.key not in doubtful], problems
 
 
-def _size_of(path):
+def _of_file(path, function):
+    """What a function finds out of a file; None where it cannot be read."""
     try:
-        return path.stat().st_size
+        return function(path)
     except OSError:
         return None
 
 
 def _take_copy(sample, first, task, doubtful):
-    """Has the first know what a copy of it is known by; the problem that this copy is."""
+    """Has the first know what a copy of it is known by; the problem that this copy is.
+
+    The first's key is `doubtful` where neither is to be used.
+    """
     problem = Problem(sample.image, _duplicate(sample, first, task))
     first.copies_of.update(sample.known_by)  # what is of them is of one lesion with it
-    if _contradict(sample, first, task):
+    if _contradict(sample, first, task) and first.collection == sample.collection:
         doubtful.add(first.key)
     return problem
 

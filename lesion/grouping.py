@@ -91,17 +91,13 @@ def look_at_groups(rows: Mapping[str, dict], path: Path, collection: Collection)
         if count > _MANY:
             reason = f"lesion {lesion_id} has {count} images; leave lesion_id empty if not known"
             collection.notes.append(Problem(path, reason))
-    owners: dict[str, set[str]] = {}
-    for row in rows.values():
-        if row["lesion_id"] and row["patient_id"]:
-            owners.setdefault(row["lesion_id"], set()).add(row["patient_id"])
-    if several := [lesion_id for lesion_id, names in owners.items() if len(names) > 1]:
-        shown = sorted(owners[several[0]])
+    if owners := _several_by_lesion(rows, "patient_id"):
+        lesion_id, shown = next(iter(owners.items()))
         reason = (
-            f"{len(several)} lesions are of several patients, such as lesion {several[0]} of "
+            f"{len(owners)} lesions are of several patients, such as lesion {lesion_id} of "
             f"{', '.join(shown[:_SHOWN])}{', …' if len(shown) > _SHOWN else ''}: all images of "
             "such a lesion, and of its patients, are taken for one group. Where each patient's "
-            f"lesions are numbered anew, name them by both, as {shown[0]}-{several[0]}"
+            f"lesions are numbered anew, name them by both, as {shown[0]}-{lesion_id}"
         )
         collection.problems.append(Problem(path, reason))
     patients = Counter(row["patient_id"] for row in rows.values() if row["patient_id"])
@@ -109,14 +105,18 @@ def look_at_groups(rows: Mapping[str, dict], path: Path, collection: Collection)
         if count > max(_MANY, _MUCH * len(rows)):
             reason = f"patient {patient_id} has {count} images; leave patient_id empty if not known"
             collection.notes.append(Problem(path, reason))
-    diagnoses: dict[str, set[str]] = {}
+    for lesion_id, names in _several_by_lesion(rows, "diagnosis").items():
+        reason = f"lesion {lesion_id} has several diagnoses: {', '.join(names)}"
+        collection.problems.append(Problem(path, reason))
+
+
+def _several_by_lesion(rows, column):
+    """By lesion the values that its images have in a column, sorted, where these are several."""
+    values: dict[str, set[str]] = defaultdict(set)
     for row in rows.values():
-        if row["lesion_id"] and row["diagnosis"]:
-            diagnoses.setdefault(row["lesion_id"], set()).add(row["diagnosis"])
-    for lesion_id, names in diagnoses.items():
-        if len(names) > 1:
-            reason = f"lesion {lesion_id} has several diagnoses: {', '.join(sorted(names))}"
-            collection.problems.append(Problem(path, reason))
+        if row["lesion_id"] and row[column]:
+            values[row["lesion_id"]].add(row[column])
+    return {lesion_id: sorted(found) for lesion_id, found in values.items() if len(found) > 1}
 
 
 def marks_of(sample: Sample) -> list[str]:

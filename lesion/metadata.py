@@ -73,9 +73,9 @@ def read_metadata(
     """
     tables = usable_tables(paths, collection, required)
     known = known or {}
-    id_of = _id_finder(tables, ids or {}, images)
-    all_listed = {id_of(row[table.image_column]) for table in tables for _, row in table.rows}
-    named = {row: {**_NOTHING, **known[name]} for name, row in rows_of(known, all_listed).items()}
+    id_of = _id_finder(tables, ids or {}, [*images, *known])
+    listed = {id_of(row[table.image_column]) for table in tables for _, row in table.rows}
+    named = {name: {**_NOTHING, **facts} for name, facts in known.items() if name in listed}
     merged = _Merged(named)
     for table in tables:
         merged.add(table, id_of)
@@ -92,7 +92,7 @@ def read_metadata(
     diagnosed = any(table.named or table.categories for table in tables)
     for table in tables:
         note_columns(table, collection, diagnosed)
-    rows = {name: {**row, "diagnosis": row["diagnosis"] or None} for name, row in merged.rows()}
+    rows = merged.rows()
     look_at_groups(rows, tables[0].path, collection)
     for image_id in merged.contradictory:
         rows.pop(image_id, None)
@@ -115,9 +115,10 @@ class _Merged:
         self._faults = RowProblems()
         self._blank: dict[str, dict[str, tuple[Path, int]]] = {}  # by image and column, where
 
-    def rows(self) -> Iterable[tuple[str, dict]]:
-        """By image what is known; its diagnosis may be `_OTHER`."""
-        return self._rows.items()
+    def rows(self) -> dict[str, dict]:
+        """By image what all tables say of it, in the form of `read_metadata`."""
+        rows = self._rows.items()
+        return {name: {**row, "diagnosis": row["diagnosis"] or None} for name, row in rows}
 
     def add(self, table: Table, id_of: Callable[[str], str]) -> None:
         """Adds what a table says; `id_of` gives the id of an image that it names."""
@@ -137,7 +138,7 @@ class _Merged:
                 self._faulty.add(image_id)
 
     def _refuse(self, image_id, facts, listed, column):
-        """Why a row is not taken, None if it is; images of which two things are said are kept."""
+        """Why a row is not taken, or None; remembers images of which two things are said."""
         if not image_id:
             return f"no {column}"
         if facts == listed.get(image_id):

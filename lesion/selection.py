@@ -117,7 +117,7 @@ def select(
     named = [splits[each] for each in beside if each]
     samples, copies = selection.samples, list[Problem]()
     if not predicts:
-        samples, copies = without_copies(samples, task, used={})
+        samples, copies = without_copies(samples, task)
     return collections, replace(
         selection,
         samples=samples,
@@ -133,7 +133,9 @@ def _of_part(collections, split, part, limit, without_truth):
     """The samples of a split's part; of `test` also the challenge's without a truth."""
     samples = _all(collections)
     unlisted = {s.key for s in samples} - {s.key for s in split.among(samples)}
-    tested = {s.key for s in samples if "test" == part == s.part} & without_truth & unlisted
+    tested = set()
+    if part == "test":
+        tested = {s.key for s in samples if s.part == "test"} & without_truth & unlisted
     unused = unlisted - tested
     chosen = select_samples(collections, split, part, limit, also=tested, last=without_truth)
     elsewhere = unused - _unknown([split], samples)
@@ -251,11 +253,11 @@ def notes_on(
         by_request: whether the user has named the split.
     """
     wrong = [_named(each, line) for each in collections for line in said_of(each.problems)]
-    notes = [_named(each, line) for each in collections for line in said_of(each.notes)]
     wrong += said_of(selection.copies)
+    said = [_named(each, line) for each in collections for line in said_of(each.notes)]
     without_truth = sum(not sample.truth(task) for sample in selection.samples)
     if task == "diagnosis" and without_truth:
-        wrong += notes  # what the tables say of diagnoses, if anything, tells why
+        wrong, said = wrong + said, []  # what is said of tables tells why, if anything does
         count = len(selection.samples)
         end = ": nothing will be scored" if without_truth == count else ""
         wrong.append(
@@ -272,7 +274,6 @@ def notes_on(
             "that the weights learned from in a folder of another name. If it is the same folder, "
             "call it what it was called: the scores are too good."
         )
-    said = [] if task == "diagnosis" and without_truth else notes
     if selection.split and selection.left_out:
         said.append(f"Scoring what these weights have not learned from, by {selection.split}.")
     if selection.left_out:

@@ -79,12 +79,12 @@ def build_backbone(
 
     Raises:
         ValueError: for an unknown name, a network without these strides, or a callable that does
-            not return five, or others.
+            not return five at these.
     """
     backbone, train_bn = config.BACKBONE, config.TRAIN_BN
     if callable(backbone):
         stages = list(backbone(input_image, stage5=True, train_bn=train_bn))
-        check_stages(backbone, input_image.shape, stages)
+        check_stages(backbone, input_image.shape, stages, STRIDES)
         return stages
     _check_name(backbone)
     if backbone in BLOCKS:

@@ -74,6 +74,7 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
     The temporary name ends like `path` (`.png`, `.weights.h5`), so that writers who choose the
     format by suffix choose the right one. Missing parent folders are made. When the block raises,
     whatever it has written is removed and a file already standing at `path` stays as it was.
+    A stream (`is_stream`) is written to as it is.
 
     Args:
         path: of a file or a folder.

@@ -159,25 +159,28 @@ def _check_numbers(config):
             )
 
 
-def check_stages(backbone: Callable, image: Sequence[int | None], stages: Sequence) -> None:
-    """Raises ValueError unless a callable backbone gave five maps, the last four at their strides.
+def check_stages(
+    backbone: Callable, image: Sequence[int | None], stages: Sequence, strides: Sequence[int]
+) -> None:
+    """Raises ValueError unless a callable backbone gave maps at these strides, but for the first's.
 
     Args:
         backbone: the callable, for the message.
         image: shape of its input [B, H, W, C]; sides that are None are not looked at.
         stages: what it returned.
+        strides: of C1 to C5.
     """
-    if len(stages) != 5:
+    if len(stages) != len(strides):
         raise ValueError(
             "A callable BACKBONE must return the five feature maps [C1, C2, C3, C4, C5]; "
             f"{backbone} returned {len(stages)}."
         )
-    for number, (stride, features) in enumerate(zip((4, 8, 16, 32), stages[1:], strict=True), 2):
+    for number, (stride, features) in enumerate(zip(strides[1:], stages[1:], strict=True), 2):
         for side, size in zip(image[1:3], features.shape[1:3], strict=True):
             # Without padding a map is somewhat smaller.
             if None not in (side, size) and not 0.7 < size * stride / side < 1.4:
                 raise ValueError(
-                    f"A callable BACKBONE must return C2 to C5 at strides of 4, 8, 16 and 32, by "
+                    f"A callable BACKBONE must return C2 to C5 at the strides {strides[1:]}, by "
                     f"which regions are placed; of an input of {image[1]}x{image[2]} {backbone} "
                     f"returned C{number} of {features.shape[1]}x{features.shape[2]}."
                 )

@@ -77,6 +77,23 @@ class TestCopies:
         scored, copies = self.diagnosed(copied, "mel", "nv", "mel", "nv")
         assert scored == ["i1"] and "neither is used" in copies[-1].reason
 
+    def test_of_other_data_sets_leave_the_first_as_it_is(self, dataset):
+        for name, diagnosis in (("first", "mel"), ("second", "nv")):
+            (dataset(name, masks=False) / "truth.csv").write_text(f"image,dx\ni0,{diagnosis}\n")
+        root = dataset("third", masks=False).parent
+        _, chosen = select([root / "first", root / "second"], "diagnosis", [root / "w.h5"])
+        scored = [sample.key for sample in chosen.samples if sample.diagnosis]
+        assert scored == ["first/i0"]
+        assert "this one is not used" in chosen.copies[0].reason
+
+    def test_files_that_cannot_be_read_are_left_to_those_who_read_them(self, copied, monkeypatch):
+        def unreadable(path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr("lesion.checks.sha256_of", unreadable)
+        scored, copies = self.diagnosed(copied, "mel", "nv", "mel", "mel")
+        assert len(scored) == 4 and not copies
+
     def test_stay_where_predictions_are_wanted(self, copied):
         _, chosen = select([copied], "boundary", [copied / "w.h5"], predicts=True)
         assert len(chosen.samples) == 4 and not chosen.copies

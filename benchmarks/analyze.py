@@ -76,14 +76,12 @@ def stages(
     found["attributes"] = Attributes(phantom.attributes, dict.fromkeys(phantom.attributes, 1.0))
     true, drawn = Analysis(**found), Drawn(**found)
     networks = {
-        "boundary": lambda: analyzer.boundary.predict([image]),
-        "attributes": lambda: analyzer.attributes.predict([image]),
-        "diagnosis": lambda: analyzer.diagnosis.predict([image], [{}]),
+        task: functools.partial(getattr(analyzer, task).predict, [image]) for task in analyzer.tasks
     }
     return {
         "read": lambda: read_image(path),
         "quality": lambda: assess(image),
-        **{task: networks[task] for task in analyzer.tasks},
+        **networks,
         "measurements": lambda: measure(image, phantom.mask),
         "overlays": lambda: (true.overlay(), true.attribute_overlay()),
         "write": lambda: write_results(drawn, out, "stage"),

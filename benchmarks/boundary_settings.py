@@ -21,7 +21,7 @@ from typing import Any
 import timing  # noqa: F401  (puts the repository on the path)
 
 # Options of lesion/train.py, and attributes of BoundaryConfig.
-VARIANTS = {
+VARIANTS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "as it is": ([], {}),
     "another seed": (["--seed=1"], {}),
     "mask 28": (["--mask-size=28"], {}),

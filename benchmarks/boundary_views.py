@@ -76,7 +76,9 @@ def main() -> None:
         if split is None:
             raise ValueError("There is no split beside the weights that knows these data sets.")
         samples = select_samples(collections, Split.load(split), arguments.part, arguments.limit)
-    scores = {way: defaultdict(list) for way in WAYS}
+    scores: dict[str, defaultdict[str, list[dict[str, float]]]] = {
+        way: defaultdict(list) for way in WAYS
+    }
     for sample in tqdm(samples, disable=None):
         image, truth = read_image(sample.image), read_mask(sample.mask)
         for way, see in WAYS.items():

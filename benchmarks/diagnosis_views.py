@@ -63,14 +63,14 @@ def main(argv: list[str] | None = None) -> None:
         collections, split = find_data(arguments)
         samples = select_samples(collections, split, arguments.part, arguments.limit)
     labels = labels_of(parser, samples)
-    answers = {way: {} for way in WAYS}
+    answers: dict[str, dict[str, np.ndarray]] = {way: {} for way in WAYS}
     for number, path in enumerate(arguments.weights, 1):
         predictor = load_classifier(path, views=8)
         logits = logits_of(predictor, samples)
         for way, views in WAYS.items():
             mean = logits[:, views].mean(axis=1)
             answers[way][f"{number}: {path.name}"] = predictor.calibration.probabilities(mean)
-    results = {}
+    results: dict[str, dict[str, dict[str, float]]] = {}
     for way, by_network in answers.items():
         by_network["all together"] = np.mean(list(by_network.values()), axis=0)
         for name, probabilities in by_network.items():

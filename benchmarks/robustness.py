@@ -284,9 +284,9 @@ def format_results(results: Mapping[str, Mapping[str, float | None]]) -> str:
     for change, figures in results.items():
         row = [change, str(figures["images"])]
         for name in names:
-            known = None not in (figures[name], clean[name])
-            row.append(f"{figures[name]:.4f}" if figures[name] is not None else "–")
-            row.append(f"{figures[name] - clean[name]:+.4f}" if known else "–")
+            here, before = figures[name], clean[name]
+            row.append("–" if here is None else f"{here:.4f}")
+            row.append("–" if here is None or before is None else f"{here - before:+.4f}")
         rows.append(row)
     return "\n".join(aligned(rows))
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +32,8 @@ SIZES = ((768, 1024), (450, 600), (600, 450))
 def random_boundary(folder: Path) -> Path:
     """An exported boundary network of random weights."""
     model = MaskRCNN("inference", BoundaryConfig(DETECTION_MIN_CONFIDENCE=0.0), "logs")
-    write_saved_model(folder, BoundaryAnswer(SimpleNamespace(model=model, views=1)), {})
+    predictor: Any = SimpleNamespace(model=model, views=1)  # whose weights no file holds
+    write_saved_model(folder, BoundaryAnswer(predictor), {})
     return folder
 
 
@@ -58,7 +60,9 @@ class Load:
 
     def __init__(self, signature: Callable, contents: Sequence[tf.Tensor], threads: int):
         self.signature, self.contents = signature, contents
-        self.stopped, self.milliseconds, self.errors = threading.Event(), [], []
+        self.stopped = threading.Event()
+        self.milliseconds: list[float] = []
+        self.errors: list[tf.errors.OpError] = []
         self.threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(threads)]
 
     def _ask(self, turn):

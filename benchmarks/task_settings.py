@@ -76,7 +76,7 @@ def draw_split(task: str, dataset: str, cache: Path, path: Path) -> None:
 
 
 def run(script: str, task: str, *options: str) -> None:
-    command = [sys.executable, ROOT / "lesion" / script, f"--task={task}", *map(str, options)]
+    command = [sys.executable, str(ROOT / "lesion" / script), f"--task={task}", *map(str, options)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run(command, check=True, env=environment, stdout=sys.stderr)
 

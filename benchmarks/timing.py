@@ -67,7 +67,7 @@ def milliseconds(*functions: Callable[[], Any], repeats: int) -> list[float]:
 
     They take turns, so that a machine that is slow for a while is so for all of them.
     """
-    times = [[] for _ in functions]
+    times: list[list[float]] = [[] for _ in functions]
     for turn in range(repeats + 2):
         for function, own in zip(functions, times, strict=True):
             start = time.perf_counter()

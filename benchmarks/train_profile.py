@@ -45,7 +45,7 @@ def recorded_operations(step: Callable[[], Any], count: int) -> dict[str, float]
                 step()
         (path,) = Path(folder).rglob("*.xplane.pb")
         space = xplane_pb2.XSpace.FromString(path.read_bytes())
-    spent = defaultdict(float)
+    spent: defaultdict[str, float] = defaultdict(float)
     for plane in space.planes:
         for line in plane.lines:
             for event in line.events:
@@ -63,7 +63,7 @@ def main() -> None:
     arguments = parser(__doc__, size=512).parse_args()
     step = training_step(arguments)
     (whole,) = milliseconds(step, repeats=arguments.repeats)
-    table = defaultdict(float)
+    table: defaultdict[tuple[str, str], float] = defaultdict(float)
     for operation, spent in recorded_operations(step, arguments.repeats).items():
         table[first_match(PARTS, operation), first_match(KINDS, operation)] += spent
     size = arguments.size

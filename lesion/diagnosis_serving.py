@@ -12,11 +12,14 @@ from lesion.ensemble import DiagnosisEnsemble
 from lesion.patient import OLDEST, SAME, SEXES, SITES, VECTOR_SIZE
 from lesion.samples import DIAGNOSES
 from lesion.serving import BoundaryAnswer, notice_of, require_one_view
-from mrcnn.export import Read, Signature, frozen
+from mrcnn.export import Read, Signature, frozen, some
 from mrcnn.images_graph import decode
 
 PATIENTS = "patients"
 """The signature of files with what is known of their patients."""
+
+_SPACE = r"[\s\x0b\x1c-\x1f\x{85}\p{Z}]+"  # what Python's `strip` takes
+_SPACE_AROUND = f"^{_SPACE}|{_SPACE}$"
 
 
 class DiagnosisAnswer:
@@ -134,7 +137,14 @@ def _of_patients(answer):
         return {}
 
     def of_patients(image_bytes, age, sex, site):
-        return answer(image_bytes, decode, patient_vectors(age, sex, site))
+        alike = [
+            tf.debugging.assert_equal(
+                *(tf.shape(given), tf.shape(image_bytes)), f"There must be one {name} per image."
+            )
+            for name, given in (("age", age), ("sex", sex), ("site", site))
+        ]
+        with tf.control_dependencies(alike):
+            return answer(some(image_bytes), decode, patient_vectors(age, sex, site))
 
     specs = [tf.TensorSpec([None], tf.string, "image_bytes"), tf.TensorSpec([None], name="age")]
     specs += [tf.TensorSpec([None], tf.string, name) for name in ("sex", "site")]
@@ -154,7 +164,8 @@ def patient_vectors(age: tf.Tensor, sex: tf.Tensor, site: tf.Tensor) -> tf.Tenso
     known = (age >= 0) & (age <= OLDEST)
     columns = [tf.where(known, age / 100, 0.0)[:, tf.newaxis], known[:, tf.newaxis]]
     for given, name, words in ((sex, "sex", SEXES), (site, "site", SITES)):
-        given = tf.strings.lower(tf.strings.strip(given), encoding="utf-8")
+        given = tf.strings.regex_replace(given, _SPACE_AROUND, "")
+        given = tf.strings.lower(given, encoding="utf-8")
         for other, word in SAME[name].items():
             given = tf.where(given == other, word, given)
         columns.append(given[:, tf.newaxis] == tf.constant(words))

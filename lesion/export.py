@@ -84,13 +84,17 @@ def build_parser() -> argparse.ArgumentParser:
 @stoppable
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
+    from mrcnn.export import write_saved_model
+    from mrcnn.files import require_writable
+    from mrcnn.saved_model import require_replaceable
+
     try:
+        require_replaceable(arguments.out)
+        require_writable(arguments.out.parent)
         answer, model = _load(arguments.task, arguments.weights)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    from mrcnn.export import write_saved_model
-
     try:
         write_saved_model(arguments.out, answer, model)
     except (FileExistsError, ValueError) as error:

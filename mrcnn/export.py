@@ -71,10 +71,10 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
     """
 
     def of_files(image_bytes):
-        return answer(_some(image_bytes), decode)
+        return answer(some(image_bytes), decode)
 
     def of_images(images):
-        return answer(_some(images), tf.identity)
+        return answer(some(images), tf.identity)
 
     grey = np.full((1, *_WARMUP_SIZE, 3), 127, np.uint8)
     example = {"image_bytes": [tf.io.encode_png(grey[0]).numpy()]}
@@ -89,9 +89,11 @@ def write_saved_model(path: str | os.PathLike, answer: Answer, metadata: Mapping
     write_signatures(path, signatures, metadata)
 
 
-def _some(batch):
-    """A batch, which has to hold at least one image."""
-    filled = tf.debugging.assert_positive(tf.shape(batch)[0], "A batch must hold an image or more.")
+def some(batch: tf.Tensor) -> tf.Tensor:
+    """A batch of files or images, which has to hold at least one, and each a pixel."""
+    filled = tf.debugging.assert_positive(
+        tf.shape(batch), "A batch must hold an image or more, of a pixel or more."
+    )
     with tf.control_dependencies([filled]):
         return tf.identity(batch)
 
@@ -181,7 +183,7 @@ class Detector:
         self.config = model.config
         _check(self.config)
         self.network = model.keras_model.inference
-        if limit is not None and (not isinstance(limit, int | np.integer) or limit < 1):
+        if limit is not None and (not isinstance(limit, Integral) or limit < 1):
             raise ValueError(f"`limit` is a number of detections, at least 1; received {limit!r}.")
         self.limit = int(limit or self.config.DETECTION_MAX_INSTANCES)
         self.mask_threshold = mask_threshold

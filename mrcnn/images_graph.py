@@ -17,8 +17,9 @@ def decode(content: tf.Tensor) -> tf.Tensor:
     """The image uint8 [h, w, 3] of a JPEG, PNG, GIF, BMP or WebP file, a string [].
 
     JPEGs have the values that Pillow gives, and are turned upright. Alpha is dropped, grey
-    repeated, of an animated GIF the first frame taken. Animated WebP files and BMP files of less
-    than 24 bits per pixel are refused, as is whatever is no image: with an InvalidArgumentError.
+    repeated, of an animated GIF the first frame taken. GIFs with a transparent colour or with a
+    first frame that is smaller than their screen, animated WebP files and BMP files of less than
+    24 bits per pixel are refused, as is whatever is no image: with an InvalidArgumentError.
     """
     image = tf.cond(
         tf.io.is_jpeg(content),
@@ -49,11 +50,40 @@ def _decode_other(content):
     # write four of an animation where it has room for three. Asked for three it refuses that.
     still = holds(0, b"RIFF") & holds(8, b"WEBP") & ~animated
     with tf.control_dependencies([readable]):
-        return tf.cond(
-            still,
-            lambda: tf.io.decode_image(content, 0, expand_animations=False)[..., :3],
+        return tf.case(
+            [
+                (still, lambda: tf.io.decode_image(content, 0, expand_animations=False)[..., :3]),
+                (holds(0, b"GIF8"), lambda: _decode_gif(content, head)),
+            ],
             lambda: tf.io.decode_image(content, 3, expand_animations=False),
         )
+
+
+def _decode_gif(content, head):
+    """`decode` of a GIF: its first frame, of which TensorFlow's decoder must lose nothing.
+
+    It shows a transparent colour as black, and of a frame that leaves a margin the frame alone.
+    https://www.w3.org/Graphics/GIF/spec-gif89a.txt, 18 and 23
+    """
+    image = tf.io.decode_image(content, 3, expand_animations=False)
+    fills = tf.reduce_all(tf.shape(image)[:2] == head[8:5:-2] + 256 * head[9:6:-2])
+    padded = tf.concat([tf.io.decode_raw(content, tf.uint8), np.zeros(8, np.uint8)], 0)
+    # A graphic control extension: its label, four bytes, the first of which are flags, and a zero.
+    is_control = padded[7:] == 0
+    for at, value in enumerate(b"\x21\xf9\x04"):
+        is_control &= padded[at : at - 7] == value
+    flags = tf.where(is_control, padded[3:-4], 0)[tf.argmax(is_control)]
+    opaque = flags % 2 == 0
+    whole = tf.debugging.Assert(
+        fills & opaque,
+        [
+            "A GIF image must have no transparent colour, and a first frame as large as its "
+            "screen; save it as PNG. Opaque, and as large:",
+            *(opaque, fills),
+        ],
+    )
+    with tf.control_dependencies([whole]):
+        return tf.identity(image)
 
 
 def _upright(image, orientation):

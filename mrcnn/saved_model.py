@@ -17,6 +17,7 @@ from mrcnn.files import atomic_path
 EXTRA = "assets.extra"
 WARMUP = "tf_serving_warmup_requests"
 DESCRIPTION = "model.json"
+_PARTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets", EXTRA}
 
 
 class Signature(NamedTuple):
@@ -39,8 +40,8 @@ def write_signatures(
     which TensorFlow Serving runs before it takes others.
 
     Args:
-        path: the folder to write, or a link to it, which stays. A SavedModel that is there is
-            replaced.
+        path: the folder to write, or a link to it, which stays. A SavedModel that is there by
+            itself is replaced.
         signatures: by name.
         metadata: of the model, for `model.json`.
 
@@ -54,13 +55,8 @@ def write_signatures(
             f"A SavedModel is TensorFlow's; the backend is {keras.backend.backend()}. Start again "
             "with KERAS_BACKEND=tensorflow: weights files are the same for all backends."
         )
+    require_replaceable(path)
     path = Path(os.path.realpath(path))
-    if path.exists() and not (path / "saved_model.pb").is_file():
-        if not path.is_dir() or any(path.iterdir()):
-            raise FileExistsError(
-                f"{path} holds something else than a SavedModel and is not replaced; give the "
-                "path of a new folder."
-            )
     traced = {
         name: tf.function(function, specs, autograph=False).get_concrete_function()
         for name, (function, specs, _) in signatures.items()
@@ -77,6 +73,20 @@ def write_signatures(
         (extra / DESCRIPTION).write_text(text, encoding="utf-8")
         if path.exists():  # a folder takes the name of an empty one only
             path.rename(former)
+
+
+def require_replaceable(path: str | os.PathLike) -> None:
+    """FileExistsError if there is anything at `path` but an empty folder or a SavedModel alone."""
+    path = Path(path)
+    if not path.exists():
+        return
+    there = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
+    others = sorted(there - _PARTS) if "saved_model.pb" in there else sorted(there)
+    if others or not path.is_dir():
+        raise FileExistsError(
+            f"{path} holds something else than a SavedModel and is not replaced: {others[0]}. Give "
+            "the path of a new folder."
+        )
 
 
 @contextmanager

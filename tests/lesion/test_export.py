@@ -23,6 +23,7 @@ from lesion.diagnosis import DiagnosisPredictor, load_classifier, with_boundary
 from lesion.diagnosis_network import DiagnosisConfig, DiagnosisNetwork, describe_network
 from lesion.ensemble import load_classifiers
 from lesion.export import main
+from lesion.patient import patient_vector
 from lesion.samples import ATTRIBUTES, DIAGNOSES
 from lesion.weights import write_ensemble
 from mrcnn.backbone import build_backbone
@@ -332,10 +333,27 @@ class TestDiagnosis:
         for row, diagnosis in zip(found, expected, strict=True):
             np.testing.assert_allclose(row, diagnosis.probabilities, atol=1e-4)
         assert np.abs(found[0] - found[2]).max() > 1e-3  # they count
+        with pytest.raises(tf.errors.InvalidArgumentError, match="one site per image"):
+            signature(image_bytes=files, **{**given, "site": given["site"][:1]})
         plain = tf.saved_model.load(str(out)).signatures["serving_default"](image_bytes=files[:1])
         np.testing.assert_allclose(plain["probabilities"][0], found[2], atol=1e-6)
         warmup = (out / "assets.extra" / "tf_serving_warmup_requests").read_bytes()
         assert b"patients" in warmup and b"site" in warmup
+
+    @pytest.mark.parametrize("around", [" ", "\t\v", "\x1f\x85", "\xa0\u2003\u3000"])
+    def test_space_around_words_is_that_of_python(self, around):
+        words = [f"{around}Male{around}", f"lower{around}extremity", f"{around}\u200bback"]
+        found = diagnosis_serving.patient_vectors(
+            tf.fill([len(words)], 50.0), tf.constant(words), tf.constant(words)
+        )
+        expected = [patient_vector({"age": 50.0, "sex": word, "site": word}) for word in words]
+        np.testing.assert_array_equal(found, expected)
+
+    def test_words_that_are_no_text_are_not_known(self):
+        given = tf.constant([b"\xff male", b"male"])
+        found = diagnosis_serving.patient_vectors(tf.fill([2], 50.0), given, given)
+        unknown, male = (patient_vector({"age": 50.0, "sex": sex}) for sex in (None, "male"))
+        np.testing.assert_array_equal(found, [unknown, male])
 
     def test_networks_of_images_alone_take_no_patients(self, diagnosis_weights):
         answer = diagnosis_serving.DiagnosisAnswer(load_classifier(diagnosis_weights()))
@@ -372,6 +390,13 @@ class TestRefused:
         weights = tmp_path / "none.weights.h5"
         assert main(["--task=boundary", f"--weights={weights}", f"--out={tmp_path / '1'}"]) == 2
         assert "none.weights.h5" in capsys.readouterr().err
+
+    def test_folder_in_a_file(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(export, "_load", None)  # which takes long
+        (tmp_path / "models").write_text("mine")
+        out = tmp_path / "models" / "1"
+        assert main(["--task=diagnosis", "--weights=lesion", f"--out={out}"]) == 2
+        assert "models is no folder" in capsys.readouterr().err
 
     def test_folder_of_something_else(self, diagnosis_weights, tmp_path, capsys):
         (tmp_path / "1").mkdir()

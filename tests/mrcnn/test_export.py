@@ -205,6 +205,11 @@ class TestSavedModel:
         with pytest.raises(tf.errors.InvalidArgumentError, match="must hold an image or more"):
             getattr(signatures, signature)(nothing[signature])
 
+    @pytest.mark.parametrize("shape", [(1, 0, 8, 3), (2, 8, 0, 3)])
+    def test_images_without_pixels_are_named_an_error(self, signatures, shape):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="of a pixel or more"):
+            signatures.images(np.zeros(shape, np.uint8))
+
     def test_describes_itself(self, model, saved):
         described = json.loads((saved / "assets.extra" / "model.json").read_text("utf-8"))
         assert described == json.loads(json.dumps(model.metadata()))
@@ -467,10 +472,13 @@ def _double(elements, read):
 
 class TestWriting:
     @pytest.mark.parametrize("name", ["notes.txt", "sub/notes.txt"])
-    def test_other_folders_are_left_alone(self, tmp_path, name):
+    @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a SavedModel"])
+    def test_other_folders_are_left_alone(self, tmp_path, name, beside):
         path = tmp_path / "1" / name
         path.parent.mkdir(parents=True)
         path.write_text("mine")
+        if beside:
+            (tmp_path / "1" / "saved_model.pb").write_bytes(b"former")
         with pytest.raises(FileExistsError, match="new folder"):
             export.write_saved_model(tmp_path / "1", _double, {})
         assert path.read_text() == "mine"

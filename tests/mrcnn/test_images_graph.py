@@ -51,6 +51,19 @@ def animated(mode):
     return content.getvalue()
 
 
+def gif(*alphas, margin=0):
+    """A GIF of frames that have a transparent colour or none, on a screen with a margin."""
+    content = io.BytesIO()
+    frames = [Image.fromarray(picture(40, 52)).quantize(16) for _ in alphas]
+    for frame, alpha in zip(frames, alphas, strict=True):
+        if alpha:
+            frame.info["transparency"] = 3
+    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=40)
+    content = bytearray(content.getvalue())
+    content[6:10] = (52 + margin).to_bytes(2, "little") + (40 + margin).to_bytes(2, "little")
+    return bytes(content)
+
+
 def segment(marker, content):
     return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2) + content
 
@@ -150,6 +163,17 @@ def test_an_animated_webp_is_refused(monkeypatch, mode):
         images_graph.decode(tf.constant(content))  # not compiled: only the way taken is called
     monkeypatch.undo()
     with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(content)
+
+
+@pytest.mark.parametrize("content", [gif(False), gif(False, False), gif(False, True)])
+def test_of_a_gif_the_first_frame_is_shown(tmp_path, content):
+    np.testing.assert_array_equal(decode(content), python_reads(tmp_path / "image", content))
+
+
+@pytest.mark.parametrize("content", [gif(True), gif(True, False), gif(False, margin=9)])
+def test_a_gif_that_tensorflow_shows_otherwise_is_refused(content):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="save it as PNG"):
         decode(content)
 
 

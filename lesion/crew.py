@@ -20,6 +20,7 @@ from mrcnn.runs import find_last
 
 LOG_FILE = "train.log"
 SETTINGS_FILE = "settings.json"
+_STOPPED = "Stopped."
 
 
 class MemberFailed(RuntimeError):
@@ -199,15 +200,16 @@ def _require_success(ended):
     code = ended.process.exitcode
     if not code:
         return
+    way_on = "The same command goes on from the last epochs."
     if code < 0:  # what it said last has nothing to do with it
         name = _signal_name(-code)
         way = f"was ended from outside ({name}); if memory ran out, give fewer --jobs."
     else:
-        way = f"stopped with code {code}: {_last_line(ended.log, ended.start)}"
-    raise MemberFailed(
-        f"A training {way} All that it said is in {ended.log}. The same command goes on from the "
-        "last epochs."
-    )
+        said = _last_line(ended.log, ended.start)
+        way = f"stopped with code {code}: {said}"
+        if said != _STOPPED:
+            way_on = f"With that mended: {way_on[0].lower()}{way_on[1:]}"
+    raise MemberFailed(f"A training {way} All that it said is in {ended.log}. {way_on}")
 
 
 def _signal_name(number):
@@ -249,7 +251,7 @@ def _run(train, member, log, cores):
     try:
         train(member)
     except KeyboardInterrupt:
-        sys.exit("Stopped.")
+        sys.exit(_STOPPED)
 
 
 def _end_with_parent():

@@ -5,6 +5,7 @@ attributes: `format`, `format_version` and `metadata` (JSON). Nothing read from 
 executed, and no link out of it is followed.
 """
 
+import io
 import json
 import mmap
 import os
@@ -27,6 +28,7 @@ FORMAT_VERSION = 1
 _DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
 # Deflate makes at most 1,032 bytes of one.
 _MOST_EXPANSION = 1100
+_WAY_OUT = "Fetch it again; of a training of your own, remove it to go on from the one before."
 _HEAP = b"GCOL\x01\0\0\0"  # begins a heap of texts in HDF5
 
 
@@ -86,32 +88,39 @@ def save_arrays(
 
     Args:
         path: of the file, usually ending in `.h5`.
-        arrays: by name; a "/" in a name makes a group. Types NumPy itself does not know
-            (bfloat16) are stored as float32.
+        arrays: by name; a "/" in it makes a group. Types NumPy lacks (bfloat16) become float32.
         metadata: anything JSON holds; NumPy values and paths are turned into lists, numbers and
             strings.
 
     Raises:
         WeightsError: if the metadata holds something JSON has no form for.
+        OSError: if the file cannot be written.
     """
-    text = metadata_text(metadata or {})  # before anything is written
-    with atomic_path(path, durable=True) as temporary, _full_disk_named(path):
-        with _new_file(temporary) as file:
-            file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, metadata=text)
-            for name, array in arrays.items():
-                array = np.asarray(array)
-                array = array if array.dtype.kind in "fiub" else array.astype(np.float32)
-                _group_of(file, name).create_dataset(name.rpartition("/")[2], data=array)
+    text = metadata_text(metadata or {})
+    # In memory first: where a disk gets full, HDF5 (1.14.6) may end the whole process.
+    content = io.BytesIO()
+    with _new_file(content) as file:
+        file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, metadata=text)
+        for name, array in arrays.items():
+            array = np.asarray(array)
+            array = array if array.dtype.kind in "fiub" else array.astype(np.float32)
+            _group_of(file, name).create_dataset(name.rpartition("/")[2], data=array)
+    with atomic_path(path, durable=True) as temporary:
+        try:
+            temporary.write_bytes(content.getbuffer())
+        except OSError as error:
+            raise OSError(f"{path} cannot be written: {error}.") from error
 
 
-def _new_file(path):
+def _new_file(content):
     """An empty file that does not say when it was made: equal contents are equal bytes."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, content)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)  # as h5py does
     # Attributes above 64 KiB need the storage of HDF5 1.8 or later.
     access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_LATEST)
     made = _without_times(h5py.h5p.FILE_CREATE)
-    return h5py.File(h5py.h5f.create(os.fsencode(path), fcpl=made, fapl=access))
+    return h5py.File(h5py.h5f.create(b"in memory", fcpl=made, fapl=access))
 
 
 def _group_of(file, name):
@@ -126,15 +135,6 @@ def _without_times(kind):
     settings = h5py.h5p.create(kind)
     settings.set_obj_track_times(False)
     return settings
-
-
-@contextmanager
-def _full_disk_named(path):
-    """HDF5 tells of a disk that is full, where it closes a file, by a RuntimeError."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise OSError(f"{path} cannot be written: {error}.") from error
 
 
 def load_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
@@ -182,9 +182,9 @@ def open_file(path: str | os.PathLike) -> Iterator[h5py.File]:
         if "truncated" in str(error):
             raise WeightsError(
                 f"{path} is a truncated HDF5 file: it has {path.stat().st_size:,} bytes and its "
-                "header says more, as after an interrupted download. Fetch it again."
+                f"header says more, as after an interrupted download. {_WAY_OUT}"
             ) from error
-        raise WeightsError(f"{path} is a damaged HDF5 file ({error}). Fetch it again.") from error
+        raise WeightsError(f"{path} is a damaged HDF5 file ({error}). {_WAY_OUT}") from error
     with file:
         yield file
 
@@ -224,7 +224,7 @@ def _damage_named(filename: str, name: str = "its structure") -> Iterator[None]:
         raise
     except _DAMAGE as error:
         raise WeightsError(
-            f"{filename} is a damaged HDF5 file: {name} cannot be read ({error}). Fetch it again."
+            f"{filename} is a damaged HDF5 file: {name} cannot be read ({error}). {_WAY_OUT}"
         ) from error
 
 

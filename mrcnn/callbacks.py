@@ -267,10 +267,10 @@ def _cut_history(path, epoch):
     """Drops the rows that a killed training wrote for epochs it has no checkpoint of."""
     if not path.exists():
         return
-    # A row cut short by the kill has no end.
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    lines = [line for line in lines if line.endswith("\n") and line.strip()]
     try:
+        # A row cut short by the kill has no end.
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = [line for line in lines if line.endswith("\n") and line.strip()]
         kept = lines[:1] + [row for row in lines[1:] if int(next(csv.reader([row]))[0]) < epoch]
     except ValueError as error:
         raise ValueError(

@@ -117,6 +117,13 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
             temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Removes the temporary files that a killed process left in a folder: for who is `alone_in`."""
+    for path in Path(folder).iterdir():
+        if re.match(r"\.[0-9a-f]{32}(\.|$)", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def is_stream(path: str | os.PathLike) -> bool:
     """Whether a path is of a device, a pipe or an open file, such as `/dev/stdout`."""
     path = Path(path)

@@ -88,6 +88,8 @@ def fit(
     )
     run.make_log_dir()
     keep_freed_memory()
+    # Keras' BackupAndRestore leaves there the epoch that it restored, for all calls to come.
+    run.keras_model._initial_epoch = None
     with run.alone(), FailuresRaised(*filter(None, (batches, validation))):
         return run.keras_model.fit(
             batches,

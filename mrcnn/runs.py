@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrcnn.files import AnotherProcess, alone_in
+from mrcnn.files import AnotherProcess, alone_in, remove_leftovers
 
 if TYPE_CHECKING:  # Keras is not there to find runs
     import keras
@@ -220,6 +220,7 @@ class InRun(abc.ABC):
             return
         try:
             with alone_in(self.log_dir, wait=False):
+                remove_leftovers(self.log_dir)
                 yield
         except AnotherProcess as error:
             raise BlockingIOError(

@@ -217,7 +217,8 @@ def find_state(folder: str | os.PathLike, epoch: int) -> tuple[Path | None, int]
     path = Path(folder) / STATE_FILE
     reached = None
     try:
-        reached = read_metadata(path).get("epoch") if path.exists() else None
+        # All of it: damage may lie anywhere.
+        reached = load_arrays(path)[1].get("epoch") if path.exists() else None
     except WeightsError as error:
         logger.warning("The state of the training is damaged: %s", error)
     # One epoch behind: killed between the renaming of the weights and of the state.

@@ -213,7 +213,7 @@ def _lives(pid):
 
 @two_cores
 def test_failure_is_told_and_stops_the_others(tmp_path):
-    with pytest.raises(MemberFailed, match=r"The loss is no number.*member-13.*goes on"):
+    with pytest.raises(MemberFailed, match=r"The loss is no number.*member-13.*With that mended"):
         train_all(arguments_of(tmp_path, 2), settings_of(tmp_path, (13, 99)), stand_in)
     assert not (tmp_path / "member-99" / "diagnosis20260101T0000").exists()
 
@@ -227,6 +227,7 @@ def test_member_that_is_killed_is_no_fault_of_what_it_said(tmp_path):
         caught.value
     )
     assert "Seed 14" not in str(caught.value)
+    assert "train.log. The same command goes on" in str(caught.value)
 
 
 def test_changeable_settings_are_kept_unless_others_are_given(tmp_path):

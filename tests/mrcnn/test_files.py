@@ -10,6 +10,7 @@ from mrcnn.files import (
     atomic_path,
     data_folders,
     is_stream,
+    remove_leftovers,
     require_writable,
     sha256_of,
     write_json,
@@ -123,6 +124,18 @@ def test_block_that_writes_nothing_is_an_error_naming_the_file(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_leftovers_of_a_killed_process_alone_are_removed(tmp_path):
+    with atomic_path(tmp_path / "weights.h5") as temporary:
+        temporary.touch()
+    temporary.touch()
+    kept = {"weights.h5", ".taken", ".0123.h5", "0" * 32, f".{'g' * 32}.h5", f".{'0' * 33}"}
+    for name in kept:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert not temporary.exists()
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
 def test_pipe_is_written_to_and_not_replaced(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

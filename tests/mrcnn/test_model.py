@@ -434,6 +434,24 @@ class TestFiles:
         assert ("goes on from what they are now" in caplog.text) == other
         model.set_log_dir()
 
+    def test_epochs_that_keras_restored_are_not_those_of_later_stages(
+        self, eagerly, whole, model, rectangles, tmp_path
+    ):
+        folder = Path(shutil.copytree(whole.model.log_dir, tmp_path / "tiny20260101T0000"))
+        model.load_weights(folder / Path(whole.model.find_last()).name)
+        model.keras_model._initial_epoch = 1  # as its BackupAndRestore leaves it
+
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                self.epoch = epoch
+                raise KeyboardInterrupt
+
+        stop = Stop()
+        with pytest.raises(KeyboardInterrupt):
+            model.train(rectangles(), None, 0.01, 4, "all", custom_callbacks=[stop])
+        assert stop.epoch == model.epoch == 3
+        model.set_log_dir()
+
     def test_stage_killed_between_weights_and_state_of_its_first_epoch(
         self, eagerly, whole, model, rectangles, tmp_path
     ):
@@ -1001,11 +1019,14 @@ class TestDetect:
             return pages * os.sysconf("SC_PAGE_SIZE")
 
         images = [noise(24 + size, 60 - size, 3) for size in range(20)]
-        for call in range(60):  # until caches and memory pools are filled
-            detector.detect([images[call % 20]])
+
+        def detect(calls):
+            for call in calls:
+                detector.detect(images[call % 20 : call % 20 + 1 + call % 3])
+
+        detect(range(60))  # until caches and memory pools are filled
         before = resident()
-        for call in range(140):
-            detector.detect(images[call % 20 : call % 20 + 1 + call % 3])
+        detect(range(60, 200))
         assert resident() - before < 16 * 2**20
         traced = detector.keras_model.predict_function.experimental_get_tracing_count()
         assert traced <= 2  # for one image, and for any number

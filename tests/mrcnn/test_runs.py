@@ -63,8 +63,9 @@ class TestNewRun:
         with first.alone(), pytest.raises(BlockingIOError, match="Another process trains the run"):
             with second.alone():
                 pass
+        (Path(first.log_dir) / f".{'0' * 32}.h5").touch()  # a process was killed as it wrote
         with second.alone():
-            pass
+            assert not list(Path(first.log_dir).glob(".*.h5"))
 
     def test_nothing_is_made_yet(self, tmp_path, noon):
         new_run(tmp_path / "logs", "cell")

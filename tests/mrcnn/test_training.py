@@ -309,6 +309,16 @@ class TestFindState:
         assert f"damaged: {folder / STATE_FILE}" in caplog.text
         assert "the optimizer starts anew" in caplog.text
 
+    def test_file_damaged_inside(self, folder, caplog):
+        """Its description may be whole."""
+        content = bytearray((folder / STATE_FILE).read_bytes())
+        place = content.rfind(b"OHDR")  # what is said of the last array
+        content[place : place + 40] = bytes(40)
+        (folder / STATE_FILE).write_bytes(content)
+        assert read_metadata(folder / STATE_FILE)["epoch"] == 5
+        assert find_state(folder, 5) == (None, 5)
+        assert "damaged" in caplog.text
+
 
 class TestNonFiniteLoss:
     @pytest.fixture
@@ -480,12 +490,12 @@ class TestHistory:
         self.log(tmp_path, 1, 1.0)
         assert self.rows(tmp_path) == [("0", "3.0"), ("1", "1.0")]
 
-    def test_file_saved_by_a_spreadsheet_is_named(self, tmp_path):
-        text = "epoch;loss\n0;3,0\n"
-        (tmp_path / HISTORY_FILE).write_text(text)
+    @pytest.mark.parametrize("content", [b"epoch;loss\n0;3,0\n", b"\xff\xfee\0"])
+    def test_file_saved_by_a_spreadsheet_is_named(self, tmp_path, content):
+        (tmp_path / HISTORY_FILE).write_bytes(content)
         with pytest.raises(ValueError, match=r"history\.csv is not as it was written.*Restore it"):
             self.log(tmp_path, 1, 1.0)
-        assert (tmp_path / HISTORY_FILE).read_text() == text
+        assert (tmp_path / HISTORY_FILE).read_bytes() == content
 
     def test_killed_before_the_first_row(self, tmp_path):
         (tmp_path / HISTORY_FILE).touch()

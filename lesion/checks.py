@@ -87,27 +87,26 @@ def check_samples(
     )
 
 
-def without_copies(samples: Sequence[Sample], task: str) -> tuple[list[Sample], list[Problem]]:
-    """The samples, of any data sets, less copies, by the rules of `check_samples`.
+def find_copies(samples: Sequence[Sample], task: str) -> tuple[set[str], list[Problem]]:
+    """Keys of samples, of any data sets, that are copies of others, and a problem for each.
 
-    No file is decoded, and only those of one size are read. What cannot be read stays, as does
-    what has no truth.
+    Of files with the same bytes the first that has a truth is none, whatever that is; in one data
+    set it counts as a copy, too, where another has another diagnosis. No file is decoded, and only
+    those of one size are read. What cannot be read is no copy, nor is what has no truth.
     """
     sizes = {sample.key: _of_file(sample.image, os.path.getsize) for sample in samples}
     times = Counter(sizes.values())
     used: dict[str, Sample] = {}
-    kept: list[Sample] = []
     problems: list[Problem] = []
-    doubtful: set[str] = set()
+    keys: set[str] = set()
     for sample in samples:
         sha256 = None
         if times[sizes[sample.key]] > 1 and sample.truth(task):
             sha256 = _of_file(sample.image, sha256_of)
         if sha256 is not None and (first := used.setdefault(sha256, sample)) is not sample:
-            problems.append(_take_copy(sample, first, task, doubtful))
-        else:
-            kept.append(sample)
-    return [sample for sample in kept if sample.key not in doubtful], problems
+            problems.append(_take_copy(sample, first, task, keys))
+            keys.add(sample.key)
+    return keys, problems
 
 
 def _of_file(path, function):

@@ -93,8 +93,9 @@ def look_at_groups(rows: Mapping[str, dict], path: Path, collection: Collection)
             collection.notes.append(Problem(path, reason))
     if owners := _several_by_lesion(rows, "patient_id"):
         lesion_id, shown = next(iter(owners.items()))
+        which = f"{len(owners)} lesions are" if len(owners) > 1 else "one lesion is"
         reason = (
-            f"{len(owners)} lesions are of several patients, such as lesion {lesion_id} of "
+            f"{which} of several patients, such as lesion {lesion_id} of "
             f"{', '.join(shown[:_SHOWN])}{', …' if len(shown) > _SHOWN else ''}: all images of "
             "such a lesion, and of its patients, are taken for one group. Where each patient's "
             f"lesions are numbered anew, name them by both, as {shown[0]}-{lesion_id}"

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -73,11 +74,13 @@ def read_metadata(
     """
     tables = usable_tables(paths, collection, required)
     known = known or {}
-    id_of = _id_finder(tables, ids or {}, [*images, *known])
-    listed = {id_of(row[table.image_column]) for table in tables for _, row in table.rows}
+    images = {*images, *known}
+    finders = [_id_finder(table, ids or {}, images) for table in tables]
+    by_table = list(zip(tables, finders, strict=True))
+    listed = {id_of(row[table.image_column]) for table, id_of in by_table for _, row in table.rows}
     named = {name: {**_NOTHING, **facts} for name, facts in known.items() if name in listed}
     merged = _Merged(named)
-    for table in tables:
+    for table, id_of in by_table:
         merged.add(table, id_of)
     collection.diagnoses_listed += merged.diagnoses_listed() + len(known) - len(named)
     columns = list(dict.fromkeys(name for table in tables for name in table.columns))
@@ -271,38 +274,44 @@ def image_name(path: str) -> str:
     return unicodedata.normalize("NFC", image_stem(re.split(r"[/\\]", path)[-1]))
 
 
-def _image_id(path, ids):
-    """The id of an image that a table names; of two that are called alike by the folder, too."""
+def _id_finder(table, ids, images):
+    """What gives the id of an image that a table names; see `read_metadata` for `ids`, `images`.
+
+    An image that the table names as it is called is not also what it names in other case.
+    """
+    paths = {row[table.image_column] for _, row in table.rows}
+    loose_ids, loose = _loose(ids, _all_folded), _loose(images)
+    found = {path: _image_id(path, ids, loose_ids) for path in paths}
+    exact = set(found.values()) & images
+    for path, name in found.items():
+        other = loose.get(name.casefold(), name)
+        found[path] = name if other in exact else other
+    return found.__getitem__
+
+
+def _image_id(path, ids, loose_ids):
+    """The id of an image by its path; of two that are called alike by the folder, too."""
     folder = re.split(r"[/\\]", path)[-2:-1]
-    return ids.get((*map(str.casefold, folder), image_name(path)), image_name(path))
-
-
-def _id_finder(tables, ids, images):
-    """What gives the id of an image that a table names; see `read_metadata` for `ids`, `images`."""
-    listed = {row[table.image_column] for table in tables for _, row in table.rows}
-    found = {path: _image_id(path, ids) for path in listed}
-    own = {names[0] for names in _by_folded(set(images)).values() if len(names) == 1}
-    folded = {name.casefold(): name for name in own}
-    return {path: folded.get(name.casefold(), name) for path, name in found.items()}.__getitem__
+    key = (*map(str.casefold, folder), image_name(path))
+    return ids.get(loose_ids.get(_all_folded(key), key), image_name(path))
 
 
 def rows_of(names: Iterable[str], rows: Iterable[str]) -> dict[str, str]:
     """By image id the id of its row: the same, or the only one that differs in case alone."""
     names, rows = set(names), set(rows)
+    images, listed = _loose(names - rows), _loose(rows - names)
     found = {name: name for name in names & rows}
-    loose = [_by_folded(left) for left in (names - rows, rows - names)]
-    for folded in loose[0].keys() & loose[1].keys():
-        image, row = loose[0][folded], loose[1][folded]
-        if len(image) == len(row) == 1:
-            found[image[0]] = row[0]
-    return found
+    return found | {images[f]: listed[f] for f in images.keys() & listed.keys()}
 
 
-def _by_folded(names):
-    by: dict[str, list[str]] = {}
-    for name in names:
-        by.setdefault(name.casefold(), []).append(name)
-    return by
+def _all_folded(names):
+    return tuple(map(str.casefold, names))
+
+
+def _loose(names, fold=str.casefold):
+    """By name in lower case the one that is called so, where no other is."""
+    folded = Counter(map(fold, names))
+    return {fold(name): name for name in names if folded[fold(name)] == 1}
 
 
 def patient_in(row: dict[str, str]) -> dict[str, str]:

@@ -223,13 +223,16 @@ def find_images(inputs: Iterable[str | Path], out: str | Path) -> list[Path]:
 def _files_below(folder: Path) -> Iterator[Path]:
     """All files, also those that links lead to; each folder once, as links may lead in circles.
 
+    Hidden folders, such as the dustbins of drives, are not entered.
+
     Raises:
         OSError: for a folder that cannot be listed, of which nobody would know what it holds.
     """
     seen = set()
     for place, inner, files in os.walk(folder, onerror=_unlisted, followlinks=True):
         seen.add(os.path.realpath(place))
-        inner[:] = [n for n in sorted(inner) if os.path.realpath(f"{place}/{n}") not in seen]
+        shown = [name for name in sorted(inner) if not name.startswith(".")]
+        inner[:] = [n for n in shown if os.path.realpath(f"{place}/{n}") not in seen]
         yield from (Path(place) / name for name in files)
 
 

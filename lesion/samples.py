@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 TASKS = ("boundary", "attributes", "diagnosis")
@@ -63,6 +63,10 @@ class Sample:
     def key(self) -> str:
         """Names the sample among all collections; split files hold these."""
         return f"{self.collection}/{self.image_id}"
+
+    def without_truth(self) -> "Sample":
+        """The same image, to be predicted alone."""
+        return replace(self, mask=None, attributes={}, diagnosis=None)
 
     def truth(self, task: str) -> Path | Mapping[str, Path] | str | None:
         """What a task learns from and is scored by; None or empty where it is not known."""

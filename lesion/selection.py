@@ -4,7 +4,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lesion.checks import without_copies
+from lesion.checks import find_copies
 from lesion.layouts import find_collections
 from lesion.samples import Collection, Problem, Sample, said_of
 from lesion.splits import Split, SplitError, learned_keys
@@ -40,7 +40,8 @@ class Selection:
         namesakes: number of `samples` called as images of folders that were learned from, in data
             sets of which the splits know none, and most are called so: it may be the same folder
             under another name.
-        copies: images left out because their files are copies of others', each with its reason.
+        copies: images that are not scored because their files are copies of others', each with its
+            reason.
     """
 
     samples: list[Sample]
@@ -75,8 +76,8 @@ def select(
     split beside them, and data sets that this split does not know. In those that it knows it left
     images out that were unsound, among them copies of others: what it does not list is not scored.
     Of files with the same bytes one is scored, as one is learned from. Where predictions are
-    wanted, copies and images without a truth, which are not scored anyway, are among the samples,
-    too; of the part `test` those of the challenge's.
+    wanted, as those of the diagnosis are, images without a truth are among the samples, too, of the
+    part `test` those of the challenge's; and copies, whose truth is taken away.
 
     Args:
         datasets: folders.
@@ -106,7 +107,8 @@ def select(
     everything = _all(collections)
     learned = learned_keys(list(splits.values()), everything)
     without_truth = set()  # of which nothing but their predictions is wanted
-    if predicts or task == "diagnosis":
+    predicts = predicts or task == "diagnosis"
+    if predicts:
         without_truth = {s.key for s in everything if not s.truth(task)} - learned
     if file and (split or part):
         chosen = Split.load(file) if split else splits[file]
@@ -115,9 +117,10 @@ def select(
         own_splits, left_out = [splits[each] for each in own], set() if split else learned
         selection = _unlearned(collections, own_splits, part, limit, left_out, without_truth)
     named = [splits[each] for each in beside if each]
-    samples, copies = selection.samples, list[Problem]()
+    unscored, copies = find_copies(selection.samples, task)
+    samples = [s.without_truth() if s.key in unscored else s for s in selection.samples]
     if not predicts:
-        samples, copies = without_copies(samples, task)
+        samples = [sample for sample in samples if sample.key not in unscored]
     return collections, replace(
         selection,
         samples=samples,
@@ -260,9 +263,10 @@ def notes_on(
         wrong, said = wrong + said, []  # what is said of tables tells why, if anything does
         count = len(selection.samples)
         end = ": nothing will be scored" if without_truth == count else ""
+        copies = " or are copies" if selection.copies else ""
         wrong.append(
-            f"{without_truth:,} of {count:,} images have no diagnosis to compare with, and are "
-            f"only predicted{end}."
+            f"{without_truth:,} of {count:,} images have no diagnosis to compare with{copies}, and "
+            f"are only predicted{end}."
         )
     wrong += [
         f"No split lies beside {path}: whether it has learned from these images is not known."

@@ -353,7 +353,9 @@ def _hint(name, known):
 
 
 def _plain(value):
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, np.floating):
+        return float(value)  # `tolist` of a longdouble is itself
+    if isinstance(value, np.ndarray | np.generic) and not isinstance(value, np.clongdouble):
         return _plain(value.tolist())  # their values may be anything, too
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]

@@ -74,7 +74,7 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
     The temporary name ends like `path` (`.png`, `.weights.h5`), so that writers who choose the
     format by suffix choose the right one. Missing parent folders are made. When the block raises,
     whatever it has written is removed and a file already standing at `path` stays as it was.
-    A stream (`is_stream`) is written to as it is.
+    What is meant for a stream (`is_stream`) is copied to it at the end.
 
     Args:
         path: of a file or a folder.
@@ -87,7 +87,10 @@ def atomic_path(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
     """
     path = Path(path)
     if is_stream(path):  # which would be replaced by a file
-        yield path
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            _copy_to_stream(temporary, path)
         return
     _folder_there(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,8 +132,22 @@ def is_stream(path: str | os.PathLike) -> bool:
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
         return True
-    places = [path.absolute(), *([path.readlink()] if path.is_symlink() else [])]
-    return any(re.match(r"/(proc/.*|dev(/fd)?)$", str(place.parent)) for place in places)
+    return any(re.match(r"/(proc/.*|dev(/fd)?)$", str(place.parent)) for place in _places(path))
+
+
+def _places(path):
+    """A path, and where it leads to if it is a link."""
+    return [path.absolute(), *([path.readlink()] if path.is_symlink() else [])]
+
+
+def _copy_to_stream(source, path):
+    """Writes a file to a stream; to an open one where it is, as its file may have text already."""
+    names = (re.fullmatch(r"/(dev|proc/self)/fd/(\d+)", str(place)) for place in _places(path))
+    number = next((int(name[2]) for name in names if name), None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(source, "rb") as file, open(path if number is None else os.dup(number), "wb") as out:
+        shutil.copyfileobj(file, out)
 
 
 def _write_through(path):

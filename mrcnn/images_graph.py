@@ -67,12 +67,24 @@ def _decode_gif(content, head):
     """
     image = tf.io.decode_image(content, 3, expand_animations=False)
     fills = tf.reduce_all(tf.shape(image)[:2] == head[8:5:-2] + 256 * head[9:6:-2])
-    padded = tf.concat([tf.io.decode_raw(content, tf.uint8), np.zeros(8, np.uint8)], 0)
-    # A graphic control extension: its label, four bytes, the first of which are flags, and a zero.
-    is_control = padded[7:] == 0
-    for at, value in enumerate(b"\x21\xf9\x04"):
-        is_control &= padded[at : at - 7] == value
-    flags = tf.where(is_control, padded[3:-4], 0)[tf.argmax(is_control)]
+    padded = tf.concat([tf.io.decode_raw(content, tf.uint8), np.zeros(4, np.uint8)], 0)
+    end = tf.size(padded) - 4
+
+    def byte(at):
+        return tf.cast(padded[tf.minimum(at, end)], tf.int32)
+
+    def next_block(at, within, flags):
+        """Extensions are 0x21, a label and blocks: their size and content, the last of size 0."""
+        begins = ~within & (byte(at + 1) == 0xF9)  # a graphic control extension
+        flags = tf.where(begins, byte(at + 3), flags)
+        return tf.where(within, at + 1 + byte(at), at + 2), ~within | (byte(at) != 0), flags
+
+    palette = tf.where(head[10] >= 128, 3 * 2 ** (head[10] % 8 + 1), 0)
+    *_, flags = tf.while_loop(  # from what follows the palette to the first frame
+        lambda at, within, flags: within | (byte(at) == 0x21),
+        next_block,
+        (13 + palette, tf.constant(False), tf.constant(0)),
+    )
     opaque = flags % 2 == 0
     whole = tf.debugging.Assert(
         fills & opaque,

@@ -80,9 +80,10 @@ def require_replaceable(path: str | os.PathLike) -> None:
     path = Path(path)
     if not path.exists():
         return
-    there = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
-    others = sorted(there - _PARTS) if "saved_model.pb" in there else sorted(there)
-    if others or not path.is_dir():
+    if not path.is_dir():
+        raise FileExistsError(f"{path} is a file; give the path of a new folder.")
+    there = {entry.name for entry in path.iterdir()}
+    if others := sorted(there - (_PARTS if "saved_model.pb" in there else set())):
         raise FileExistsError(
             f"{path} holds something else than a SavedModel and is not replaced: {others[0]}. Give "
             "the path of a new folder."

@@ -124,7 +124,7 @@ def few_resamples(monkeypatch):
     monkeypatch.setattr("lesion.diagnosis_metrics.RESAMPLES", 100)
 
 
-class TestSheet:
+class TestScoredPredictions:
     @pytest.fixture
     def scored(self):
         labels = np.random.default_rng(0).integers(0, 6, 60)  # without VASC

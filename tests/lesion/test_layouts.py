@@ -442,7 +442,7 @@ class TestFoldersOfDiagnoses:
 
     def test_table_that_names_folders_too(self, classes):
         save(classes / "nevus" / "a.png")
-        rows = ["melanoma/a.jpg,7", "C:\\x\\Nevus\\a.png,8", "nevus/b.jpg,8", "elsewhere/c.png,9"]
+        rows = ["melanoma/a.jpg,7", "C:\\x\\Nevus\\A.PNG,8", "nevus/b.jpg,8", "elsewhere/c.png,9"]
         (classes / "t.csv").write_text("\n".join(["image_path,lesion_id", *rows]))
         found = find_samples(classes, task="diagnosis")
         lesions = {s.image_id: s.lesion_id.rpartition("/")[2] for s in found.samples}

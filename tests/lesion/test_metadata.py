@@ -231,6 +231,14 @@ class TestProblems:
         known = {name: (row["diagnosis"], row["lesion_id"]) for name, row in rows.items()}
         assert known == {"IMG_1": ("NV", "1"), "img_2": ("NV", None), "IMG_2": (None, "2")}
 
+    def test_a_name_as_it_is_leaves_others_in_other_case_alone(self, tmp_path):
+        path = tmp_path / "truth.csv"
+        path.write_text("image,diagnosis\nA1,mel\na1,nv\nb,nv\n")
+        collection = Collection("ours", tmp_path, "plain", "all", [])
+        rows, contradictory = read_metadata([path], collection, images=["A1", "b"])
+        known = {name: row["diagnosis"] for name, row in rows.items()}
+        assert known == {"A1": "MEL", "a1": "NV", "b": "NV"} and not contradictory
+
     def test_lesions_that_are_numbered_anew_for_each_patient(self, tmp_path):
         rows = "".join(f"{p}{number},{number},{p}\n" for p in "abcde" for number in (1, 2))
         _, collection = read(tmp_path, f"image,lesion_id,patient_id\n{rows}e3,3,e\n")

@@ -66,7 +66,8 @@ class TestCopies:
         rows = "".join(f"i{number},{name}\n" for number, name in enumerate(names))
         (root / "truth.csv").write_text(f"image,dx\n{rows}")
         _, chosen = select([root], "diagnosis", [root / "w.h5"])
-        return [sample.image_id for sample in chosen.samples], chosen.copies
+        assert len(chosen.samples) == 4  # all are predicted
+        return [sample.image_id for sample in chosen.samples if sample.diagnosis], chosen.copies
 
     def test_are_scored_once(self, copied):
         scored, copies = self.diagnosed(copied, "mel", "nv", "mel", "mel")
@@ -94,9 +95,14 @@ class TestCopies:
         scored, copies = self.diagnosed(copied, "mel", "nv", "mel", "mel")
         assert len(scored) == 4 and not copies
 
-    def test_stay_where_predictions_are_wanted(self, copied):
-        _, chosen = select([copied], "boundary", [copied / "w.h5"], predicts=True)
-        assert len(chosen.samples) == 4 and not chosen.copies
+    @pytest.mark.parametrize("predicts", [False, True])
+    def test_are_predicted_and_not_scored(self, dataset, predicts):
+        root = dataset("set")
+        shutil.copy(root / "images" / "i0.png", root / "images" / "i2.png")
+        _, chosen = select([root], "boundary", [root / "w.h5"], predicts=predicts)
+        scored = [sample.image_id for sample in chosen.samples if sample.mask]
+        assert scored == ["i0", "i1", "i3"] and len(chosen.copies) == 1
+        assert len(chosen.samples) == 3 + predicts
 
 
 class TestSeveralWeights:

@@ -3,6 +3,9 @@ import errno
 import hashlib
 import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -123,7 +126,6 @@ def test_block_that_writes_nothing_is_an_error_naming_the_file(tmp_path):
         pass
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
 def test_leftovers_of_a_killed_process_alone_are_removed(tmp_path):
     with atomic_path(tmp_path / "weights.h5") as temporary:
         temporary.touch()
@@ -136,6 +138,7 @@ def test_leftovers_of_a_killed_process_alone_are_removed(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
 def test_pipe_is_written_to_and_not_replaced(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -146,6 +149,22 @@ def test_pipe_is_written_to_and_not_replaced(tmp_path):
     finally:
         os.close(reader)
     assert is_stream(pipe) and list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("mode", ["w", "a"], ids=[">", ">>"])
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "link"])
+def test_output_that_is_a_file_keeps_what_is_around(tmp_path, path, mode):
+    (tmp_path / "out.txt").write_text("earlier\n")
+    (tmp_path / "link").symlink_to("/dev/fd/1")
+    script = "from mrcnn.files import write_json\nprint('before')\n"
+    script += f"write_json({path!r}, [1], indent=None)\nprint('after')"
+    with open(tmp_path / "out.txt", mode) as out:
+        root = str(Path(__file__).resolve().parents[2])
+        command = [sys.executable, "-c", f"import sys\nsys.path.append({root!r})\n{script}"]
+        subprocess.run(command, check=True, cwd=tmp_path, stdout=out)
+    written = (tmp_path / "out.txt").read_text().split()
+    assert written == ["earlier"] * (mode == "a") + ["before", "[1]", "after"]
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,14 @@ class TestReadMask:
         with pytest.raises(ImageError, match=f"a.tif.*{value}"):
             read_mask(path)
 
-    @pytest.mark.parametrize("values", [[0, 1, 2], [3, 7, 127]])
+    def test_specks_that_vanish_leave_it_empty(self, tmp_path):
+        whole = np.zeros((768, 1024), np.uint8)
+        whole[100:103, 200:202] = whole[500:502, 30:33] = 255
+        for how in (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS):
+            Image.fromarray(whole).resize((128, 96), how).save(tmp_path / "a.png")
+            assert not read_mask(tmp_path / "a.png").any()
+
+    @pytest.mark.parametrize("values", [[0, 1, 2], [0, 50, 50, 50, 100, 100]])
     def test_numbers_of_regions_are_no_mask(self, tmp_path, values):
         path = save(tmp_path / "a.png", np.array([values], np.uint8))
         with pytest.raises(ImageError, match=rf"a\.png.*end at {values[-1]} of 255"):

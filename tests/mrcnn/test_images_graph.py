@@ -51,14 +51,14 @@ def animated(mode):
     return content.getvalue()
 
 
-def gif(*alphas, margin=0):
+def gif(*alphas, margin=0, **options):
     """A GIF of frames that have a transparent colour or none, on a screen with a margin."""
     content = io.BytesIO()
     frames = [Image.fromarray(picture(40, 52)).quantize(16) for _ in alphas]
     for frame, alpha in zip(frames, alphas, strict=True):
         if alpha:
             frame.info["transparency"] = 3
-    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=40)
+    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], **options)
     content = bytearray(content.getvalue())
     content[6:10] = (52 + margin).to_bytes(2, "little") + (40 + margin).to_bytes(2, "little")
     return bytes(content)
@@ -166,13 +166,24 @@ def test_an_animated_webp_is_refused(monkeypatch, mode):
         decode(content)
 
 
-@pytest.mark.parametrize("content", [gif(False), gif(False, False), gif(False, True)])
-def test_of_a_gif_the_first_frame_is_shown(tmp_path, content):
+CONTROL = b"!\xf9\x04\x01\0\0\0\0"  # of a frame with a transparent colour
+
+
+@pytest.mark.parametrize("options", [{}, {"duration": 40}, {"comment": CONTROL + 300 * b"a"}])
+@pytest.mark.parametrize("alphas", [[False], [False, False], [False, True]])
+def test_of_a_gif_the_first_frame_is_shown(tmp_path, alphas, options):
+    content = gif(*alphas, **options)
     np.testing.assert_array_equal(decode(content), python_reads(tmp_path / "image", content))
 
 
-@pytest.mark.parametrize("content", [gif(True), gif(True, False), gif(False, margin=9)])
-def test_a_gif_that_tensorflow_shows_otherwise_is_refused(content):
+@pytest.mark.parametrize("content", [gif(True), gif(True, comment=400 * b"!"), gif(True, False)])
+def test_a_gif_with_a_transparent_colour_is_refused(content):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="save it as PNG"):
+        decode(content)
+
+
+def test_a_gif_that_leaves_a_margin_is_refused():
+    content = gif(False, margin=9)
     with pytest.raises(tf.errors.InvalidArgumentError, match="save it as PNG"):
         decode(content)
 

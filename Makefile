@@ -124,8 +124,8 @@ train_diagnosis = $(IN_VENV) lesion/train.py --task=diagnosis $(DATA:%=--dataset
 	--logs=$(LOGS)/diagnosis-$(3) $(TRAIN_FLAGS)
 LOGS := logs
 
-train-boundary: data setup  ## Train the boundary network on DATA="ISIC2018 HAM10000"
-train-attributes: data setup  ## Train the attributes network on DATA=ISIC2018_512
+train-boundary: data setup  ## Train the boundary network on DATA="isic2018 ham10000"
+train-attributes: data setup  ## Train the attributes network on DATA=isic2018_512
 train-boundary:
 	$(IN_VENV) lesion/train.py --weights=imagenet $(DATA:%=--dataset=%) $(FIRST) \
 		--logs=$(LOGS)/boundary-first $(TRAIN_FLAGS)
@@ -140,7 +140,7 @@ train-attributes:
 		--weights=$$(ls $(LOGS)/attributes-first/attributes*/mask_rcnn_attributes_*.h5 | tail -1) \
 		$(DATA:%=--dataset=%) $(SECOND) --logs=$(LOGS) $(TRAIN_FLAGS)
 
-train-diagnosis: data setup  ## Train the diagnosis ensemble on DATA=HAM10000_256
+train-diagnosis: data setup  ## Train the diagnosis ensemble on DATA=ham10000_256
 	$(call train_diagnosis,imagenet,$(FIRST),first)
 	$(call train_diagnosis,imagenet,$(SECOND),second)
 	$(call train_diagnosis,$(call last_of,diagnosis-second),$(ON),second-on)

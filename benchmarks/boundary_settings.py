@@ -4,7 +4,7 @@ Each variant trains on the images of one split for the same number of steps, and
 validation part. "another seed" tells how much of a difference is chance. A variant's result is kept
 in OUT/results.json, so that an interrupted run goes on where it stopped.
 
-    python benchmarks/boundary_settings.py --dataset ISIC2018 --dataset HAM10000 --out OUT
+    python benchmarks/boundary_settings.py --dataset isic2018 --dataset ham10000 --out OUT
 """
 
 import argparse

@@ -6,7 +6,7 @@ diagnosis, whose rare categories would have a handful of images there, that part
 the task would learn from; no test part is touched. A variant's figures stay in OUT, so that an
 interrupted run goes on where it stopped; for other steps or data give another OUT.
 
-    python benchmarks/task_settings.py --task attributes --dataset ISIC2018_512 --out OUT
+    python benchmarks/task_settings.py --task attributes --dataset isic2018_512 --out OUT
 """
 
 import argparse

@@ -16,7 +16,7 @@ from lesion.analysis import Analysis, Source, size_and_time
 from lesion.dicom import DicomImage, is_dicom, read_dicom
 from lesion.measurements import checked_scale
 from lesion.nearby import SMALL, WHOLE, box_of, diagnoses_of, part_to_show, put_back, shown
-from lesion.patient import checked_patient, takes_patients, told
+from lesion.patient import checked_patient, takes_patients, told, unrecognised
 from lesion.quality import QualityWarning, assess
 from lesion.reading import read_ahead
 from lesion.samples import TASKS, Problem
@@ -230,6 +230,8 @@ class Analyzer:
         if isinstance(result, Problem):
             of_file = isinstance(image, (str, os.PathLike))
             raise ImageError(str(result) if of_file else result.reason)
+        if self.diagnosis and (unknown := unrecognised(patient or {})):
+            logger.warning("Of the patient not known, and not used: %s.", ", ".join(unknown))
         return result
 
     def analyze_many(

@@ -18,7 +18,17 @@ _CASES_PER_ROW = 4
 
 
 class BoundaryEvaluation(MaskEvaluation):
-    """A `MaskEvaluation` whose `scores` are what `lesion.metrics.boundary_metrics` gives."""
+    """A `MaskEvaluation` whose `scores` are what `lesion.metrics.boundary_metrics` gives.
+
+    Attributes:
+        empty, full: numbers of true masks that are scored and show no lesion, or nothing else.
+    """
+
+    empty = 0
+    full = 0
+
+    def remarks(self) -> dict[str, Any]:
+        return {**super().remarks(), "empty_masks": self.empty, "full_masks": self.full}
 
     def by_collection(self) -> dict[str, list[int]]:
         """Positions in `samples` of each collection's samples."""
@@ -59,6 +69,8 @@ def evaluate_boundary(
         else:
             evaluation.samples.append(sample)
             evaluation.scores.append(boundary_metrics(boundary.mask, truth))
+            evaluation.empty += not truth.any()
+            evaluation.full += bool(truth.all())
     return evaluation
 
 
@@ -73,7 +85,8 @@ def summarize_boundary(evaluation: BoundaryEvaluation, names: Sequence[str] = ()
         `images` and the means of all images; `datasets`, the same for each collection; `intervals`,
         95 % bootstrap intervals by lesion (by image where the lesion is unknown) for all and for
         each collection; `grouped_by`, in words what these go by; `unscored`, `failed` and
-        `problems`. Means of no image are null.
+        `problems`; `empty_masks` and `full_masks`, counted among those that are scored. Means of no
+        image are null.
     """
     groups = independent_groups(evaluation.samples)
     positions = evaluation.by_collection()
@@ -180,4 +193,9 @@ def format_table(summary: Mapping[str, Any]) -> str:
             low, high = interval
             unit = summary["grouped_by"]
             text.append(f"95 % interval of {metric}, by {unit}: {low:.4f} to {high:.4f}")
+    if summary["empty_masks"] or summary["full_masks"]:
+        text.append(
+            f"True masks that are all black: {summary['empty_masks']}, all white: "
+            f"{summary['full_masks']}; scored as they are. `lesion dataset` names them."
+        )
     return "\n".join(text)

@@ -54,7 +54,6 @@ def read_ph2(path: Path, collection: Collection) -> dict[str, dict]:
             collection.problems.append(Problem(path, reason))
         confirmed = {"confirmation": "histo"} if cells[2] else {}
         rows[cells[1]] = {"diagnosis": diagnosis, "metadata": confirmed}
-        collection.diagnoses_listed += 1
     if not rows:
         raise DatasetError(f"The table {path} lists no image of PH2.")
     return rows

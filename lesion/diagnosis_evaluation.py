@@ -275,11 +275,10 @@ def _images_lines(summary):
     of = f"of {summary['lesions']:,} lesions" if "lesion" in unit else "(lesions unknown)"
     of += ", each image of an unknown one counted as its own" if "where known" in unit else ""
     yield f"{summary['images']:,} images {of}; 95 % intervals by {unit}"
-    if 1 < (occurring := sum(map(bool, summary["images_of"].values()))) < len(DIAGNOSES):
-        yield (
-            f"{occurring} of the {len(DIAGNOSES)} categories occur: balanced accuracy is the mean "
-            "of their recalls"
-        )
+    if (occurring := sum(map(bool, summary["images_of"].values()))) < len(DIAGNOSES):
+        means = "occur: balanced accuracy is the mean of their recalls"
+        only = "occurs: balanced accuracy is its recall"
+        yield f"{occurring} of the {len(DIAGNOSES)} categories {means if occurring > 1 else only}"
     if summary["unscored"]:
         yield f"images predicted without a known diagnosis: {summary['unscored']:,}"
 

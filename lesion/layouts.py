@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lesion.challenges import SEGMENTATION, TABLED, TASK3, challenges_in, find_challenge
-from lesion.folders import entries, folders, table_files, table_in
+from lesion.folders import entries, folders, table_files, table_in, unread_tables
 from lesion.metadata import read_metadata
-from lesion.own_folders import add_own, class_folders, find_classes, find_plain
+from lesion.own_folders import PH2_CASES, add_own, class_folders, find_classes, find_plain
 from lesion.pairing import add_samples, images_in, paired
 from lesion.samples import PARTS, Collection, DatasetError, Problem
 
@@ -27,7 +27,6 @@ _HAM_OTHER_IMAGES = ("images", "ham10000", "all_images")
 _HAM_OTHER_MASKS = ("masks", "segmentations")
 # Every image of PH2 has a folder of its own, with others for the image and the mask in it.
 _PH2_CASE = re.compile(r"imd\d+")
-_PH2_CASES = "ph2 dataset images"
 _FEWEST = 2
 """Folders named after a diagnosis, from which on a data set is one of such folders."""
 
@@ -122,6 +121,7 @@ def detect_layout(root: Path, task: str | None = None) -> str:
     children = [child for child in sorted(root.iterdir()) if child.is_dir()]
     nearby = [folder for folder in (root.absolute().parent, *children) if _may_be_meant(folder)]
     hint = f" Did you mean {' or '.join(map(str, nearby))}?" if nearby else ""
+    hint += "".join(f" {problem}." for problem in unread_tables(root))
     raise DatasetError(f"{root} is no data set that is known here: {RECOGNISED}.{hint}")
 
 
@@ -196,7 +196,7 @@ def _find_ph2(collection: Collection, task: str | None) -> None:
 
 
 def _ph2_cases(root: Path) -> list[Path]:
-    inner = folders(root, _PH2_CASES.__eq__)
+    inner = folders(root, PH2_CASES.__eq__)
     return folders(inner[0] if inner else root, _PH2_CASE.fullmatch)
 
 

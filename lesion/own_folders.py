@@ -21,7 +21,8 @@ from lesion.pairing import add_samples, images_in, paired
 from lesion.samples import Collection, DatasetError, Problem
 from lesion.vocabulary import category_of
 
-PH2_TABLE = "ph2_dataset.txt"
+PH2_CASES = "ph2 dataset images"
+_PH2_TABLE = "ph2_dataset.txt"
 
 
 class _Images(NamedTuple):
@@ -119,32 +120,46 @@ def add_own(
 ) -> None:
     """Adds samples of one's own data, and what the tables beside them say, or the names of folders.
 
-    A table that cannot be used is a problem; for the diagnosis, which needs it, an error.
+    A table that cannot be used is a problem; for the diagnosis, where it needs it, an error.
 
     Args:
         below: the images that lie in folders, and what the names of these say.
     """
     tables = table_files(collection.root)
     below = below or _Images({}, {}, {})
-    known = below.known
+    known, of_ph2 = below.known, list[Path]()
     rows: dict[str, dict] = {}
     contradictory: set[str] = set()
     try:
+        if collection.layout == "ph2":
+            known, of_ph2 = _known_of_ph2(collection, task)
         if tables:
             rows, contradictory = read_metadata(
                 tables, collection, known=known, ids=below.ids, images=pairs
             )
-        elif collection.layout == "ph2" and (tables := entries(collection.root, PH2_TABLE.__eq__)):
-            rows = read_ph2(tables[0], collection)
         else:
             collection.problems += unread_tables(collection.root)
-            if known:
-                collection.diagnoses_listed += len(known)
+            collection.diagnoses_listed += len(known)
+            if known and not of_ph2:
                 reason = "no table with lesion_id: lesions are unknown, splits are by image"
                 collection.problems.append(Problem(collection.root, reason))
     except DatasetError as error:
-        if task == "diagnosis":
+        if task == "diagnosis" and not of_ph2:
             raise
         collection.problems.append(Problem(collection.root, f"no table is used: {error}"))
         tables = []
+    if of_ph2 and not tables:
+        rows, tables = dict(known), of_ph2
     add_samples(collection, pairs, tables, rows, contradictory, known=known)
+
+
+def _known_of_ph2(collection, task):
+    """What PH2's own table says of images, and the table's path, if it is there."""
+    root = collection.root
+    within = root.absolute().name.casefold() == PH2_CASES
+    places = [root, root.absolute().parent] if within else [root]
+    found = [table for place in places for table in entries(place, _PH2_TABLE.__eq__)][:1]
+    if not found and task == "diagnosis":
+        reason = "no PH2_dataset.txt, which tells PH2's diagnoses, beside 'PH2 Dataset images'"
+        collection.problems.append(Problem(root, reason))
+    return read_ph2(found[0], collection) if found else {}, found

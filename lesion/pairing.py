@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
-from lesion.folders import image_files, passed_over
+from lesion.folders import image_files, not_read, passed_over
 from lesion.metadata import rows_of
 from lesion.samples import ATTRIBUTES, Collection, Problem, Sample
 
@@ -56,6 +56,9 @@ def paired(
         ids: of images in several folders, by their folder's name in lower case and their own; their
             masks lie in folders of the same names, or all in one.
     """
+    for folder in mask_folders:
+        if unread := not_read(path for path in folder.iterdir() if path.is_file()):
+            collection.problems.append(Problem(folder, f"masks that are not read: {unread}"))
     ids = ids or {}
     inner = {folder for folder, _ in ids}
     masks: dict[str, Path] = {}

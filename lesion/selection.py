@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lesion.checks import find_copies
 from lesion.layouts import find_collections
-from lesion.samples import Collection, Problem, Sample, said_of
+from lesion.samples import Collection, DatasetError, Problem, Sample, said_of
 from lesion.splits import Split, SplitError, learned_keys
 from lesion.weights import own_split, splits_beside, weights_path
 
@@ -103,7 +103,12 @@ def select(
         _require_one_test_part([splits[file] if file in known else None for file in beside])
     file = Path(split) if split not in (None, EVERYTHING) else next(iter(own), None)
     if file is None and part:
-        collections = find_collections(datasets, PART_NAMES[part], task=task)
+        try:
+            collections = find_collections(datasets, PART_NAMES[part], task=task)
+        except DatasetError as error:
+            names = sorted({name for each in splits.values() for name in each.collections})
+            way = f" The weights' split knows folders called {', '.join(names)}." if names else ""
+            raise DatasetError(f"{error}{way}") from error
     everything = _all(collections)
     learned = learned_keys(list(splits.values()), everything)
     without_truth = set()  # of which nothing but their predictions is wanted

@@ -56,6 +56,11 @@ class Split:
     fractions: Mapping[str, float]
     marks: Mapping[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def collections(self) -> list[str]:
+        """Names of the data sets that it was drawn for."""
+        return sorted({key.rpartition("/")[0] for key in self._part_by_key})
+
     def select(self, samples: Iterable[Sample], part: str) -> list[Sample]:
         """The samples of one part, in the order given.
 
@@ -69,10 +74,9 @@ class Split:
         samples = list(samples)
         unknown = len(samples) - len(self.among(samples))
         if samples and unknown == len(samples):
-            known = self._part_by_key
             raise SplitError(
                 "None of the samples is in the split: it was drawn for "
-                f"{', '.join(sorted({key.rpartition('/')[0] for key in known})) or 'nothing'}, the "
+                f"{', '.join(self.collections) or 'nothing'}, the "
                 f"samples are of {', '.join(sorted({sample.collection for sample in samples}))}. "
                 "Give the data sets it was drawn for, or draw another."
             )

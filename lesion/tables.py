@@ -53,7 +53,8 @@ def read_table(
         others: names that it may have besides; None: any.
     """
     rows = _rows(path, text_of(path))
-    names = [name.lower() for name in next(rows, (1, []))[1]]
+    header: list[str] = next((values for _, values in rows if any(values)), [])
+    names = [name.lower() for name in header]
     if twice := [name for name, count in Counter(filter(None, names)).items() if count > 1]:
         raise DatasetError(
             f"The table {path} has several columns {', '.join(twice)}, of which one may say what "
@@ -99,7 +100,8 @@ def columns_of(path: Path) -> list[str]:
     text = beginning.decode("utf-16" if wide else "utf-8-sig", errors="replace")
     delimiter, said = _delimiter_of(text)
     rows, _ = _parsed(text, delimiter, strict=False)
-    return [name.lower() for _, values in rows[said : said + 1] for name in values]
+    header: list[str] = next((values for _, values in rows[said:] if any(values)), [])
+    return [name.lower() for name in header]
 
 
 def text_of(path: Path) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mrcnn.files import atomic_path
-from mrcnn.pixels import ImageError, as_uint8, require_finite
+from mrcnn.pixels import ImageError, as_uint8, may_be_labels, require_finite
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused by their header, before any memory is asked for."""
@@ -114,24 +114,13 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
         peak = values.max()
         if np.all((values == 0) | (values == peak)):
             full_scale = peak
-        if 0 < peak <= full_scale / 2 and _may_be_labels(values):
+        if 0 < peak <= full_scale / 2 and may_be_labels(values):
             raise ImageError(
                 f"the mask's values end at {peak} of {full_scale}, none of them above the middle: "
                 "it may hold numbers of regions. Save what is inside as white, and all else black."
             )
         mask = Image.fromarray(values > full_scale / 2)
         return np.array(_upright(mask, _orientation(image)))
-
-
-def _may_be_labels(values):
-    """Whether a mask's values look like numbers of regions: 1, 2 and so on, or flat areas.
-
-    Those of specks that vanish as a mask is reduced, which leaves it empty, do not.
-    """
-    numbers = np.unique(values[values > 0])
-    even = (values[:, 1:] == values[:, :-1])[values[:, 1:] > 0]
-    counted = len(numbers) > 1 and numbers[0] == 1 and numbers[-1] == len(numbers)
-    return bool(counted or np.count_nonzero(even) > len(even) / 2)
 
 
 def read_labels(path: str | os.PathLike) -> np.ndarray:

@@ -69,3 +69,14 @@ def _warn_if_dark(values, name):
         "Others may be alike; this is said once.",
         *(name, high, full, full),
     )
+
+
+def may_be_labels(values: np.ndarray) -> bool:
+    """Whether a mask's values look like numbers of regions: 1, 2 and so on, or flat areas.
+
+    Those of specks that vanish as a mask is reduced, which leaves it empty, do not.
+    """
+    numbers = np.unique(values[values > 0])
+    even = (values[:, 1:] == values[:, :-1])[values[:, 1:] > 0]
+    counted = len(numbers) > 1 and numbers[0] == 1 and numbers[-1] == len(numbers)
+    return bool(counted or np.count_nonzero(even) > len(even) / 2)

@@ -548,6 +548,11 @@ def test_patients_of_whom_something_would_be_passed_over(analyzer, large):
     assert found.settings["patient"] == {"age": "50", "sex": "female"}
 
 
+def test_patients_of_whom_something_means_nothing(analyzer, large, caplog):
+    analyzer.analyze(large[0], patient={"age": "fifty", "sex": "F", "site": "Rücken"})
+    assert "not known, and not used: age fifty, site rücken." in caplog.text
+
+
 def test_every_task_left_out_as_the_command_line_says_it():
     with pytest.raises(ValueError, match="Every task is left out"):
         Analyzer("none", "none", ["none"])

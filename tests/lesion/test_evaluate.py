@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lesion import NOTICE
 from lesion.boundary_evaluation import (
@@ -137,7 +138,21 @@ def test_summary_of_nothing_has_no_means():
     summary = summarize_boundary(BoundaryEvaluation(), ["a"])
     assert {key: summary[key] for key in KEYS} == {"images": 0, **dict.fromkeys(METRICS)}
     assert summary["datasets"]["a"]["jaccard"] is None
-    assert "–" in format_table(summary)
+    assert "–" in format_table(summary) and "True masks" not in format_table(summary)
+
+
+def test_true_masks_of_nothing_or_everything_are_counted(darkness, tmp_path):
+    image = np.full((12, 16, 3), 200, np.uint8)
+    Image.fromarray(image).save(tmp_path / "i.png")
+    samples = []
+    for name, value in (("black", 0), ("white", 255), ("other", 255)):
+        mask = np.full((12, 16), value, np.uint8)
+        mask[:6] = 0 if name == "other" else value
+        Image.fromarray(mask).save(tmp_path / f"{name}.png")
+        samples.append(Sample("a", name, tmp_path / "i.png", tmp_path / f"{name}.png"))
+    summary = summarize_boundary(evaluate_boundary(darkness, samples))
+    assert (summary["images"], summary["empty_masks"], summary["full_masks"]) == (3, 1, 1)
+    assert "all black: 1, all white: 1; scored as they are" in format_table(summary)
 
 
 def test_cases_are_chosen_from_both_ends_and_the_middle():

@@ -312,7 +312,8 @@ class TestPh2:
         (sample,) = find_samples(tmp_path, task="diagnosis").samples
         assert sample.diagnosis == "MEL"
 
-    def test_the_table_it_is_distributed_with(self, tmp_path):
+    @pytest.fixture
+    def ph2(self, tmp_path):
         for name in ("IMD003", "IMD017", "IMD058", "IMD061"):
             save(tmp_path / "PH2 Dataset images" / name / f"{name}_Dermoscopic_Image/{name}.bmp")
         header = "||   Name || Histological Diagnosis || Clinical Diagnosis || Asymmetry ||"
@@ -320,11 +321,35 @@ class TestPh2:
         text = "\n".join([header, *(f"|| {row} || 0 ||" for row in rows), "", "Legends: 0 - ..."])
         (tmp_path / "PH2_dataset.txt").write_text(text)
         (tmp_path / "PH2_dataset.xlsx").write_bytes(b"PK")
-        found = find_samples(tmp_path, task="diagnosis")
-        assert diagnoses(found) == {"IMD003": "NV", "IMD017": "NV", "IMD058": "MEL", "IMD061": None}
+        return tmp_path
+
+    PUBLISHED = {"IMD003": "NV", "IMD017": "NV", "IMD058": "MEL", "IMD061": None}
+
+    @pytest.mark.parametrize("inner", [".", "PH2 Dataset images"])
+    def test_the_table_it_is_distributed_with(self, ph2, inner):
+        found = find_samples(ph2 / inner, task="diagnosis")
+        assert diagnoses(found) == self.PUBLISHED
         assert [sample.metadata for sample in found.samples][1:3] == [{}, {"confirmation": "histo"}]
         assert "the clinical diagnosis '7' of IMD061 is unknown" in found.problems[0].reason
         assert found.diagnoses_listed == 4
+
+    def test_tables_of_ones_own_add_what_they_know(self, ph2):
+        (ph2 / "patients.csv").write_text("image,age,lesion_id\nIMD003,50,1\nIMD061,,2\n")
+        found = find_samples(ph2, task="diagnosis")
+        assert diagnoses(found) == self.PUBLISHED and found.diagnoses_listed == 4
+        assert found.samples[0].metadata == {"age": "50"}
+        assert found.samples[3].lesion_id == f"{found.name}/2"
+
+    def test_tables_of_something_else_take_nothing_away(self, ph2):
+        (ph2 / "notes.csv").write_text("camera,lens\na,b\n")
+        found = find_samples(ph2, task="diagnosis")
+        assert diagnoses(found) == self.PUBLISHED
+        assert any("no table is used: The table" in problem.reason for problem in found.problems)
+
+    def test_without_its_table(self, ph2):
+        (ph2 / "PH2_dataset.txt").unlink()
+        reasons = [problem.reason for problem in find_samples(ph2, task="diagnosis").problems]
+        assert any(reason.startswith("no PH2_dataset.txt") for reason in reasons)
 
     def test_another_table_under_that_name(self, tmp_path):
         save(tmp_path / "IMD003" / "IMD003_Dermoscopic_Image" / "IMD003.bmp")

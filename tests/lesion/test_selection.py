@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lesion.samples import Collection, Sample
+from lesion.samples import Collection, DatasetError, Sample
 from lesion.selection import Selection, notes_on, require_truths, select
 from lesion.splits import Split, SplitError
 from mrcnn.images import write_image
@@ -51,6 +51,12 @@ class TestNamesakes:
         parts = {part: [f"{part}/{name}" for name in names] for part in ("train", "test")}
         _, chosen = select([dataset("test")], "boundary", [weights("w", **parts)])
         assert len(chosen.samples) == 4 and chosen.is_known
+
+
+def test_folder_under_another_name_has_no_part(dataset, weights):
+    learned = weights("w", train=["ours/i0"], test=["ours/i1"])
+    with pytest.raises(DatasetError, match="The weights' split knows folders called ours"):
+        select([dataset("renamed")], "boundary", [learned], part="test")
 
 
 class TestCopies:

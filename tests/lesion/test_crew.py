@@ -138,10 +138,13 @@ def test_stopped_members_clear_up(tmp_path):
 def script_of(folder, seeds):
     """Command and environment of a process that trains two members beside each other."""
     (folder / "script.py").write_text(
+        "import signal\n"
         "from pathlib import Path\n"
         "from test_crew import arguments_of, settings_of, stand_in\n"
         "from lesion.crew import train_all\n"
         "if __name__ == '__main__':\n"
+        # What runs in a shell's background ignores it.
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"    logs = Path({str(folder)!r})\n"
         f"    train_all(arguments_of(logs, 2), settings_of(logs, {seeds}), stand_in)\n"
     )

@@ -280,7 +280,10 @@ def _print_scores(arguments, summary, table):
     print(f"{title}, part {summary['part']}, {weights}")
     print(table)
     if arguments.predictions and summary["unscored"]:
-        print(f"Not scored, for want of a mask, but predicted: {summary['unscored']} images.")
+        copies = " or as copies" if summary["copies"] else ""
+        print(
+            f"Not scored, for want of a mask{copies}, but predicted: {summary['unscored']} images."
+        )
 
 
 def _print_problems(arguments, problems, count):

@@ -90,9 +90,9 @@ def check_samples(
 def find_copies(samples: Sequence[Sample], task: str) -> tuple[set[str], list[Problem]]:
     """Keys of samples, of any data sets, that are copies of others, and a problem for each.
 
-    Of files with the same bytes the first that has a truth is none, whatever that is; in one data
-    set it counts as a copy, too, where another has another diagnosis. No file is decoded, and only
-    those of one size are read. What cannot be read is no copy, nor is what has no truth.
+    Of files with the same bytes the first that has a truth is none, be its masks sound or not; but
+    it counts as one, too, where another of its data set has another diagnosis. No file is decoded,
+    and only those of one size are read. What cannot be read is no copy, nor is what has no truth.
     """
     sizes = {sample.key: _of_file(sample.image, os.path.getsize) for sample in samples}
     times = Counter(sizes.values())

@@ -200,16 +200,18 @@ def _require_success(ended):
     code = ended.process.exitcode
     if not code:
         return
-    way_on = "The same command goes on from the last epochs."
+    mending = ""
     if code < 0:  # what it said last has nothing to do with it
         name = _signal_name(-code)
         way = f"was ended from outside ({name}); if memory ran out, give fewer --jobs."
     else:
         said = _last_line(ended.log, ended.start)
         way = f"stopped with code {code}: {said}"
-        if said != _STOPPED:
-            way_on = f"With that mended: {way_on[0].lower()}{way_on[1:]}"
-    raise MemberFailed(f"A training {way} All that it said is in {ended.log}. {way_on}")
+        mending = "" if said == _STOPPED else "With that mended: "
+    raise MemberFailed(
+        f"A training {way} All that it said is in {ended.log}. {mending}The same command goes on "
+        "from the last epochs."
+    )
 
 
 def _signal_name(number):

@@ -58,7 +58,8 @@ def read_metadata(
 
     Args:
         required: columns that the first table must have.
-        known: what the names of folders say of images, in the form that is returned.
+        known: what the names of folders, or PH2's own table, say of images, in the form that is
+            returned.
         ids: of images in several folders, by their folder's name in lower case and their own: a
             table may give both.
         images: their ids: a table may write one in other case where no other image is called so.

@@ -139,7 +139,6 @@ def add_own(
             )
         else:
             collection.problems += unread_tables(collection.root)
-            collection.diagnoses_listed += len(known)
             if known and not of_ph2:
                 reason = "no table with lesion_id: lesions are unknown, splits are by image"
                 collection.problems.append(Problem(collection.root, reason))
@@ -148,6 +147,8 @@ def add_own(
             raise
         collection.problems.append(Problem(collection.root, f"no table is used: {error}"))
         tables = []
+    if not tables:
+        collection.diagnoses_listed += len(known)
     if of_ph2 and not tables:
         rows, tables = dict(known), of_ph2
     add_samples(collection, pairs, tables, rows, contradictory, known=known)

@@ -258,6 +258,7 @@ def test_missing_category_and_unknown_lesions(tmp_path):
     assert "referred" not in summary
     assert summary["datasets"]["b"] == {"images": 0}
     assert "–" in format_diagnosis(summary)
+    assert "1 of the 7 categories occurs: balanced accuracy is its" in format_diagnosis(summary)
 
 
 def test_submission_scores_alike_with_the_challenges_program(evaluation, tmp_path):

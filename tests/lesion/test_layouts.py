@@ -343,7 +343,7 @@ class TestPh2:
     def test_tables_of_something_else_take_nothing_away(self, ph2):
         (ph2 / "notes.csv").write_text("camera,lens\na,b\n")
         found = find_samples(ph2, task="diagnosis")
-        assert diagnoses(found) == self.PUBLISHED
+        assert diagnoses(found) == self.PUBLISHED and found.diagnoses_listed == 4
         assert any("no table is used: The table" in problem.reason for problem in found.problems)
 
     def test_without_its_table(self, ph2):
@@ -550,6 +550,20 @@ class TestFoldersOfDiagnoses:
             (classes / name).rename(classes / f"more {name}")
         with pytest.raises(DatasetError, match="is no data set that is known here"):
             find_samples(classes)
+
+
+def test_spreadsheet_that_is_no_data_set_is_named(tmp_path):
+    (tmp_path / "diagnoses.xlsx").write_bytes(b"PK")
+    with pytest.raises(DatasetError, match=r"no data set.*diagnoses\.xlsx: a spreadsheet"):
+        find_samples(tmp_path)
+
+
+def test_masks_that_are_not_read_are_named(tmp_path):
+    save(tmp_path / "images" / "a.png")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "a.gif").write_bytes(b"GIF89a")
+    reasons = [problem.reason for problem in find_samples(tmp_path).problems]
+    assert "masks that are not read: 1 .gif" in reasons
 
 
 class TestMasksInFolders:

@@ -231,6 +231,10 @@ class TestProblems:
         known = {name: (row["diagnosis"], row["lesion_id"]) for name, row in rows.items()}
         assert known == {"IMG_1": ("NV", "1"), "img_2": ("NV", None), "IMG_2": (None, "2")}
 
+    def test_empty_lines_above_the_header(self, tmp_path):
+        rows, _ = read(tmp_path, ",,\n\nimage,dx,lesion_id\na,nv,1\n")
+        assert (rows["a"]["diagnosis"], rows["a"]["lesion_id"]) == ("NV", "1")
+
     def test_a_name_as_it_is_leaves_others_in_other_case_alone(self, tmp_path):
         path = tmp_path / "truth.csv"
         path.write_text("image,diagnosis\nA1,mel\na1,nv\nb,nv\n")

@@ -81,6 +81,19 @@ def test_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, lesion_image,
         find_images([tmp_path], tmp_path / "out")
 
 
+def test_hidden_folder_that_cannot_be_listed_is_not_entered(tmp_path, lesion_image, monkeypatch):
+    for name in ("a/a.png", ".Trashes/b.png"):
+        write_image(tmp_path / name, lesion_image()[0])
+    scandir = os.scandir
+
+    def listed(folder):
+        assert Path(folder).name != ".Trashes"
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    assert find_images([tmp_path], tmp_path / "out") == [tmp_path / "a" / "a.png"]
+
+
 @pytest.mark.parametrize("inside", ["", "nevus/", "p1/left/"])
 def test_masks_beside_images_are_none(tmp_path, lesion_image, inside):
     for name in ("images/a.png", "images/b.jpg", f"masks/{inside}a.png"):

@@ -283,6 +283,8 @@ class TestPlainForm:
             (np.datetime64("2020-01-01"), "datetime.date(2020, 1, 1)"),
             (np.array([1 + 2j]), ["(1+2j)"]),
             (np.array([b"a", None]), ["b'a'", None]),
+            (np.array([1, 2], np.longdouble), [1.0, 2.0]),
+            (np.clongdouble(1), repr(np.clongdouble(1))),
         ],
     )
     def test_of_numpys_values_that_json_does_not_know(self, value, expected):
